@@ -1,0 +1,45 @@
+"""The `liteseg` command: one module a subcommand, imported when it is asked for."""
+
+from __future__ import annotations
+
+import argparse
+import importlib
+import sys
+from collections.abc import Sequence
+from typing import Optional
+
+from liteseg import __version__
+from liteseg.errors import UserError
+
+COMMANDS = {
+    "train": "train a model from a config",
+    "eval": "evaluate trained weights on a dataset",
+    "predict": "label images, folders and videos; write masks and overlays",
+    "data": "check a dataset; generate the synthetic Streets dataset",
+    "config": "show a config with the origin of each value; check configs",
+}
+
+
+def main(argv: Optional[Sequence[str]] = None) -> int:
+    """Run a subcommand; 0: done, 2: a user error (one message), 1: anything else (a traceback)."""
+    argv = list(sys.argv[1:] if argv is None else argv)
+    parser = argparse.ArgumentParser(prog="liteseg", description="PP-LiteSeg for PaddlePaddle.")
+    parser.add_argument("--version", action="version", version=f"liteseg {__version__}")
+    commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
+    for name, purpose in COMMANDS.items():
+        command = commands.add_parser(
+            name, help=purpose, formatter_class=argparse.RawDescriptionHelpFormatter
+        )
+        if name in argv[:1]:  # the other modules stay unread: `liteseg --help` is quick
+            module = importlib.import_module(f"liteseg.cli.{name}")
+            command.description = module.__doc__
+            module.add_arguments(command)
+    args = parser.parse_args(argv)
+    try:
+        return importlib.import_module(f"liteseg.cli.{args.command}").run(args)
+    except UserError as error:
+        print(f"liteseg {args.command}: {error}", file=sys.stderr)
+        return 2
+    except KeyboardInterrupt:
+        print(f"liteseg {args.command}: interrupted", file=sys.stderr)
+        return 130

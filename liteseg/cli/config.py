@@ -1,0 +1,50 @@
+"""`liteseg config`: show a resolved config with the origin of every value, or check configs."""
+
+from __future__ import annotations
+
+import argparse
+import sys
+
+from liteseg.builder import check
+from liteseg.config import load_config
+from liteseg.errors import UserError
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Add the two actions and their arguments."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="show|check")
+    show = actions.add_parser("show", help="print the resolved config and where each value is from")
+    show.add_argument("file", metavar="FILE", help="a YAML file, or the name of a shipped config")
+    checks = actions.add_parser("check", help="list every error of the configs; exit 2 if any")
+    checks.add_argument("files", metavar="FILE", nargs="+", help="YAML files or shipped names")
+    for action in (show, checks):
+        action.add_argument(
+            "--set",
+            dest="overrides",
+            metavar="KEY=VALUE",
+            action="append",
+            default=[],
+            help="change a value, for example loss.types.0.min_kept=5 (may be repeated)",
+        )
+
+
+def run(args: argparse.Namespace) -> int:
+    """Do the action; 0, or 2 when `check` found errors."""
+    if args.action == "show":
+        print(load_config(args.file, args.overrides).annotated(), end="")
+        return 0
+    return max(_check_file(file, args.overrides) for file in args.files)
+
+
+def _check_file(file: str, overrides: list[str]) -> int:
+    try:
+        problems = check(load_config(file, overrides))
+    except UserError as error:
+        problems = [str(error)]
+    if not problems:
+        print(f"{file}: ok")
+        return 0
+    print(f"{file}: {len(problems)} error{'s' * (len(problems) > 1)}", file=sys.stderr)
+    for problem in problems:
+        print(f"  - {problem}", file=sys.stderr)
+    return 2

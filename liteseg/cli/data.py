@@ -1,0 +1,105 @@
+"""`liteseg data`: check a dataset before training on it, or make the synthetic Streets."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Mapping
+from pathlib import Path
+
+SPLITS = ("train", "val", "test")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the actions `check` and `streets` and their options."""
+    actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
+
+    check = actions.add_parser(
+        "check", help="read every image and label and say what would break or spoil training"
+    )
+    check.add_argument("--config", required=True, help="YAML file with the datasets")
+    check.add_argument("--split", choices=(*SPLITS, "all"), default="all")
+    check.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
+    )
+    check.add_argument("--json", metavar="FILE", help="write the whole report as JSON")
+    check.add_argument("--sample", type=_positive, metavar="N", help="check N images a split only")
+    check.add_argument("--workers", type=_positive, metavar="N", help="threads (default: cores)")
+
+    streets = actions.add_parser("streets", help="write the synthetic Streets dataset")
+    streets.add_argument("--output", required=True, metavar="DIR")
+    streets.add_argument("--train", type=_positive, default=200, metavar="N", help="images")
+    streets.add_argument("--val", type=_positive, default=50, metavar="N", help="images")
+    streets.add_argument(
+        "--size", type=_positive, nargs=2, default=(512, 256), metavar=("W", "H"), help="pixels"
+    )
+    streets.add_argument("--seed", type=int, default=0)
+
+
+def run(args: argparse.Namespace) -> int:
+    """Run the chosen action; 0 when done, 2 when the check found errors."""
+    return {"check": _check, "streets": _streets}[args.action](args)
+
+
+def _check(args: argparse.Namespace) -> int:
+    from liteseg.builder import build_dataset, ensure
+    from liteseg.config import load_config
+    from liteseg.datasets import check_dataset, find_duplicates, format_report
+    from liteseg.errors import UserError
+
+    cfg = load_config(args.config, args.set)
+    ensure(cfg)
+    splits = [s for s in SPLITS if f"{s}_dataset" in cfg] if args.split == "all" else [args.split]
+    if not splits:
+        raise UserError(f"{args.config}: no train_dataset, val_dataset or test_dataset to check")
+    report = {"splits": {}, "errors": []}
+    datasets = {}
+    for split in splits:
+        try:
+            datasets[split] = build_dataset(cfg, split)
+        except UserError as error:  # the other splits are still worth checking
+            report["errors"].append({"file": split, "problem": str(error)})
+            print(f"{split}: error: {error}")
+            continue
+        found = check_dataset(datasets[split], args.workers, args.sample)
+        report["splits"][split] = found
+        print(format_report(found, split))
+    report["duplicates"] = find_duplicates(datasets)
+    _print_duplicates(report["duplicates"])
+    if args.json:
+        _write_json(args.json, report)
+    bad = report["errors"] or any(found["errors"] for found in report["splits"].values())
+    return 2 if bad else 0
+
+
+def _print_duplicates(groups: list) -> None:
+    if groups:
+        first = "\n    ".join(groups[0])
+        print(f"warning: {len(groups)} images occur more than once, the first:\n    {first}")
+
+
+def _write_json(path: str, report: Mapping) -> None:
+    from liteseg.utils.files import atomic_write
+
+    with atomic_write(path, "w") as file:
+        json.dump(report, file, indent=2)
+        file.write("\n")
+
+
+def _streets(args: argparse.Namespace) -> int:
+    from liteseg.datasets.streets import generate
+
+    size = tuple(args.size)
+    root = generate(Path(args.output), train=args.train, val=args.val, size=size, seed=args.seed)
+    print(f"Streets: {args.train} train and {args.val} val images in {root}")
+    return 0
+
+
+def _positive(text: str) -> int:
+    try:
+        value = int(text)
+    except ValueError:
+        value = 0
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
+    return value

@@ -1,0 +1,167 @@
+"""`liteseg eval`: the figures of a trained model on a split of its dataset."""
+
+from __future__ import annotations
+
+import argparse
+import json
+from collections.abc import Callable
+from pathlib import Path
+from typing import Any, Optional
+
+from liteseg.errors import UserError
+
+SPLITS = ("train", "val", "test")
+
+
+def add_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare the options of `liteseg eval`."""
+    parser.add_argument("--config", required=True, help="YAML file, e.g. config.yml of a run")
+    parser.add_argument(
+        "--weights", help="weights file, archive or URL, or a run directory (best checkpoint)"
+    )
+    parser.add_argument("--split", choices=SPLITS, default="val")
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
+    )
+    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    parser.add_argument(
+        "--save-pred",
+        metavar="DIR",
+        help="write each prediction at full size as PNG (Cityscapes: original label ids under the "
+        "official names; otherwise train ids)",
+    )
+    parser.add_argument("--batch-size", type=_positive, metavar="N", help="images at a time")
+    parser.add_argument("--num-workers", type=_not_negative, metavar="N", help="reader processes")
+    parser.add_argument("--device", help="auto, cpu or gpu (default: the config's)")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Evaluate, print the table, write what was asked for."""
+    if not args.weights:
+        raise UserError(
+            "--weights is missing: without it a randomly initialised network would be evaluated, "
+            "and its figures mean nothing; give a weights file, URL or run directory"
+        )
+    from liteseg.builder import build_model, ensure
+    from liteseg.config import load_config
+    from liteseg.engine.evaluator import evaluate
+    from liteseg.engine.inference import TestConfig
+    from liteseg.schema import setting
+    from liteseg.utils.files import check_writable
+    from liteseg.utils.runtime import select_device
+    from liteseg.utils.weights import load_weights
+
+    cfg = load_config(args.config, args.set)
+    ensure(cfg)
+    if args.json:
+        check_writable(Path(args.json).parent)
+    device = select_device(args.device or setting(cfg, "device"))
+    dataset = _dataset(cfg, args.split)
+    save = _saver(dataset, check_writable(args.save_pred)) if args.save_pred else None
+    model = build_model(cfg)
+    load_weights(model, args.weights)
+    figures = evaluate(
+        model,
+        dataset,
+        TestConfig.from_dict(setting(cfg, "test_config")),
+        batch_size=args.batch_size or setting(cfg, "eval_batch_size"),
+        num_workers=_num_workers(args.num_workers, setting(cfg, "num_workers"), device),
+        on_prediction=save,
+    )
+    if args.save_pred:
+        print(f"{len(dataset)} predictions are in {args.save_pred}")
+    if not figures["images"]:
+        print(f"the images of {args.split} have no labels: there is nothing to evaluate")
+        return 0
+    print(format_table(figures))
+    if args.json:
+        about = {"config": str(args.config), "weights": str(args.weights), "split": args.split}
+        _write_json(args.json, {**figures, **about})
+    return 0
+
+
+def format_table(figures: dict[str, Any]) -> str:
+    """The per-class figures and the means of `ConfusionMatrix.compute` as text, in percent."""
+    columns = ("class_iou", "class_precision", "class_recall", "class_dice")
+    width = max(len("class"), *map(len, figures["class_iou"]))
+    lines = [f"{'class':{width}}     IoU  precision  recall    Dice"]
+    for name in figures["class_iou"]:
+        iou, precision, recall, dice = (_percent(figures[column][name]) for column in columns)
+        lines.append(f"{name:{width}}  {iou:>6}  {precision:>9}  {recall:>6}  {dice:>6}")
+    if None in figures["class_iou"].values():
+        lines.append("-: in neither the labels nor the predictions; not in the means")
+    lines.append(
+        f"mIoU {figures['miou']:.4f}  accuracy {figures['acc']:.4f}  kappa {figures['kappa']:.4f}  "
+        f"mean Dice {figures['mdice']:.4f}  images {figures['images']}"
+    )
+    if "seconds" in figures:
+        rate = figures["images_per_second"]
+        lines.append(f"{figures['seconds']:.1f} s, {rate:.2f} images/s")
+    return "\n".join(lines)
+
+
+def _percent(value: Optional[float]) -> str:
+    return "-" if value is None else f"{100 * value:.2f}"
+
+
+def _dataset(cfg: Any, split: str) -> Any:
+    """The dataset of a split, always with the transforms of validation (train's are random)."""
+    from liteseg.api import build_val_transforms
+    from liteseg.builder import build_dataset
+
+    dataset = build_dataset(cfg, split)
+    if split == "train" or dataset.transforms.normalize is None:
+        dataset.transforms = build_val_transforms(cfg)
+    return dataset
+
+
+def _num_workers(given: Optional[int], configured: Any, device: str) -> int:
+    """`auto`: a few for a GPU; none on CPU, whose cores the network needs (a thread reads)."""
+    from liteseg.utils.runtime import cpu_threads
+
+    if given is not None:
+        return given
+    if configured != "auto":
+        return configured
+    return min(cpu_threads(), 4) if device == "gpu" else 0
+
+
+def _saver(dataset: Any, folder: Path) -> Callable[[int, dict, Any], None]:
+    """What writes a prediction: official ids and names for Cityscapes, train ids for others."""
+    import cv2
+
+    from liteseg.datasets import Cityscapes, train_id_to_id
+    from liteseg.utils.visualize import write_png
+
+    official = train_id_to_id(dataset.classes) if isinstance(dataset, Cityscapes) else None
+
+    def save(index: int, sample: dict, pred: Any) -> None:
+        files = dataset.samples[index]
+        if official is None:
+            write_png(folder / f"{files.name}.png", pred)
+        else:
+            write_png(folder / files.image.name, cv2.LUT(pred, official))
+
+    return save
+
+
+def _write_json(path: str, content: dict[str, Any]) -> None:
+    from liteseg.utils.files import atomic_write
+
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
+
+
+def _positive(text: str) -> int:
+    return _whole(text, 1)
+
+
+def _not_negative(text: str) -> int:
+    return _whole(text, 0)
+
+
+def _whole(text: str, least: int) -> int:
+    if not text.isdecimal() or int(text) < least:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
+    return int(text)

@@ -1,0 +1,213 @@
+"""Cityscapes (Cordts et al., CVPR 2016), and Streets, which shares its files and label ids."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from pathlib import Path
+from typing import NamedTuple, Optional
+
+import cv2
+import numpy as np
+
+from liteseg.datasets.base import (
+    Sample,
+    SegmentationDataset,
+    name_some,
+    refuse_edge,
+    require_folder,
+    require_mode,
+)
+from liteseg.errors import UserError
+from liteseg.registry import DATASETS
+from liteseg.utils.images import read_label
+
+
+class LabelId(NamedTuple):
+    """A label of the official table; `train_id` is 255 where it is not evaluated."""
+
+    name: str
+    id: int
+    train_id: int
+    colour: tuple[int, int, int]
+
+
+LABEL_IDS = (
+    LabelId("unlabeled", 0, 255, (0, 0, 0)),
+    LabelId("ego vehicle", 1, 255, (0, 0, 0)),
+    LabelId("rectification border", 2, 255, (0, 0, 0)),
+    LabelId("out of roi", 3, 255, (0, 0, 0)),
+    LabelId("static", 4, 255, (0, 0, 0)),
+    LabelId("dynamic", 5, 255, (111, 74, 0)),
+    LabelId("ground", 6, 255, (81, 0, 81)),
+    LabelId("road", 7, 0, (128, 64, 128)),
+    LabelId("sidewalk", 8, 1, (244, 35, 232)),
+    LabelId("parking", 9, 255, (250, 170, 160)),
+    LabelId("rail track", 10, 255, (230, 150, 140)),
+    LabelId("building", 11, 2, (70, 70, 70)),
+    LabelId("wall", 12, 3, (102, 102, 156)),
+    LabelId("fence", 13, 4, (190, 153, 153)),
+    LabelId("guard rail", 14, 255, (180, 165, 180)),
+    LabelId("bridge", 15, 255, (150, 100, 100)),
+    LabelId("tunnel", 16, 255, (150, 120, 90)),
+    LabelId("pole", 17, 5, (153, 153, 153)),
+    LabelId("polegroup", 18, 255, (153, 153, 153)),
+    LabelId("traffic light", 19, 6, (250, 170, 30)),
+    LabelId("traffic sign", 20, 7, (220, 220, 0)),
+    LabelId("vegetation", 21, 8, (107, 142, 35)),
+    LabelId("terrain", 22, 9, (152, 251, 152)),
+    LabelId("sky", 23, 10, (70, 130, 180)),
+    LabelId("person", 24, 11, (220, 20, 60)),
+    LabelId("rider", 25, 12, (255, 0, 0)),
+    LabelId("car", 26, 13, (0, 0, 142)),
+    LabelId("truck", 27, 14, (0, 0, 70)),
+    LabelId("bus", 28, 15, (0, 60, 100)),
+    LabelId("caravan", 29, 255, (0, 0, 90)),
+    LabelId("trailer", 30, 255, (0, 0, 110)),
+    LabelId("train", 31, 16, (0, 80, 100)),
+    LabelId("motorcycle", 32, 17, (0, 0, 230)),
+    LabelId("bicycle", 33, 18, (119, 11, 32)),
+    LabelId("license plate", -1, 255, (0, 0, 142)),
+)
+CITYSCAPES_CLASSES = tuple(
+    label.name for label in sorted(LABEL_IDS, key=lambda x: x.train_id) if label.train_id != 255
+)
+STREETS_CLASSES = (
+    "road",
+    "sidewalk",
+    "building",
+    "pole",
+    "traffic sign",
+    "vegetation",
+    "sky",
+    "person",
+    "car",
+)
+IMAGE_SUFFIX = "_leftImg8bit.png"
+TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"
+LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
+SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
+
+
+def id_to_train_id(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
+    """(256,) uint8 table: official id -> place in `classes`, 255 for every other id (and -1)."""
+    table = np.full(256, 255, np.uint8)
+    for label in LABEL_IDS:
+        if label.name in classes:
+            table[label.id] = classes.index(label.name)
+    return table
+
+
+def train_id_to_id(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
+    """(256,) uint8 table back to the official ids, for result files; others become 0, unlabeled."""
+    table = np.zeros(256, np.uint8)
+    for label in LABEL_IDS:
+        if label.name in classes:
+            table[classes.index(label.name)] = label.id
+    return table
+
+
+def palette_of(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
+    """(len(classes), 3) uint8: the official colours of `classes`."""
+    colours = {label.name: label.colour for label in LABEL_IDS}
+    return np.array([colours[name] for name in classes], np.uint8)
+
+
+@DATASETS.register
+class Cityscapes(SegmentationDataset):
+    """Cityscapes in its official layout, 19 classes.
+
+    Images `leftImg8bit/<split>/<city>/*_leftImg8bit.png`; labels
+    `gtFine/<split>/<city>/*_gtFine_labelTrainIds.png` where present, else `*_gtFine_labelIds.png`,
+    mapped to train ids when loaded. Image and label belong together by name.
+
+    Args:
+        transforms: sequence of transforms, or a `Compose`.
+        dataset_root: the folder that holds `leftImg8bit` and `gtFine`.
+        mode: `train`, `val`, `test` (labels optional) or `trainval`.
+        edge: PaddleSeg's; only False.
+
+    Raises:
+        UserError: a folder is missing or empty, or images of train or val have no label (all are
+            counted). Labels without an image are counted in `notes`.
+    """
+
+    CLASSES = CITYSCAPES_CLASSES
+    PALETTE = palette_of(CITYSCAPES_CLASSES)
+    LABEL_SUFFIXES = (TRAIN_IDS_SUFFIX, LABEL_IDS_SUFFIX)
+
+    def __init__(
+        self,
+        transforms: Sequence,
+        dataset_root: str,
+        mode: str = "train",
+        edge: bool = False,
+    ):
+        require_mode(mode, tuple(SPLITS))
+        refuse_edge(edge)
+        root = require_folder(dataset_root, "dataset_root", "leftImg8bit/ and gtFine/")
+        samples, notes = [], []
+        for split in SPLITS[mode]:
+            found, note = _pair(root, split, self.LABEL_SUFFIXES)
+            samples += found
+            notes += [note] if note else []
+        super().__init__(transforms, samples, self.CLASSES, self.PALETTE, notes=notes)
+        self._train_ids = id_to_train_id(self.CLASSES)
+
+    def decode_label(self, path: Path) -> np.ndarray:
+        """Train ids of a labelTrainIds or labelIds file: (h, w) uint8."""
+        label = read_label(path)
+        if path.name.endswith(LABEL_IDS_SUFFIX):
+            return cv2.LUT(label, self._train_ids)
+        return label
+
+
+@DATASETS.register
+class Streets(Cityscapes):
+    """Synthetic street scenes made by `liteseg data streets`, 9 classes, Cityscapes layout.
+
+    Train ids follow Cityscapes' order: road, sidewalk, building, pole, traffic sign, vegetation,
+    sky, person, car. Every other label id is ignored.
+    """
+
+    CLASSES = STREETS_CLASSES
+    PALETTE = palette_of(STREETS_CLASSES)
+    LABEL_SUFFIXES = (LABEL_IDS_SUFFIX,)  # train ids would be numbers of the 19 classes
+
+
+def _pair(root: Path, split: str, suffixes: Sequence[str]) -> tuple[list[Sample], Optional[str]]:
+    """The samples of a split in the order of their names, and a note on labels left over."""
+    images = _by_name(root / "leftImg8bit" / split, [IMAGE_SUFFIX])
+    labels = _by_name(root / "gtFine" / split, suffixes)
+    if not images:
+        raise UserError(
+            f"dataset_root: no images {root}/leftImg8bit/{split}/<city>/*{IMAGE_SUFFIX}; unpack "
+            f"leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into {root}"
+        )
+    bare = [images[name] for name in images if name not in labels]
+    orphans = [labels[name] for name in labels if name not in images]
+    note = (
+        f"{len(orphans)} labels in {root}/gtFine/{split} have no image, they are not used:\n  "
+        f"{name_some(orphans)}"
+        if orphans
+        else None
+    )
+    if bare and split != "test":
+        raise UserError(
+            f"{len(bare)} of {len(images)} images in {root}/leftImg8bit/{split} have no label "
+            f"{root}/gtFine/{split}/<city>/*{suffixes[-1]}; add the labels or remove the images:"
+            f"\n  {name_some(bare)}" + (f"\n{note}" if note else "")
+        )
+    samples = [
+        Sample(image, labels.get(name), image.name[: -len(IMAGE_SUFFIX)])
+        for name, image in images.items()
+    ]
+    return samples, note
+
+
+def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """{`city/stem`: path} of the files with one of the suffixes, the first suffix preferred."""
+    found: dict[str, Path] = {}
+    for suffix in suffixes:
+        for path in sorted(folder.glob(f"*/*{suffix}")):
+            found.setdefault(f"{path.parent.name}/{path.name[: -len(suffix)]}", path)
+    return dict(sorted(found.items()))

@@ -1,0 +1,71 @@
+"""Label statistics: how often each class occurs, and the class weights that follow from it."""
+
+from __future__ import annotations
+
+import os
+from concurrent.futures import ThreadPoolExecutor
+from typing import Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from liteseg.datasets.base import SegmentationDataset
+from liteseg.utils.images import label_histogram
+
+
+def class_frequencies(
+    dataset: SegmentationDataset, workers: Optional[int] = None, progress: bool = True
+) -> np.ndarray:
+    """Count the labelled pixels of each class over all labels of a dataset.
+
+    Args:
+        dataset: its transforms are not applied.
+        workers: threads (decoding releases the interpreter lock); all cores without.
+        progress: draw a bar on stderr.
+
+    Returns:
+        (num_classes,) int64 pixels; ignored pixels are not counted.
+
+    Raises:
+        UserError: a label that can't be read or holds other values than the classes.
+    """
+    labelled = [i for i, sample in enumerate(dataset.samples) if sample.label is not None]
+
+    def count(index: int) -> np.ndarray:
+        return _class_counts(dataset, label_histogram(dataset.load_label(index)))
+
+    total = np.zeros(dataset.num_classes, np.int64)
+    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
+        counts = pool.map(count, labelled)
+        for one in tqdm(counts, "class frequencies", len(labelled), disable=not progress):
+            total += one
+    return total
+
+
+def _class_counts(dataset: SegmentationDataset, histogram: np.ndarray) -> np.ndarray:
+    counts = histogram[: dataset.num_classes].copy()
+    if dataset.ignore_index < dataset.num_classes:
+        counts[dataset.ignore_index] = 0
+    return counts
+
+
+def class_weights(counts: np.ndarray) -> np.ndarray:
+    """Loss weights against class imbalance: ENet's 1 / ln(1.02 + p) (arXiv 1606.02147, sec. 5.2).
+
+    p is the class's share of the labelled pixels. The weights are scaled so that a labelled pixel
+    weighs 1 on average (sum of p·w is 1): the loss keeps its size, and the learning rate its
+    meaning. The rarest class weighs at most 36 times the most frequent, and a class that never
+    occurs as much as a vanishingly rare one.
+
+    Args:
+        counts: (num_classes,) pixels, as from `class_frequencies`.
+
+    Returns:
+        (num_classes,) float32, finite and positive; all ones if nothing is labelled.
+    """
+    total = counts.sum()
+    if total == 0:
+        return np.ones(len(counts), np.float32)
+    share = counts / total
+    weights = 1 / np.log(1.02 + share)
+    return (weights / (share * weights).sum()).astype(np.float32)

@@ -1,0 +1,266 @@
+"""What happens every so often in training: logging, evaluation, checkpoints, stopping."""
+
+from __future__ import annotations
+
+import math
+import signal
+import sys
+import time
+from collections.abc import Sequence
+from typing import Any, Optional
+
+import numpy as np
+from tqdm import tqdm
+
+from liteseg.engine.checkpoint import Checkpointer
+from liteseg.engine.evaluator import evaluate
+from liteseg.engine.inference import TestConfig
+from liteseg.engine.trainer import Hook, Trainer
+from liteseg.engine.writers import Dashboard, MetricsFile
+from liteseg.utils.logging import get_logger
+from liteseg.utils.runtime import is_main
+from liteseg.utils.visualize import colorize, error_map, overlay, panel
+
+_INPUT_BOUND = 0.3  # share of the time spent waiting for data from which the log says so
+
+
+class Log(Hook):
+    """Losses, learning rate and speed, every `interval` steps.
+
+    Args:
+        interval: steps.
+        metrics: `metrics.jsonl`; None on processes that don't write.
+        dashboard: VisualDL; likewise.
+    """
+
+    def __init__(
+        self, interval: int, metrics: Optional[MetricsFile], dashboard: Optional[Dashboard]
+    ):
+        self.interval = interval
+        self.metrics, self.dashboard = metrics, dashboard
+        self._bar: Optional[tqdm] = None
+
+    def before_training(self, trainer: Trainer) -> None:
+        """Start the clock and, on a terminal, the bar."""
+        self._bar = tqdm(
+            total=trainer.options.iters,
+            initial=trainer.iteration,
+            desc="train",
+            unit="step",
+            disable=not (is_main() and sys.stderr.isatty()),
+        )
+        self._restart(trainer)
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Write a line where the interval ends."""
+        self._bar.update()
+        if trainer.iteration % self.interval and trainer.iteration != trainer.options.iters:
+            return
+        losses = trainer.take_mean_losses()
+        seconds = max(time.perf_counter() - self._begin, 1e-9)
+        steps = trainer.iteration - self._first
+        figures = {
+            **losses,
+            # The rate of the step just taken; the schedule has moved on already.
+            "lr": self._rate,
+            "images_per_second": steps * trainer.options.total_batch_size / seconds,
+            "seconds_per_step": seconds / steps,
+            "reader_share": trainer.seconds_waiting / seconds,
+        }
+        if is_main():
+            self._report(trainer, figures)
+        self._restart(trainer)
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Close the bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _restart(self, trainer: Trainer) -> None:
+        self._begin, self._first = time.perf_counter(), trainer.iteration
+        self._rate = trainer.optimizer.get_lr()
+        trainer.seconds_waiting = 0.0
+
+    def _report(self, trainer: Trainer, figures: dict[str, float]) -> None:
+        step, iters = trainer.iteration, trainer.options.iters
+        left = time.gmtime(figures["seconds_per_step"] * (iters - step))
+        days = left.tm_yday - 1
+        bound = " input-bound" if figures["reader_share"] > _INPUT_BOUND else ""
+        get_logger().info(
+            f"step {step}/{iters} loss {figures['loss']:.4f} lr {figures['lr']:.3g} "
+            f"{figures['images_per_second']:.2f} images/s reader {figures['reader_share']:.0%}"
+            f"{bound} left {f'{days}d ' if days else ''}{time.strftime('%H:%M:%S', left)}"
+        )
+        self.metrics.write(step, "train", figures)
+        self.dashboard.scalars(step, {f"train/{key}": value for key, value in figures.items()})
+
+
+class Evaluate(Hook):
+    """Evaluation every `interval` steps and at the end; keeps the best, stops when it stalls.
+
+    Args:
+        interval: steps.
+        dataset: with labels.
+        test: scales, flips, sliding window.
+        batch_size: images of a forward pass.
+        num_workers: reader processes.
+        checkpointer: writes `best`.
+        metrics, dashboard: as in `Log`.
+        pictures: how many samples, spread over the dataset, are shown.
+        patience: evaluations without a gain before training stops; None: never.
+        min_delta: gain of mIoU (0 to 1) that counts.
+    """
+
+    def __init__(
+        self,
+        interval: int,
+        dataset: Any,
+        test: TestConfig,
+        checkpointer: Checkpointer,
+        metrics: Optional[MetricsFile],
+        dashboard: Optional[Dashboard],
+        *,
+        batch_size: int = 1,
+        num_workers: int = 0,
+        pictures: int = 0,
+        patience: Optional[int] = None,
+        min_delta: float = 0.0,
+    ):
+        self.interval = interval
+        self.dataset, self.test = dataset, test
+        self.checkpointer = checkpointer
+        self.metrics, self.dashboard = metrics, dashboard
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.shown = _spread(pictures, len(dataset))
+        self.patience, self.min_delta = patience, min_delta
+        self.best, self.best_step, self.stalled = -math.inf, 0, 0
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Evaluate where the interval ends."""
+        step = trainer.iteration
+        if step % self.interval and step != trainer.options.iters:
+            return
+        trainer.read_losses()  # a network that diverged is not worth evaluating
+        begin = time.perf_counter()
+        with trainer.shipped_weights():
+            figures = evaluate(
+                trainer.model,
+                self.dataset,
+                self.test,
+                batch_size=self.batch_size,
+                num_workers=self.num_workers,
+                losses=trainer.losses[:1],  # the head that is shipped
+                progress=sys.stderr.isatty(),
+                on_prediction=lambda *prediction: self._show(step, *prediction),
+            )
+            self._judge(trainer, figures["miou"])
+        if is_main():
+            self._report(step, figures, time.perf_counter() - begin)
+
+    def _judge(self, trainer: Trainer, miou: float) -> None:
+        """Keep the weights if they are the best so far; count the evaluations without a gain."""
+        gained = miou > self.best + self.min_delta
+        self.stalled = 0 if gained else self.stalled + 1
+        if miou > self.best:
+            self.best, self.best_step = miou, trainer.iteration
+            if is_main():
+                state = trainer.state_dict()
+                self.checkpointer.save("best", trainer.model.state_dict(), state)
+        if self.patience is not None and self.stalled >= self.patience:
+            trainer.stop_reason = (
+                f"early stop: {self.stalled} evaluations without a better mIoU than "
+                f"{self.best:.4f} of step {self.best_step}"
+            )
+
+    def _report(self, step: int, figures: dict[str, Any], seconds: float) -> None:
+        get_logger().info(
+            f"eval step {step} mIoU {figures['miou']:.4f} accuracy {figures['acc']:.4f} "
+            f"loss {figures['loss']:.4f} (best mIoU {self.best:.4f} at step {self.best_step}; "
+            f"{figures['images']} images in {seconds:.1f} s)"
+        )
+        self.metrics.write(step, "eval", {**figures, "best_miou": self.best})
+        curves = {key: figures[key] for key in ("miou", "acc", "kappa", "mdice", "loss")}
+        ious = {f"iou/{name}": iou for name, iou in figures["class_iou"].items()}
+        best = {"best_miou": self.best}
+        self.dashboard.scalars(step, {f"val/{k}": v for k, v in {**curves, **best, **ious}.items()})
+
+    def _show(self, step: int, index: int, sample: dict, pred: np.ndarray) -> None:
+        """Input, label, prediction and errors of one of the fixed samples, side by side."""
+        if index not in self.shown or self.dashboard is None:
+            return
+        palette, label = self.dataset.palette, sample["label"]
+        image = sample["img"]
+        shown = [image, colorize(label, palette), colorize(pred, palette)]
+        if image.shape[:2] == pred.shape:
+            shown[2] = overlay(image, pred, palette)
+        shown.append(error_map(pred, label, self.dataset.ignore_index))
+        self.dashboard.image(step, f"val/{self.dataset.samples[index].name}", panel(shown))
+
+    def state_dict(self) -> dict[str, Any]:
+        """Best figure and patience."""
+        return {"best": self.best, "best_step": self.best_step, "stalled": self.stalled}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue counting."""
+        if state:
+            self.best, self.best_step = state["best"], state["best_step"]
+            self.stalled = state["stalled"]
+
+
+def _spread(count: int, length: int) -> set[int]:
+    return set(np.linspace(0, length - 1, min(count, length)).astype(int).tolist())
+
+
+class Checkpoint(Hook):
+    """Writes `last` and `step_<n>` every `interval` steps, and `last` when training ends.
+
+    Args:
+        checkpointer: where.
+        interval: steps.
+    """
+
+    def __init__(self, checkpointer: Checkpointer, interval: int):
+        self.checkpointer = checkpointer
+        self.interval = interval
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Save where the interval ends; comes after `Evaluate`, so that its figures are in."""
+        due = trainer.iteration % self.interval == 0
+        end = trainer.iteration == trainer.options.iters or trainer.stop_reason
+        if not (due or end):
+            return
+        trainer.read_losses()  # weights after a NaN must not take the place of good ones
+        if not is_main():
+            return
+        with trainer.shipped_weights():
+            weights = {key: value.clone() for key, value in trainer.model.state_dict().items()}
+        state = trainer.state_dict()
+        self.checkpointer.save("last", weights, state)
+        if due:
+            self.checkpointer.save_step(weights, state)
+
+
+class StopOnSignal(Hook):
+    """Ctrl-C and SIGTERM end training after the running step, with a checkpoint.
+
+    A second signal ends it at once. Comes first among the hooks.
+    """
+
+    signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+
+    def before_training(self, trainer: Trainer) -> None:
+        """Take the signals over."""
+
+        def stop(number: int, frame: Any) -> None:
+            trainer.stop_reason = f"stopped by {signal.Signals(number).name}"
+            self._give_back()
+
+        self._before = {number: signal.signal(number, stop) for number in self.signals}
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Give them back."""
+        self._give_back()
+
+    def _give_back(self) -> None:
+        for number, handler in self._before.items():
+            signal.signal(number, handler)

@@ -1,0 +1,274 @@
+"""The training loop. What happens every so often (logs, evaluation, checkpoints) is a hook's."""
+
+from __future__ import annotations
+
+import contextlib
+import time
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import numpy as np
+import paddle
+
+from liteseg.engine.checkpoint import load_optimizer_state, optimizer_state
+from liteseg.engine.ema import Ema
+from liteseg.engine.loader import TrainingOrder, training_batches
+from liteseg.errors import UserError
+from liteseg.utils.logging import get_logger
+from liteseg.utils.runtime import world_size
+
+Losses = Sequence[tuple[str, Callable, float]]
+
+
+@dataclass(frozen=True)
+class TrainOptions:
+    """How long and how to train.
+
+    Attributes:
+        iters: optimizer steps.
+        batch_size: images of a forward pass on one device.
+        accumulate: forward passes of an optimizer step on one device.
+        seed: of the order and augmentation of the data.
+        num_workers: reader processes of this device; 0 reads in a thread.
+        amp: {"level": "O1" | "O2", "dtype": "float16" | "bfloat16"}, or None for float32.
+        ema_decay: share of the old average kept in each step, or None for no average.
+    """
+
+    iters: int
+    batch_size: int
+    accumulate: int = 1
+    seed: int = 0
+    num_workers: int = 0
+    amp: Optional[dict[str, str]] = None
+    ema_decay: Optional[float] = None
+
+    @property
+    def total_batch_size(self) -> int:
+        """Images of an optimizer step over all devices."""
+        return self.batch_size * self.accumulate * world_size()
+
+
+class Hook:
+    """Something to do besides the steps; every method may be left out."""
+
+    def before_training(self, trainer: Trainer) -> None:
+        """Called once, before the first step (also after a resume)."""
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Called after step number `trainer.iteration`, the first being 1."""
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Called once at the end, also when training stopped by an error."""
+
+    def state_dict(self) -> dict[str, Any]:
+        """What a resume must know."""
+        return {}
+
+    def load_state_dict(self, state: dict[str, Any]) -> None:
+        """Continue from what `state_dict` returned."""
+
+
+class Trainer:
+    """Trains `model` on `dataset`.
+
+    Args:
+        model: (N, 3, H, W) float32 -> a list of logits, one for each of `losses`.
+        dataset: with `samples`, `seed` and `transforms.normalize`; its items are made by workers.
+        losses: (name, loss, coefficient), one for each output of the model.
+        optimizer: over the model's parameters, with its learning-rate schedule inside.
+        options: see `TrainOptions`.
+        hooks: called in this order.
+    """
+
+    def __init__(
+        self,
+        model: paddle.nn.Layer,
+        dataset: Any,
+        losses: Losses,
+        optimizer: paddle.optimizer.Optimizer,
+        options: TrainOptions,
+        hooks: Sequence[Hook] = (),
+    ):
+        self.model, self.optimizer = model, optimizer
+        self.dataset, self.losses = dataset, losses
+        self.options, self.hooks = options, list(hooks)
+        self.iteration = 0
+        self.stop_reason: Optional[str] = None
+        self.seconds_waiting = 0.0
+        self.ema = Ema(model, options.ema_decay) if options.ema_decay else None
+        self._amp = _AmpStep(options.amp)
+        self._network = paddle.DataParallel(model) if world_size() > 1 else model
+        # Losses stay on the device until somebody asks: reading one waits for all queued kernels.
+        self._unread: list[tuple[int, list[Any], paddle.Tensor]] = []
+        self._read: list[np.ndarray] = []
+        dataset.seed = options.seed
+
+    def run(self) -> None:
+        """Train from `iteration` to `options.iters`, or until a hook or signal asks to stop.
+
+        Raises:
+            UserError: bad data, or a loss that is NaN or infinite.
+        """
+        options = self.options
+        order = TrainingOrder(
+            len(self.dataset),
+            options.batch_size,
+            options.accumulate,
+            options.seed,
+            self.iteration,
+            options.iters,
+        )
+        batches = training_batches(self.dataset, order, options.num_workers)
+        self.model.train()
+        try:
+            for hook in self.hooks:
+                hook.before_training(self)
+            while self.iteration < options.iters and not self.stop_reason:
+                self._step(batches)
+                self.iteration += 1
+                for hook in self.hooks:
+                    hook.after_step(self)
+        finally:
+            for hook in self.hooks:
+                hook.after_training(self)
+
+    def _step(self, batches: Iterator[dict]) -> None:
+        """One optimizer step: `accumulate` forward and backward passes, then the update."""
+        for part in range(self.options.accumulate):
+            begin = time.perf_counter()
+            batch = next(batches)
+            self.seconds_waiting += time.perf_counter() - begin
+            last = part == self.options.accumulate - 1
+            with self._gradients_stay_local(unless=last):
+                losses = self._forward(batch)
+                self._amp.backward(losses.sum() / self.options.accumulate)
+            self._unread.append((self.iteration + 1, batch["index"], losses.detach()))
+        self._amp.update(self.optimizer)
+        self.optimizer.clear_grad()
+        self.optimizer._learning_rate.step()
+        if self.ema:
+            self.ema.update()
+
+    def _forward(self, batch: dict) -> paddle.Tensor:
+        """The weighted loss of each output, (outputs,) float32."""
+        images = self.dataset.transforms.normalize.batch(batch["img"])
+        label = batch["label"].astype("int64")
+        with self._amp.casts():
+            outputs = self._network(images)
+        if len(outputs) != len(self.losses):
+            raise UserError(f"{len(self.losses)} losses for {len(outputs)} outputs of the model")
+        terms = [
+            coef * loss(logits.astype("float32"), label)
+            for (_, loss, coef), logits in zip(self.losses, outputs)
+        ]
+        return paddle.stack(terms)
+
+    def _gradients_stay_local(self, unless: bool) -> contextlib.AbstractContextManager:
+        """Only the last of the accumulated passes exchanges gradients between processes."""
+        if unless or self._network is self.model:
+            return contextlib.nullcontext()
+        return self._network.no_sync()
+
+    def read_losses(self) -> None:
+        """Bring the losses of the latest steps to the host (one wait for the device).
+
+        Raises:
+            UserError: one of them is NaN or infinite; names step, losses and files.
+        """
+        if not self._unread:
+            return
+        values = paddle.stack([losses for _, _, losses in self._unread]).numpy()
+        for (iteration, index, _), terms in zip(self._unread, values):
+            if not np.isfinite(terms).all():
+                raise UserError(self._divergence(iteration, index.numpy(), terms))
+        self._read.extend(values)
+        self._unread.clear()
+
+    def take_mean_losses(self) -> dict[str, float]:
+        """Means since the last call: `loss` and each head's under its name.
+
+        Raises:
+            UserError: as `read_losses`.
+        """
+        self.read_losses()
+        means = np.mean(self._read, axis=0, dtype=np.float64)
+        self._read.clear()
+        heads = {name: float(mean) for (name, _, _), mean in zip(self.losses, means)}
+        return {"loss": float(means.sum()), **heads}
+
+    def _divergence(self, iteration: int, index: Sequence[int], terms: np.ndarray) -> str:
+        named = ", ".join(f"{name} {term:g}" for (name, _, _), term in zip(self.losses, terms))
+        files = "\n  ".join(str(self.dataset.samples[int(i)].image) for i in index)
+        return (
+            f"the loss is not finite at step {iteration}: {named}. The last checkpoint is intact. "
+            "Lower lr_scheduler.learning_rate, lengthen warmup_iters or set grad_clip, and look at "
+            f"the images of that step:\n  {files}"
+        )
+
+    @contextlib.contextmanager
+    def shipped_weights(self) -> Iterator[None]:
+        """Inside, the model has the weights to evaluate and ship: the averaged ones under EMA."""
+        with self.ema.applied() if self.ema else contextlib.nullcontext():
+            yield
+
+    def state_dict(self) -> dict[str, Any]:
+        """All that `load_state_dict` needs, besides the shipped weights, to go on as before."""
+        return {
+            "iteration": self.iteration,
+            "total_batch_size": self.options.total_batch_size,
+            # Without EMA these are the weights of `shipped_weights`, which lie beside the state.
+            "model": self.model.state_dict() if self.ema else {},
+            "optimizer": optimizer_state(self.optimizer, self.model),
+            "amp": self._amp.state_dict(),
+            "ema": self.ema.state_dict() if self.ema else {},
+            "hooks": {type(hook).__name__: hook.state_dict() for hook in self.hooks},
+        }
+
+    def load_state_dict(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
+        """Continue from a checkpoint's weights and state, perhaps on another number of devices.
+
+        The order of the data goes on where it stopped if the total batch size is the same.
+        """
+        self.iteration = state["iteration"]
+        for key, value in self.model.state_dict().items():
+            value.set_value((state["model"] or weights)[key])
+        load_optimizer_state(self.optimizer, self.model, state["optimizer"])
+        self._amp.load_state_dict(state["amp"])
+        if self.ema and state["ema"]:
+            self.ema.load_state_dict(state["ema"])
+        for hook in self.hooks:
+            hook.load_state_dict(state["hooks"].get(type(hook).__name__, {}))
+        before, now = state["total_batch_size"], self.options.total_batch_size
+        if before != now:
+            get_logger().warning(
+                f"resuming with {now} images a step instead of {before}: the schedule counts "
+                "steps, so the rest of the training is another one"
+            )
+
+
+class _AmpStep:
+    """Casts, loss scaling and update under mixed precision; plain ones without it."""
+
+    def __init__(self, amp: Optional[dict[str, str]]):
+        self._casts = {"enable": amp is not None, **(amp or {})}
+        # Only float16 underflows; a disabled scaler passes everything through.
+        scaled = amp is not None and amp["dtype"] == "float16"
+        self._scaler = paddle.amp.GradScaler(enable=scaled, init_loss_scaling=2.0**15)
+
+    def casts(self) -> contextlib.AbstractContextManager:
+        return paddle.amp.auto_cast(**self._casts)
+
+    def backward(self, loss: paddle.Tensor) -> None:
+        self._scaler.scale(loss).backward()
+
+    def update(self, optimizer: paddle.optimizer.Optimizer) -> None:
+        self._scaler.step(optimizer)
+        self._scaler.update()
+
+    def state_dict(self) -> dict:
+        return self._scaler.state_dict()
+
+    def load_state_dict(self, state: dict) -> None:
+        if state:
+            self._scaler.load_state_dict(state)

@@ -1,0 +1,106 @@
+"""Where the figures of a run go: `metrics.jsonl` and the VisualDL dashboard."""
+
+from __future__ import annotations
+
+import json
+import math
+from pathlib import Path
+from typing import Any, Callable
+
+import numpy as np
+
+from liteseg.utils.logging import get_logger
+
+
+class MetricsFile:
+    """`metrics.jsonl`: one JSON object a line, with `step`, `phase` and figures.
+
+    Args:
+        path: the file; lines are added.
+        resume_step: lines of later steps are dropped, since these steps are taken again.
+    """
+
+    def __init__(self, path: Path, resume_step: int):
+        self.path = path
+        kept = []
+        if path.exists():
+            for line in path.read_text(encoding="utf-8").splitlines():
+                try:
+                    if json.loads(line)["step"] <= resume_step:
+                        kept.append(line)
+                except (ValueError, KeyError, TypeError):
+                    continue  # the line a killed process left half-written
+        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+
+    def write(self, step: int, phase: str, figures: dict[str, Any]) -> None:
+        """Add a line; NaN and infinity, which JSON has not, become null."""
+        line = json.dumps(_jsonable({"step": step, "phase": phase, **figures}))
+        with open(self.path, "a", encoding="utf-8") as file:
+            file.write(line + "\n")
+
+
+def _jsonable(value: Any) -> Any:
+    if isinstance(value, dict):
+        return {str(key): _jsonable(item) for key, item in value.items()}
+    if isinstance(value, (list, tuple)):
+        return [_jsonable(item) for item in value]
+    if isinstance(value, (float, np.floating)):
+        return float(value) if math.isfinite(value) else None
+    return value.item() if isinstance(value, np.generic) else value
+
+
+class Dashboard:
+    """The VisualDL log of a run. A failure warns once and ends the dashboard, never the training.
+
+    Args:
+        folder: `<run>/vdl`. A resume goes on in the newest log file there, because VisualDL shows
+            only one file of a folder.
+    """
+
+    def __init__(self, folder: Path):
+        self._writer: Any = None
+        self._failed = False
+        self._attempt(lambda: self._open(folder))
+
+    def _open(self, folder: Path) -> None:
+        from visualdl import LogWriter
+
+        newest = max(folder.glob("vdlrecords.*.log"), key=lambda p: p.stat().st_mtime, default=None)
+        file_name = newest.name if newest else ""
+        self._writer = LogWriter(logdir=str(folder), file_name=file_name, display_name="liteseg")
+
+    def scalars(self, step: int, values: dict[str, Any]) -> None:
+        """Points of curves, by tag; values that are no finite number are left out."""
+
+        def write() -> None:
+            for tag, value in values.items():
+                # A NaN makes VisualDL's server refuse the whole curve.
+                if isinstance(value, (int, float)) and math.isfinite(value):
+                    self._writer.add_scalar(tag, float(value), step)
+
+        self._attempt(write)
+
+    def image(self, step: int, tag: str, image: np.ndarray) -> None:
+        """A picture: (H, W, 3) uint8 RGB."""
+        self._attempt(lambda: self._writer.add_image(tag, image, step))
+
+    def text(self, step: int, tag: str, text: str) -> None:
+        """A text, such as the config."""
+        self._attempt(lambda: self._writer.add_text(tag, text, step))
+
+    def hparams(self, values: dict[str, Any], metric: str) -> None:
+        """The row of this run in the table of hyper-parameters; `metric` is the tag of a curve."""
+        self._attempt(lambda: self._writer.add_hparams(values, [metric]))
+
+    def close(self) -> None:
+        """Write what is buffered."""
+        self._attempt(lambda: self._writer.close())
+
+    def _attempt(self, action: Callable[[], Any]) -> None:
+        if self._failed:
+            return
+        try:
+            action()
+        except Exception as error:
+            self._failed = True
+            get_logger().warning(f"VisualDL failed, going on without the dashboard: {error!r}")

@@ -1,0 +1,16 @@
+"""Losses: `loss(logits (N, C, H, W), label (N, H, W) int64) -> scalar`."""
+
+from liteseg.losses.cross_entropy import BootstrappedCrossEntropyLoss, CrossEntropyLoss
+from liteseg.losses.dice import DiceLoss
+from liteseg.losses.lovasz import LovaszSoftmaxLoss
+from liteseg.losses.mixed import MixedLoss
+from liteseg.losses.ohem import OhemCrossEntropyLoss
+
+__all__ = [
+    "BootstrappedCrossEntropyLoss",
+    "CrossEntropyLoss",
+    "DiceLoss",
+    "LovaszSoftmaxLoss",
+    "MixedLoss",
+    "OhemCrossEntropyLoss",
+]

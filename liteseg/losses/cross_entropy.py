@@ -1,0 +1,95 @@
+"""Cross-entropy over all pixels, the hardest share of them, or the hardest of each image."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import paddle
+from paddle import nn
+
+from liteseg.losses.pixel import class_weight, pixel_weight, softmax_cross_entropy
+from liteseg.registry import LOSSES
+
+_EPS = 1e-8  # keeps a batch without a valid pixel at a loss of 0
+
+
+@LOSSES.register
+class CrossEntropyLoss(nn.Layer):
+    """Mean cross-entropy over the pixels that are not ignored, weighted by class if asked.
+
+    Args:
+        weight: one weight a class; the mean is then the weighted mean.
+        ignore_index: label value that takes no part.
+        top_k_percent_pixels: share in (0, 1] of pixels, the hardest, that enter the mean.
+        avg_non_ignore: divide by the pixels that are not ignored (True) or by all (False).
+    """
+
+    def __init__(
+        self,
+        weight: Optional[Sequence[float]] = None,
+        ignore_index: int = 255,
+        top_k_percent_pixels: float = 1.0,
+        avg_non_ignore: bool = True,
+    ):
+        super().__init__()
+        if not 0 < top_k_percent_pixels <= 1:
+            raise ValueError(f"top_k_percent_pixels: {top_k_percent_pixels} is not in (0, 1]")
+        self.weight = class_weight(weight)
+        self.ignore_index = ignore_index
+        self.top_k_percent_pixels = top_k_percent_pixels
+        self.avg_non_ignore = avg_non_ignore
+
+    def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
+        """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
+        valid = label != self.ignore_index
+        losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
+        share = valid.astype(losses.dtype) if self.avg_non_ignore else paddle.ones_like(losses)
+        if self.weight is not None:
+            weights = pixel_weight(self.weight, label * valid.astype(label.dtype), logits)
+            losses, share = losses * weights, share * weights
+        if self.top_k_percent_pixels < 1:
+            count = max(1, int(self.top_k_percent_pixels * losses.size))
+            losses, hardest = paddle.topk(losses.flatten(), count)
+            share = paddle.gather(share.flatten(), hardest)
+        return losses.mean() / (share.mean() + _EPS)
+
+
+@LOSSES.register
+class BootstrappedCrossEntropyLoss(nn.Layer):
+    """Mean over each image's hard pixels: those above `loss_th`, but at least the `min_K` hardest.
+
+    Args:
+        min_K: pixels of an image that always count.
+        loss_th: cross-entropy above which a pixel is hard.
+        weight: one weight a class, multiplied into the losses before they are ranked.
+        ignore_index: label value that takes no part.
+    """
+
+    def __init__(
+        self,
+        min_K: int,
+        loss_th: float,
+        weight: Optional[Sequence[float]] = None,
+        ignore_index: int = 255,
+    ):
+        super().__init__()
+        if min_K < 1:
+            raise ValueError(f"min_K: {min_K} is not a positive number of pixels")
+        self.min_K = min_K
+        self.loss_th = loss_th
+        self.weight = class_weight(weight)
+        self.ignore_index = ignore_index
+
+    def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
+        """(N, C, H, W) float, (N, H, W) int64 -> scalar: the mean over the images."""
+        losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
+        if self.weight is not None:
+            valid = (label != self.ignore_index).astype(label.dtype)
+            losses = losses * pixel_weight(self.weight, label * valid, logits)
+        losses = losses.flatten(1)
+        hardest = paddle.topk(losses, min(self.min_K, losses.shape[1]), axis=1)[0]
+        hard = (losses > self.loss_th).astype(losses.dtype)
+        above = (losses * hard).sum(1) / hard.sum(1).clip(min=1)
+        # The K-th hardest pixel decides, image by image and without asking the device.
+        return paddle.where(hardest[:, -1] > self.loss_th, above, hardest.mean(1)).mean()

@@ -1,0 +1,53 @@
+"""Dice loss (V-Net, arXiv 1606.04797, section 3), one coefficient a class."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+from liteseg.losses.pixel import class_weight
+from liteseg.registry import LOSSES
+
+_EPS = 1e-8
+
+
+@LOSSES.register
+class DiceLoss(nn.Layer):
+    """1 - Dice of the softmax and the one-hot label, averaged over images and classes.
+
+    Args:
+        weight: one factor a class on its term.
+        ignore_index: label value that takes no part.
+        smooth: added above and below, so that an absent class costs nothing.
+    """
+
+    def __init__(
+        self,
+        weight: Optional[Sequence[float]] = None,
+        ignore_index: int = 255,
+        smooth: float = 1.0,
+    ):
+        super().__init__()
+        self.weight = class_weight(weight)
+        self.ignore_index = ignore_index
+        self.smooth = smooth
+
+    def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
+        """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
+        classes = logits.shape[1]
+        valid = label != self.ignore_index
+        mask = valid.astype(logits.dtype).unsqueeze(1)
+        probability = F.softmax(logits, axis=1) * mask
+        # (N, H, W) -> (N, H, W, C) -> (N, C, H, W)
+        target = F.one_hot(label * valid.astype(label.dtype), classes).transpose([0, 3, 1, 2])
+        target = target.astype(logits.dtype) * mask
+        overlap = (probability * target).sum([2, 3])
+        area = probability.sum([2, 3]) + target.sum([2, 3])
+        losses = 1 - (2 * overlap + self.smooth) / (area + self.smooth + _EPS)
+        if self.weight is not None:
+            losses = losses * self.weight  # (N, C) x (C,)
+        return losses.mean()

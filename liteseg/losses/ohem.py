@@ -1,0 +1,84 @@
+"""Online hard example mining (arXiv 1604.03540) on pixels."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import paddle
+from paddle import nn
+
+from liteseg.losses.pixel import (
+    class_weight,
+    label_probability,
+    pixel_weight,
+    softmax_cross_entropy,
+)
+from liteseg.registry import LOSSES
+
+_EPS = 1e-5  # the published value, part of the published numerics
+
+
+@LOSSES.register
+class OhemCrossEntropyLoss(nn.Layer):
+    """Cross-entropy over the pixels whose label has a probability below the threshold.
+
+    The threshold is `thresh`, or the `min_kept`-th smallest probability in the batch where that is
+    larger; a batch with no more than `min_kept` valid pixels keeps them all.
+
+    Args:
+        thresh: probability below which a pixel is hard.
+        min_kept: pixels of a batch (on one device) to keep at least.
+        ignore_index: label value that takes no part.
+        weight: one weight a class; it scales the losses, while the mean stays over the kept pixels.
+        min_kept_ratio: `min_kept` as a share of the batch's pixels instead (the recipes' 1/16), so
+            that it follows batch and crop size.
+    """
+
+    def __init__(
+        self,
+        thresh: float = 0.7,
+        min_kept: int = 10000,
+        ignore_index: int = 255,
+        weight: Optional[Sequence[float]] = None,
+        min_kept_ratio: Optional[float] = None,
+    ):
+        super().__init__()
+        if not 0 <= thresh <= 1:
+            raise ValueError(f"thresh: {thresh} is not a probability between 0 and 1")
+        if min_kept < 0:
+            raise ValueError(f"min_kept: {min_kept} is not a number of pixels")
+        if min_kept_ratio is not None and not 0 <= min_kept_ratio <= 1:
+            raise ValueError(f"min_kept_ratio: {min_kept_ratio} is not a share between 0 and 1")
+        self.thresh = thresh
+        self.min_kept = min_kept
+        self.ignore_index = ignore_index
+        self.weight = class_weight(weight)
+        self.min_kept_ratio = min_kept_ratio
+
+    def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
+        """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
+        valid = label != self.ignore_index
+        known_label = label * valid.astype(label.dtype)
+        losses, softmax = softmax_cross_entropy(logits, label, self.ignore_index)
+        with paddle.no_grad():
+            kept = self._select(softmax, known_label, valid).astype(losses.dtype)
+        losses = losses * kept
+        if self.weight is not None:
+            losses = losses * pixel_weight(self.weight, known_label, logits)
+        return losses.mean() / (kept.mean() + _EPS)
+
+    def _select(self, softmax, label, valid) -> paddle.Tensor:
+        """Which pixels are kept, (N, H, W) bool, without waiting for the device."""
+        probability = label_probability(softmax, label)
+        min_kept = self.min_kept
+        if self.min_kept_ratio is not None:
+            min_kept = int(self.min_kept_ratio * label.size)
+        threshold = paddle.full([], self.thresh, probability.dtype)
+        if min_kept > 0:
+            # Ignored pixels rank last. One order statistic is needed, not a sort of all pixels.
+            ranked = probability + (~valid).astype(probability.dtype)
+            kth = paddle.kthvalue(ranked.flatten(), min(min_kept, label.size))[0]
+            threshold = paddle.maximum(threshold, kth)
+        mined = (probability < threshold) & valid
+        return paddle.where(valid.astype("int64").sum() > min_kept, mined, valid)

@@ -1,0 +1,71 @@
+"""Blocks shared by the decoder and the heads, with the published parameter names.
+
+Shapes throughout `liteseg.models`: N images, C channels, (H, W) rows and columns.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+
+class ConvBN(nn.Layer):
+    """Convolution ("same" padding), batch norm, then `activation` if there is one."""
+
+    def __init__(
+        self,
+        in_channels: int,
+        out_channels: int,
+        kernel_size: int,
+        *,
+        bias: bool = False,
+        activation: Optional[nn.Layer] = None,
+    ):
+        super().__init__()
+        self._conv = nn.Conv2D(
+            in_channels,
+            out_channels,
+            kernel_size,
+            padding=kernel_size // 2,
+            bias_attr=None if bias else False,
+        )
+        self._batch_norm = nn.BatchNorm2D(out_channels)
+        self._act = activation
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(N, in, H, W) -> (N, out, H, W)."""
+        x = self._batch_norm(self._conv(x))
+        return x if self._act is None else self._act(x)
+
+
+class ConvBNReLU(ConvBN):
+    """`ConvBN` closed by a ReLU."""
+
+    def __init__(self, in_channels: int, out_channels: int, kernel_size: int, bias: bool = False):
+        super().__init__(in_channels, out_channels, kernel_size, bias=bias, activation=nn.ReLU())
+
+
+def spatial_size(x: paddle.Tensor) -> Sequence[int]:
+    """(H, W) of an NCHW tensor: numbers when eager, a tensor in a graph of dynamic size."""
+    if paddle.in_dynamic_mode() or -1 not in x.shape[2:]:
+        return x.shape[2:]
+    return paddle.shape(x)[2:]
+
+
+def resize(x: paddle.Tensor, size: Sequence[int], mode: str = "bilinear") -> paddle.Tensor:
+    """(N, C, h, w) -> (N, C, *size) with half-pixel centres (align_corners False)."""
+    if mode == "bilinear":
+        return F.interpolate(x, size, mode="bilinear", align_corners=False)
+    return F.interpolate(x, size, mode=mode)
+
+
+def channel_max(x: paddle.Tensor) -> paddle.Tensor:
+    """Largest value over the channels: (N, C, H, W) -> (N, 1, H, W).
+
+    `paddle.max` has a CPU gradient that takes longer than all of the network's convolutions.
+    """
+    return paddle.take_along_axis(x, paddle.argmax(x, axis=1, keepdim=True), axis=1)

@@ -1,0 +1,47 @@
+"""Registration: importing liteseg's own components, and the user's Python files."""
+
+from __future__ import annotations
+
+import importlib
+import importlib.util
+import sys
+import traceback
+from collections.abc import Mapping
+from pathlib import Path
+from typing import Any
+
+from liteseg.errors import UserError
+
+OWN = ("models", "losses", "datasets", "transforms", "optim")
+
+
+def load_components(cfg: Mapping[str, Any]) -> None:
+    """Register liteseg's own components and those of the config's `plugins`, once a process.
+
+    Raises:
+        UserError: a plugin is missing or fails; with its file and line.
+    """
+    for package in OWN:
+        importlib.import_module(f"liteseg.{package}")
+    for plugin in cfg.get("plugins") or ():
+        _load_plugin(plugin)
+
+
+def _load_plugin(plugin: str) -> None:
+    path = Path(plugin).expanduser().resolve()
+    name = f"liteseg_plugin:{path}"
+    if name in sys.modules:
+        return
+    if not path.is_file():
+        raise UserError(f"plugins: {plugin} is no file (looked at {path}, from the current folder)")
+    spec = importlib.util.spec_from_file_location(name, path)
+    if spec is None or spec.loader is None:
+        raise UserError(f"plugins: {plugin} is not a Python file (*.py)")
+    module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    try:
+        spec.loader.exec_module(module)
+    except Exception as error:
+        del sys.modules[name]
+        frames = [f for f in traceback.extract_tb(error.__traceback__) if f.filename == str(path)]
+        line = frames[-1].lineno if frames else getattr(error, "lineno", 1)
+        raise UserError(f"plugins: {plugin}:{line}: {type(error).__name__}: {error}") from error

@@ -1,0 +1,126 @@
+"""Values from YAML against the annotations of the Python constructor they are meant for."""
+
+from __future__ import annotations
+
+import collections.abc
+import inspect
+import math
+import types
+import typing
+from pathlib import Path
+from typing import Any, Callable, Literal, Optional, Union
+
+_UNIONS = (Union, getattr(types, "UnionType", Union))  # X | Y has its own origin from 3.10 on
+_SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
+_MAPPINGS = (dict, collections.abc.Mapping)
+
+
+def parameters(component: Callable) -> dict[str, inspect.Parameter]:
+    """The named parameters of a class or function, without `self`, `*args` and `**kwargs`."""
+    return {
+        name: parameter
+        for name, parameter in inspect.signature(component).parameters.items()
+        if parameter.kind not in (parameter.VAR_POSITIONAL, parameter.VAR_KEYWORD)
+    }
+
+
+def takes_anything(component: Callable) -> bool:
+    """Whether the component has `**kwargs`, so that unknown names can't be told from known ones."""
+    kinds = [p.kind for p in inspect.signature(component).parameters.values()]
+    return inspect.Parameter.VAR_KEYWORD in kinds
+
+
+def annotations(component: Callable) -> dict[str, Any]:
+    """The evaluated annotations of the constructor; empty if one names something unknown here."""
+    function = component.__init__ if inspect.isclass(component) else component
+    try:
+        return typing.get_type_hints(function)
+    except (NameError, TypeError):  # TYPE_CHECKING imports, `X | Y` on 3.9: then nothing is checked
+        return {}
+
+
+def misfit(value: Any, annotation: Any) -> Optional[str]:
+    """The sentence that says `value` is not what `annotation` wants, or None if it is.
+
+    An int is accepted for a float; a bool is not an int; YAML lists serve as any sequence;
+    annotations that YAML can't express (a layer, an array) accept everything.
+    """
+    if fits(value, annotation):
+        return None
+    return f"expected {describe(annotation)}, found {value!r} ({_kind(value)})"
+
+
+def fits(value: Any, annotation: Any) -> bool:
+    """Whether a value of plain YAML types is one of `annotation`."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in _UNIONS:
+        return any(fits(value, arm) for arm in args)
+    if origin is Literal:
+        return any(value == option and type(value) is type(option) for option in args)
+    if (origin or annotation) in _SEQUENCES:
+        return isinstance(value, (list, tuple)) and _items_fit(value, origin, args)
+    if (origin or annotation) in _MAPPINGS:
+        return isinstance(value, dict) and (
+            not args or all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
+        )
+    if annotation in (None, type(None)):
+        return value is None
+    if annotation is float:
+        return _is_int(value) or (isinstance(value, float) and math.isfinite(value))
+    if annotation is int:
+        return _is_int(value)
+    if annotation in (bool, str):
+        return isinstance(value, annotation)
+    if annotation is Path:
+        return isinstance(value, str)
+    return True
+
+
+def _items_fit(value: typing.Sequence, origin: Any, args: tuple) -> bool:
+    if origin is tuple and args and args[-1] is not Ellipsis:
+        return len(value) == len(args) and all(map(fits, value, args))
+    return not args or all(fits(item, args[0]) for item in value)
+
+
+def _is_int(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool)
+
+
+def describe(annotation: Any) -> str:
+    """An annotation in the words of a YAML author."""
+    origin, args = typing.get_origin(annotation), typing.get_args(annotation)
+    if origin in _UNIONS:
+        return " or ".join(describe(arm) for arm in args)
+    if origin is Literal:
+        return " or ".join(map(_yaml_word, args))
+    if (origin or annotation) in _SEQUENCES:
+        if origin is tuple and args and args[-1] is not Ellipsis:
+            return f"[{', '.join(map(describe, args))}]"
+        return f"a list of {describe(args[0])}" if args else "a list"
+    if (origin or annotation) in _MAPPINGS:
+        return "a mapping"
+    names = {
+        float: "a number",
+        int: "an integer",
+        bool: "true or false",
+        str: "text",
+        Path: "a path",
+    }
+    if annotation in (None, type(None)):
+        return "null"
+    return names.get(annotation) or getattr(annotation, "__name__", str(annotation))
+
+
+def _yaml_word(value: Any) -> str:
+    return str(value).lower() if isinstance(value, bool) or value is None else str(value)
+
+
+def _kind(value: Any) -> str:
+    kinds = {
+        dict: "a mapping",
+        list: "a list",
+        str: "text",
+        bool: "true or false",
+        float: "a number",
+    }
+    return kinds.get(type(value), "an integer" if isinstance(value, int) else "nothing")

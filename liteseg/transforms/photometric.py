@@ -1,0 +1,186 @@
+"""Transforms of the image's values: colour jitter, blur, noise, normalisation.
+
+All read and write "img" (h, w, 3) uint8 and leave "label" alone. They change the sample they are
+given and return it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from liteseg.registry import TRANSFORMS
+from liteseg.transforms import arguments as args
+from liteseg.transforms import functional as F
+
+
+@TRANSFORMS.register
+class RandomDistort:
+    """Jitter brightness, contrast, saturation, hue and sharpness, in random order.
+
+    Reads and writes "img". Each change happens with its own probability, by a factor from
+    1 - range to 1 + range (1 changes nothing); the hue turns by -range to range, in 255ths of the
+    circle. The steps give what Pillow gives within 2 grey levels (see `functional`).
+
+    Args:
+        brightness_range: largest distance of the brightness factor from 1.
+        brightness_prob: probability of changing it.
+        contrast_range: the same for the distance from the image's mean grey.
+        contrast_prob: probability of changing it.
+        saturation_range: the same for the distance from the pixel's grey.
+        saturation_prob: probability of changing it.
+        hue_range: largest turn of the hue in 255ths of the circle.
+        hue_prob: probability of turning it.
+        sharpness_range: the same for the distance from the smoothed image.
+        sharpness_prob: probability of changing it.
+
+    Raises:
+        ValueError: a range is negative or a probability is not from 0 to 1.
+    """
+
+    def __init__(
+        self,
+        brightness_range: float = 0.5,
+        brightness_prob: float = 0.5,
+        contrast_range: float = 0.5,
+        contrast_prob: float = 0.5,
+        saturation_range: float = 0.5,
+        saturation_prob: float = 0.5,
+        hue_range: float = 18,
+        hue_prob: float = 0.5,
+        sharpness_range: float = 0.5,
+        sharpness_prob: float = 0,
+    ):
+        # (operation, value that changes nothing, range, probability)
+        self.steps = (
+            (F.brightness, 1, brightness_range, brightness_prob),
+            (F.contrast, 1, contrast_range, contrast_prob),
+            (F.saturation, 1, saturation_range, saturation_prob),
+            (F.hue, 0, hue_range, hue_prob),
+            (F.sharpness, 1, sharpness_range, sharpness_prob),
+        )
+        for operation, _, reach, prob in self.steps:
+            args.non_negative(f"{operation.__name__}_range", reach)
+            args.probability(f"{operation.__name__}_prob", prob)
+
+    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
+        """Jitter the image by amounts and in an order drawn from `rng`."""
+        rng = rng or np.random.default_rng()
+        image = sample["img"]
+        for index in rng.permutation(len(self.steps)):
+            operation, neutral, reach, prob = self.steps[index]
+            if rng.random() < prob:
+                image = operation(image, rng.uniform(neutral - reach, neutral + reach))
+        sample["img"] = image
+        return sample
+
+
+_BLURS = {
+    "gaussian": lambda image, side: cv2.GaussianBlur(image, (side, side), 0),
+    "median": cv2.medianBlur,
+    "blur": lambda image, side: cv2.blur(image, (side, side)),
+}
+
+
+@TRANSFORMS.register
+class RandomBlur:
+    """Blur over a random odd side of 3 to 9 pixels.
+
+    Reads and writes "img".
+
+    Args:
+        prob: probability of blurring. As in PaddleSeg one in int(1 / prob) images is blurred, so
+            0.4 means one in two.
+        blur_type: gaussian, median, blur (box), or random for one of them at each call
+            (3, 3 and 4 times in ten).
+    """
+
+    def __init__(self, prob: float = 0.1, blur_type: str = "gaussian"):
+        self.prob = args.probability("prob", prob)
+        known = [*_BLURS, "random"]
+        args.expect(blur_type in known, "blur_type", blur_type, f"one of {', '.join(known)}")
+        self.blur_type = blur_type
+
+    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
+        """Blur the image if `rng` says so."""
+        rng = rng or np.random.default_rng()
+        if self.prob == 0 or rng.integers(int(1 / self.prob)) > 0:
+            return sample
+        side = min(9, int(rng.integers(3, 10)) | 1)  # even sides become the next odd one
+        kind = self.blur_type
+        if kind == "random":
+            kind = rng.choice(list(_BLURS), p=[0.3, 0.3, 0.4])
+        sample["img"] = _BLURS[kind](sample["img"], side)
+        return sample
+
+
+@TRANSFORMS.register
+class RandomNoise:
+    """Add Gaussian noise of a random strength with probability `prob`.
+
+    Reads and writes "img".
+
+    Args:
+        prob: probability of adding noise.
+        max_sigma: largest standard deviation in grey levels.
+    """
+
+    def __init__(self, prob: float = 0.5, max_sigma: float = 10.0):
+        self.prob = args.probability("prob", prob)
+        self.max_sigma = args.non_negative("max_sigma", max_sigma)
+
+    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
+        """Add noise drawn from `rng` if `rng` says so."""
+        rng = rng or np.random.default_rng()
+        if rng.random() < self.prob:
+            sigma = np.float32(rng.random() * self.max_sigma)
+            noise = sigma * rng.standard_normal(sample["img"].shape, dtype=np.float32)
+            sample["img"] = cv2.add(sample["img"], noise, dtype=cv2.CV_8U)
+        return sample
+
+
+@TRANSFORMS.register
+class Normalize:
+    """(img / 255 - mean) / std.
+
+    Reads "img" uint8, writes "img" float32, still (h, w, 3). In training `Compose` leaves it to
+    `batch`, on the device.
+
+    Args:
+        mean: of the channels R, G, B in units of 255; one value stands for all three.
+        std: likewise.
+
+    Raises:
+        ValueError: not one or three numbers, or a std that is not above 0.
+    """
+
+    def __init__(self, mean: Sequence[float] = (0.5,) * 3, std: Sequence[float] = (0.5,) * 3):
+        for name, values in (("mean", mean), ("std", std)):
+            ok = isinstance(values, Sequence) and len(values) in (1, 3)
+            ok = ok and all(args.is_number(value) for value in values)
+            args.expect(ok, name, values, "a list of one or three numbers")
+        args.expect(all(value > 0 for value in std), "std", std, "numbers above 0")
+        self.mean = np.broadcast_to(np.asarray(mean, np.float32), 3)
+        self.std = np.broadcast_to(np.asarray(std, np.float32), 3)
+        self._statistics = None  # mean and variance in grey levels, once they are on the device
+
+    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
+        """Normalise the image."""
+        levels = np.arange(256, dtype=np.float32)[:, None] / 255
+        sample["img"] = cv2.LUT(sample["img"], ((levels - self.mean) / self.std)[None])
+        return sample
+
+    def batch(self, images):
+        """Normalise on the device: Paddle tensor (N, H, W, 3) of 0..255 -> (N, 3, H, W) float32."""
+        import paddle
+        from paddle.nn.functional import batch_norm
+
+        if self._statistics is None:  # not at every step: a copy to the device makes the host wait
+            levels = 255 * self.mean, (255 * self.std) ** 2
+            self._statistics = [paddle.to_tensor(values) for values in levels]
+        images = paddle.transpose(images, [0, 3, 1, 2])  # (N,H,W,C) -> (N,C,H,W), as bytes
+        # One pass; x * a + b with (1, 3, 1, 1) tensors takes five times as long on CPU.
+        return batch_norm(images.astype("float32"), *self._statistics, epsilon=0.0)

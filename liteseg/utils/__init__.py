@@ -1,0 +1,1 @@
+"""Helpers that know nothing of models, data or configs: files, weights, pictures, devices."""

@@ -1,0 +1,73 @@
+"""Writing files so that a reader, or a crash, never meets a half-written one."""
+
+from __future__ import annotations
+
+import contextlib
+import os
+import secrets
+from collections.abc import Iterator
+from pathlib import Path
+from typing import IO, Any
+
+from liteseg.errors import UserError
+
+
+@contextlib.contextmanager
+def atomic_write(path: str | Path, mode: str = "wb", *, sync: bool = True) -> Iterator[IO[Any]]:
+    """Open a file beside `path` for writing; it takes the place of `path` when the block ends well.
+
+    Missing parent folders are made. If the block raises, `path` is as it was before.
+
+    Args:
+        path: the file to write.
+        mode: "wb", or "w" for UTF-8 text.
+        sync: wait until the bytes are on the disk. Worth it for checkpoints; costs some
+            milliseconds, so leave it out for thousands of pictures.
+
+    Raises:
+        UserError: the file cannot be written (no permission, disk full, a folder in its place).
+    """
+    path = Path(path)
+    # The name is random: two processes may write the same file at once, and the last one wins.
+    beside = path.with_name(f".{path.name[:200]}.{secrets.token_hex(4)}.tmp")
+    try:
+        path.parent.mkdir(parents=True, exist_ok=True)
+        with open(beside, mode, encoding=None if "b" in mode else "utf-8") as file:
+            yield file
+            file.flush()
+            if sync:
+                os.fsync(file.fileno())
+        os.replace(beside, path)
+    except OSError as error:
+        raise UserError(
+            f"cannot write {path}: {error.strerror or error}; free some space, or choose a place "
+            "where you may write"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            beside.unlink()
+
+
+def check_writable(folder: str | Path) -> Path:
+    """Make `folder` if it is missing and prove that a file can be written in it.
+
+    Called before long work, so that a read-only disk is known in the first second and not at the
+    first checkpoint.
+
+    Raises:
+        UserError: the folder cannot be made or written.
+    """
+    folder = Path(folder)
+    probe = folder / f".writable.{secrets.token_hex(4)}"
+    try:
+        folder.mkdir(parents=True, exist_ok=True)
+        probe.write_bytes(b"liteseg")
+    except OSError as error:
+        raise UserError(
+            f"cannot write in {folder}: {error.strerror or error}; choose another folder, or free "
+            "some space there"
+        ) from error
+    finally:
+        with contextlib.suppress(OSError):
+            probe.unlink()
+    return folder

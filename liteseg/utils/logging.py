@@ -1,0 +1,59 @@
+"""The log: plain lines on the console (around progress bars) and dated ones in `train.log`."""
+
+from __future__ import annotations
+
+import logging
+import sys
+from pathlib import Path
+from typing import Optional
+
+from tqdm import tqdm
+
+from liteseg.utils.runtime import is_main
+
+
+class _ConsoleHandler(logging.Handler):
+    """Writes through tqdm, which moves a running progress bar out of the way first."""
+
+    def emit(self, record: logging.LogRecord) -> None:
+        try:
+            tqdm.write(self.format(record), file=sys.stdout)
+            sys.stdout.flush()
+        except Exception:
+            self.handleError(record)
+
+
+def get_logger() -> logging.Logger:
+    """The one logger of liteseg."""
+    return logging.getLogger("liteseg")
+
+
+def setup_logging(
+    log_file: Optional[Path] = None, *, quiet: bool = False, verbose: bool = False
+) -> None:
+    """Send the log to the console and, if given, to the end of `log_file`.
+
+    Only the main process (rank 0) logs, so that a line appears once. A second call replaces what
+    the first one set up.
+
+    Args:
+        log_file: lines are added to it with date and level; its folder must exist.
+        quiet: only warnings and errors on the console (the file gets everything).
+        verbose: debug lines too.
+    """
+    logger = get_logger()
+    for handler in list(logger.handlers):
+        logger.removeHandler(handler)
+        handler.close()
+    # Paddle, VisualDL and others configure the root logger: without this, lines come twice.
+    logger.propagate = False
+    if not is_main():
+        logger.addHandler(logging.NullHandler())
+        return
+    logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    console = _ConsoleHandler(logging.WARNING if quiet else logging.DEBUG)
+    logger.addHandler(console)
+    if log_file is not None:
+        file = logging.FileHandler(log_file, encoding="utf-8")
+        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+        logger.addHandler(file)

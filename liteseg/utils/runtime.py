@@ -1,0 +1,95 @@
+"""What this process runs on: device, seeds, rank among the training processes, CPU cores.
+
+Ranks come from the environment that `paddle.distributed.launch` sets, so that they are known
+without (and before) importing Paddle.
+"""
+
+from __future__ import annotations
+
+import os
+import random
+from pathlib import Path
+
+import numpy as np
+
+from liteseg.errors import UserError
+
+DEVICES = ("auto", "cpu", "gpu")
+_CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
+
+
+def select_device(name: str = "auto") -> str:
+    """Make `name` Paddle's current device and return "cpu" or "gpu".
+
+    "auto" takes a GPU if Paddle can use one. Under several processes each takes the GPU that the
+    launcher gave it. On CPU the matrix products get all cores, divided among the processes, unless
+    OMP_NUM_THREADS says how many.
+
+    Raises:
+        UserError: an unknown name, or "gpu" where Paddle has none to use.
+    """
+    import paddle
+
+    if name not in DEVICES:
+        raise UserError(f"device: {name!r} is unknown; expected one of {', '.join(DEVICES)}")
+    built_with_cuda = paddle.is_compiled_with_cuda()
+    gpus = paddle.device.cuda.device_count() if built_with_cuda else 0
+    if name == "gpu" and not built_with_cuda:
+        raise UserError(
+            f"device: 'gpu' was asked for, but the installed Paddle {paddle.__version__} is the "
+            "CPU build; install paddlepaddle-gpu "
+            "(https://www.paddlepaddle.org.cn/en/install/quick), or use device: cpu"
+        )
+    if name == "gpu" and gpus == 0:
+        visible = os.environ.get("CUDA_VISIBLE_DEVICES")
+        cause = "" if visible is None else f" (CUDA_VISIBLE_DEVICES is {visible!r})"
+        raise UserError(
+            f"device: 'gpu' was asked for, but Paddle sees 0 GPUs{cause}; see that `nvidia-smi` "
+            "lists one and that its driver is new enough for this Paddle, or use device: cpu"
+        )
+    device = "gpu" if gpus and name != "cpu" else "cpu"
+    paddle.set_device(device)
+    if device == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
+        # Paddle sets that variable to 1 while it is imported, and so leaves all cores but one idle.
+        paddle.base.core.set_num_threads(max(1, cpu_threads() // world_size()))
+    return device
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, numpy and Paddle."""
+    import paddle
+
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    paddle.seed(seed)
+
+
+def rank() -> int:
+    """The number of this training process, from 0; 0 when it is alone."""
+    return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
+
+
+def world_size() -> int:
+    """How many training processes there are; 1 when this one is alone."""
+    return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
+def is_main() -> bool:
+    """Whether this process is the one that writes files and talks to the user."""
+    return rank() == 0
+
+
+def cpu_threads() -> int:
+    """The CPU cores this process may use, at least 1.
+
+    Fewer than the machine has when the process is pinned (taskset) or its container has a quota.
+    """
+    try:
+        cores = len(os.sched_getaffinity(0))
+    except AttributeError:  # not on macOS
+        cores = os.cpu_count() or 1
+    try:
+        quota, period = _CGROUP_CPU_MAX.read_text().split()
+    except (OSError, ValueError):
+        return cores
+    return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))

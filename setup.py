@@ -1,0 +1,48 @@
+"""Packaging of liteseg: `pip install -e '.[cpu]'` is enough to train."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from setuptools import find_packages, setup
+
+ROOT = Path(__file__).resolve().parent
+
+
+def read_version() -> str:
+    """The version in `liteseg/__init__.py`, read as text: importing it would need OpenCV."""
+    text = (ROOT / "liteseg" / "__init__.py").read_text(encoding="utf-8")
+    return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
+
+
+setup(
+    name="liteseg",
+    version=read_version(),
+    description="PP-LiteSeg real-time semantic segmentation on PaddlePaddle, from YAML",
+    license="Apache-2.0",
+    python_requires=">=3.9,<3.14",
+    packages=[*find_packages(include=["liteseg", "liteseg.*"]), "liteseg.configs"],
+    # A wheel carries configs/ as liteseg/configs; a checkout has it beside the package.
+    package_dir={"liteseg.configs": "configs"},
+    package_data={"liteseg.configs": ["*.yml", "*/*.yml"]},
+    # Paddle is an extra: users with a GPU install the build for it themselves.
+    install_requires=[
+        # 2.4: float(tensor) fails on Paddle 3.3. Paddle 2.6 needs <2: scripts/constraints.
+        "numpy>=1.22,<2.4",
+        "opencv-python>=4.5",
+        "pillow>=9",
+        "pyyaml>=6",
+        "tqdm>=4.60",
+        "visualdl>=2.5.3,<3",
+        # Paddle 2.6 imports it without saying so, and Python no longer brings it along.
+        "setuptools; python_version >= '3.12'",
+    ],
+    extras_require={
+        # 3.3.1 unless a constraint says 2.6.2, the other line that is tested.
+        "cpu": ["paddlepaddle>=2.6.2,<=3.3.1"],
+        "export": ["onnx", "onnxruntime", "openvino", "paddle2onnx"],
+        "test": ["pytest>=8", "ruff==0.17.6"],
+    },
+    entry_points={"console_scripts": ["liteseg=liteseg.cli:main"]},
+)

@@ -1,0 +1,152 @@
+"""`liteseg predict`: what is written where, by a stand-in that labels pixels by their red."""
+
+from __future__ import annotations
+
+import argparse
+from pathlib import Path
+
+import cv2
+import numpy as np
+import pytest
+from PIL import Image
+
+from liteseg.api import Segmenter
+from liteseg.cli import predict
+from liteseg.errors import UserError
+
+PALETTE = np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180]], np.uint8)
+
+
+class RedSegmenter:
+    class_names = ("road", "car", "sky")
+    palette = PALETTE
+
+    def predict(self, image):
+        return (image[..., 0] // 100).astype(np.uint8)
+
+
+@pytest.fixture
+def run(monkeypatch, tmp_path):
+    monkeypatch.setattr(Segmenter, "from_pretrained", lambda *a, **k: RedSegmenter())
+
+    def call(*arguments):
+        parser = argparse.ArgumentParser()
+        predict.add_arguments(parser)
+        given = [str(a) for a in arguments]
+        return predict.run(
+            parser.parse_args([*given, "--weights", "w", "--output", str(tmp_path / "out")])
+        )
+
+    return call
+
+
+def write_image(path, seed=0, size=(20, 30)):
+    image = np.random.default_rng(seed).integers(0, 256, (*size, 3), dtype=np.uint8)
+    path.parent.mkdir(parents=True, exist_ok=True)
+    assert cv2.imwrite(str(path), image[..., ::-1])
+    return image
+
+
+def files_of(folder: Path):
+    return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
+
+
+def test_three_results_of_an_image(run, tmp_path):
+    image = write_image(tmp_path / "a.png")
+    assert run(tmp_path / "a.png") == 0
+    out = tmp_path / "out"
+    assert files_of(out) == ["a_color.png", "a_label.png", "a_overlay.png"]
+    expected = image[..., 0] // 100
+    np.testing.assert_array_equal(np.array(Image.open(out / "a_label.png")), expected)
+    colours = Image.open(out / "a_color.png")
+    np.testing.assert_array_equal(np.array(colours), expected)
+    np.testing.assert_array_equal(np.array(colours.convert("RGB")), PALETTE[expected])
+    overlay = np.array(Image.open(out / "a_overlay.png"))
+    assert overlay.shape[0] > 20  # the legend is below
+    mixed = 0.45 * image[0, 0] + 0.55 * PALETTE[expected[0, 0]]
+    np.testing.assert_allclose(overlay[0, 0], mixed, atol=1)
+
+
+@pytest.mark.parametrize(
+    ("what", "name"),
+    [("mask", "a_label.png"), ("palette", "a_color.png"), ("overlay", "a_overlay.png")],
+)
+def test_only_what_is_asked_for(run, tmp_path, what, name):
+    write_image(tmp_path / "a.png")
+    assert run(tmp_path / "a.png", "--what", what) == 0
+    assert files_of(tmp_path / "out") == [name]
+
+
+def test_folders_are_mirrored(run, tmp_path):
+    for name in ("in/x.png", "in/deep/er/x.jpg", "in/x.bmp", "in/notes.txt", "in/.hidden.png"):
+        write_image(tmp_path / name) if "." + name.split(".")[-1] in predict.IMAGES else (
+            tmp_path / name
+        ).write_text("no image")
+    assert run(tmp_path / "in", "--what", "mask") == 0
+    expected = ["deep/er/x_label.png", "x_2_label.png", "x_label.png"]
+    assert files_of(tmp_path / "out") == expected
+
+
+def test_two_folders_and_a_file_do_not_clash(run, tmp_path):
+    for name in ("a/x.png", "b/x.png", "x.png"):
+        write_image(tmp_path / name)
+    assert run(tmp_path / "a", tmp_path / "b", tmp_path / "x.png", "--what", "mask") == 0
+    assert files_of(tmp_path / "out") == ["a/x_label.png", "b/x_label.png", "x_label.png"]
+
+
+def test_earlier_results_inside_the_input_are_not_predicted(run, tmp_path):
+    write_image(tmp_path / "a.png")
+    for _ in range(2):
+        assert run(tmp_path, "--what", "mask") == 0
+    assert files_of(tmp_path / "out") == ["a_label.png"]
+
+
+def test_a_broken_file_is_skipped_and_told(run, tmp_path, capsys):
+    write_image(tmp_path / "in" / "a.png")
+    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    write_image(tmp_path / "in" / "c.png")
+    assert run(tmp_path / "in", "--what", "mask") == 2
+    said = capsys.readouterr()
+    assert "skipped: " in said.err
+    assert "b.png" in said.err
+    assert "2 of 3 inputs predicted" in said.out
+    assert files_of(tmp_path / "out") == ["a_label.png", "c_label.png"]
+
+
+def test_video(run, tmp_path):
+    path = tmp_path / "v.avi"
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (64, 48))
+    for i in range(5):
+        writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
+    writer.release()
+    assert run(path) == 0
+    assert files_of(tmp_path / "out") == ["v_overlay.mp4"]
+    video = cv2.VideoCapture(str(tmp_path / "out" / "v_overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(12)
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+    read, frame = video.read()
+    assert read
+    grey = 0 * 0.45 + 0.55 * PALETTE[0]
+    np.testing.assert_allclose(frame[20, 30, ::-1], grey, atol=12)  # the codec is lossy
+
+
+def test_a_broken_video_leaves_nothing(run, tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"no video")
+    assert run(tmp_path / "v.mp4") == 2
+    assert files_of(tmp_path / "out") == []
+
+
+@pytest.mark.parametrize(
+    ("name", "message"), [("none.png", "does not exist"), ("empty", "holds no images or videos")]
+)
+def test_inputs_that_are_not_there(run, tmp_path, name, message):
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=message):
+        run(tmp_path / name)
+
+
+def test_weights_are_needed(tmp_path):
+    parser = argparse.ArgumentParser()
+    predict.add_arguments(parser)
+    with pytest.raises(UserError, match="--weights is missing"):
+        predict.run(parser.parse_args(["a.png", "--output", str(tmp_path)]))

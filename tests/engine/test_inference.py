@@ -1,0 +1,162 @@
+"""Inference against published figures and plain twins."""
+
+from __future__ import annotations
+
+import golden_rule
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+
+from liteseg.engine.inference import TestConfig, predict, predict_labels, predict_logits
+from liteseg.errors import UserError
+from liteseg.models import STDC1, PPLiteSeg
+
+
+class Toy(paddle.nn.Layer):
+    """Five classes from a 3x3 convolution that sees the border (so that windows differ)."""
+
+    def __init__(self):
+        super().__init__()
+        self.conv = paddle.nn.Conv2D(3, 5, 3, padding=1)
+        golden_rule.fill(self)
+
+    def forward(self, images):
+        return [self.conv(images)]
+
+
+@pytest.fixture(scope="module")
+def toy():
+    model = Toy()
+    model.eval()
+    return model
+
+
+@pytest.fixture(scope="module")
+def published():
+    model = PPLiteSeg(19, STDC1(), arm_out_chs=[32, 64, 128], seg_head_inter_chs=[32, 64, 64])
+    model.eval()
+    return golden_rule.fill(model)
+
+
+def assert_published(found, expected):
+    error = np.abs(found.numpy()[:, :, ::7, ::7] - expected).max()
+    assert error <= 1e-4 * np.abs(expected).max()
+
+
+def test_sliding_window_is_the_published_one(published, golden):
+    test = TestConfig.from_dict({"is_slide": True, "crop_size": [96, 64], "stride": [64, 32]})
+    scores = predict_logits(published, golden_rule.image(51, (1, 3, 96, 160)), test)
+    expected = np.load(golden / "infer_T.npz")["slide_w96h64_stride_w64h32_every7"]
+    assert_published(scores, expected)
+
+
+def test_scales_and_flips_are_the_published_ones(published, golden):
+    test = TestConfig(aug_eval=True, scales=(0.75, 1.0, 1.25), flip_horizontal=True)
+    scores = predict_logits(published, golden_rule.image(51, (1, 3, 96, 160)), test)
+    expected = np.load(golden / "infer_T.npz")["multiscale_flip_probs_every7"]
+    assert_published(scores, expected)
+
+
+def slide_twin(model, image, crop, stride):
+    """One window after the other, sums and counts kept in full-size arrays."""
+    h, w = image.shape[-2:]
+    total, count = np.zeros((image.shape[0], 5, h, w)), np.zeros((h, w))
+    for row in range(max(int(np.ceil((h - crop[1]) / stride[1])), 0) + 1):
+        for column in range(max(int(np.ceil((w - crop[0]) / stride[0])), 0) + 1):
+            bottom = min(row * stride[1] + crop[1], h)
+            right = min(column * stride[0] + crop[0], w)
+            box = (slice(max(bottom - crop[1], 0), bottom), slice(max(right - crop[0], 0), right))
+            total[(..., *box)] += model(image[(..., *box)])[0].numpy()
+            count[box] += 1
+    assert count.min() > 0
+    return total / count
+
+
+@pytest.mark.parametrize("crop", [(16, 12), (64, 12), (16, 64), (64, 64), (31, 23)])
+@pytest.mark.parametrize("stride", [(16, 12), (5, 3), (11, 9)])
+def test_windows_are_averaged(toy, crop, stride):
+    image = golden_rule.image(1, (2, 3, 30, 41))
+    test = TestConfig.from_dict({"is_slide": True, "crop_size": crop, "stride": stride})
+    found = predict_logits(toy, image, test).numpy()
+    np.testing.assert_allclose(found, slide_twin(toy, image, crop, stride), atol=1e-5)
+
+
+def softmax(x):
+    e = np.exp(x - x.max(1, keepdims=True))
+    return e / e.sum(1, keepdims=True)
+
+
+def test_all_four_flips(toy):
+    image = golden_rule.image(2, (1, 3, 9, 14))
+    test = TestConfig(aug_eval=True, flip_horizontal=True, flip_vertical=True)
+    expected = 0
+    for rows in (slice(None), slice(None, None, -1)):
+        for columns in (slice(None), slice(None, None, -1)):
+            flipped = paddle.to_tensor(image.numpy()[:, :, rows, columns].copy())
+            expected = expected + softmax(toy(flipped)[0].numpy()[:, :, rows, columns])
+    np.testing.assert_allclose(predict_logits(toy, image, test).numpy(), expected, atol=1e-5)
+
+
+def test_flips_and_scales_need_aug_eval(toy):
+    image = golden_rule.image(2, (1, 3, 9, 14))
+    test = TestConfig(scales=(0.5,), flip_horizontal=True)
+    np.testing.assert_array_equal(predict_logits(toy, image, test), toy(image)[0])
+
+
+@pytest.mark.parametrize("scale", [0.5, 0.75, 1.5])
+def test_labels_of_one_scale_are_those_of_the_probabilities(toy, scale):
+    image = golden_rule.image(3, (2, 3, 37, 51))
+    small = F.interpolate(image, [int(37 * scale + 0.5), int(51 * scale + 0.5)], mode="bilinear")
+    logits = F.interpolate(toy(small)[0], [37, 51], mode="bilinear")
+    found = predict_labels(toy, image, TestConfig(aug_eval=True, scales=(scale,)))
+    assert found.dtype == np.uint8
+    assert (found == F.softmax(logits, axis=1).numpy().argmax(1)).mean() > 0.999
+
+
+def test_labels_go_back_through_the_transforms(toy):
+    image = golden_rule.image(4, (2, 3, 40, 64))  # 50x100 -> resized 32x64 -> padded 40x64
+    trans_info = [("resize", (50, 100)), ("padding", (32, 64))]
+    logits = F.interpolate(toy(image)[0][:, :, :32], [50, 100], mode="bilinear")
+    result = predict(toy, image, TestConfig(), trans_info)
+    np.testing.assert_allclose(result.logits().numpy(), logits.numpy(), atol=1e-5)
+    assert (result.labels() == logits.numpy().argmax(1)).mean() > 0.999
+    probabilities = F.interpolate(
+        F.softmax(toy(image)[0], axis=1)[:, :, :32], [50, 100], mode="bilinear"
+    )
+    with_views = predict_labels(toy, image, TestConfig(aug_eval=True), trans_info)
+    assert (with_views == probabilities.numpy().argmax(1)).mean() > 0.999
+
+
+def test_logits_of_views_give_the_mean_probability(toy):
+    image = golden_rule.image(5, (1, 3, 12, 16))
+    result = predict(toy, image, TestConfig(aug_eval=True, flip_horizontal=True))
+    np.testing.assert_allclose(
+        F.softmax(result.logits(), axis=1).numpy(), result.full_scores().numpy() / 2, atol=1e-6
+    )
+
+
+def test_no_gradient_is_recorded(toy):
+    assert predict_logits(toy, golden_rule.image(1, (1, 3, 8, 8)), TestConfig()).stop_gradient
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"aug_evl": True}, "test_config.aug_evl is not known"),
+        ({"scales": [0.5, 0]}, r"test_config.scales is \[0.5, 0\]"),
+        ({"scales": []}, "empty"),
+        ({"is_slide": True, "crop_size": [8, 8]}, "needs crop_size and stride"),
+        ({"is_slide": True, "crop_size": [8, 8], "stride": [9, 8]}, "larger than crop_size"),
+        ({"crop_size": 8}, "expected \\[width, height\\]"),
+    ],
+)
+def test_bad_options_are_named(options, message):
+    with pytest.raises(UserError, match=message):
+        TestConfig.from_dict(options)
+
+
+def test_options_of_the_published_configs():
+    assert TestConfig.from_dict(None) == TestConfig()
+    test = TestConfig.from_dict({"aug_eval": True, "scales": 0.5})
+    assert test.views() == [(0.5, ())]

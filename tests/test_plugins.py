@@ -1,0 +1,59 @@
+"""Plugins: the user's own components, registered from Python files."""
+
+from __future__ import annotations
+
+import pytest
+
+from liteseg import plugins
+from liteseg.errors import UserError
+from liteseg.registry import LOSSES
+
+GOOD = """\
+from liteseg.registry import LOSSES
+
+@LOSSES.register
+class PluginTestLoss:
+    pass
+"""
+
+
+@pytest.fixture
+def load(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    monkeypatch.setattr(plugins, "OWN", ())
+
+    def _load(text=None, name="mine.py"):
+        if text is not None:
+            (tmp_path / name).write_text(text)
+        plugins.load_components({"plugins": [name]})
+
+    return _load
+
+
+def test_a_plugin_registers_once(load, monkeypatch):
+    monkeypatch.setattr(LOSSES, "_components", {})
+    load(GOOD)
+    load()
+    assert list(LOSSES) == ["PluginTestLoss"]
+
+
+@pytest.mark.parametrize(
+    ("text", "message"),
+    [
+        ("x = 1\nraise RuntimeError('no')\n", r"mine.py:2: RuntimeError: no"),
+        ("x = 1\n\ndef f(:\n", r"mine.py:3: SyntaxError"),
+        ("import no_such_module\n", r"mine.py:1: ModuleNotFoundError"),
+        (f"{GOOD}LOSSES.register(PluginTestLoss)\n", r"mine.py:6: ValueError: LOSSES already"),
+    ],
+)
+def test_errors_in_a_plugin_have_file_and_line(load, monkeypatch, text, message):
+    monkeypatch.setattr(LOSSES, "_components", {})
+    with pytest.raises(UserError, match=message):
+        load(text)
+
+
+def test_missing_and_foreign_files(load):
+    with pytest.raises(UserError, match=r"plugins: absent.py is no file \(looked at /"):
+        load(name="absent.py")
+    with pytest.raises(UserError, match="is not a Python file"):
+        load("x", name="notes.txt")

@@ -1,0 +1,112 @@
+from __future__ import annotations
+
+import logging
+import random
+
+import numpy as np
+import paddle
+import pytest
+
+from liteseg.errors import UserError
+from liteseg.utils import runtime
+from liteseg.utils.logging import get_logger, setup_logging
+
+
+@pytest.fixture
+def fresh_logging():
+    logger = get_logger()
+    before = list(logger.handlers), logger.level, logger.propagate
+    yield
+    for handler in logger.handlers:
+        handler.close()
+    logger.handlers, logger.level, logger.propagate = before
+
+
+def test_cpu_is_always_there():
+    assert runtime.select_device("cpu") == "cpu"
+    assert paddle.get_device() == "cpu"
+
+
+def test_auto_follows_the_machine(monkeypatch):
+    chosen = []
+    monkeypatch.setattr(paddle, "set_device", chosen.append)
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    for gpus, expected in ((0, "cpu"), (2, "gpu")):
+        monkeypatch.setattr(paddle.device.cuda, "device_count", lambda gpus=gpus: gpus)
+        assert runtime.select_device("auto") == expected
+    assert runtime.select_device("cpu") == "cpu"
+    assert chosen == ["cpu", "gpu", "cpu"]
+
+
+def test_gpu_without_one(monkeypatch):
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
+    with pytest.raises(UserError, match="CPU build; install paddlepaddle-gpu"):
+        runtime.select_device("gpu")
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
+    monkeypatch.setenv("CUDA_VISIBLE_DEVICES", "")
+    with pytest.raises(UserError, match=r"sees 0 GPUs.*CUDA_VISIBLE_DEVICES is ''"):
+        runtime.select_device("gpu")
+
+
+def test_unknown_device():
+    with pytest.raises(UserError, match=r"'tpu' is unknown.*auto, cpu, gpu"):
+        runtime.select_device("tpu")
+
+
+def test_seed_everything():
+    def draw():
+        return random.random(), np.random.rand(), float(paddle.rand([]))
+
+    runtime.seed_everything(2**33 + 5)
+    first = draw()
+    assert draw() != first
+    runtime.seed_everything(2**33 + 5)
+    assert draw() == first
+
+
+def test_ranks(monkeypatch):
+    monkeypatch.delenv("PADDLE_TRAINER_ID", raising=False)
+    monkeypatch.delenv("PADDLE_TRAINERS_NUM", raising=False)
+    assert (runtime.rank(), runtime.world_size(), runtime.is_main()) == (0, 1, True)
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "3")
+    monkeypatch.setenv("PADDLE_TRAINERS_NUM", "4")
+    assert (runtime.rank(), runtime.world_size(), runtime.is_main()) == (3, 4, False)
+
+
+@pytest.mark.parametrize(
+    ("text", "expected"),
+    [("max 100000", 8), ("200000 100000", 2), ("50000 100000", 1), ("9900000 100000", 8)],
+)
+def test_cpu_threads(monkeypatch, tmp_path, text, expected):
+    monkeypatch.setattr(runtime.os, "sched_getaffinity", lambda _: set(range(8)), raising=False)
+    (tmp_path / "cpu.max").write_text(text + "\n")
+    monkeypatch.setattr(runtime, "_CGROUP_CPU_MAX", tmp_path / "cpu.max")
+    assert runtime.cpu_threads() == expected
+    monkeypatch.setattr(runtime, "_CGROUP_CPU_MAX", tmp_path / "none")
+    assert runtime.cpu_threads() == 8
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_log_lines(tmp_path, capsys):
+    setup_logging(tmp_path / "train.log")
+    setup_logging(tmp_path / "train.log", quiet=True)  # replaces, does not double
+    get_logger().info("plain")
+    get_logger().warning("mind this")
+    get_logger().debug("detail")
+    assert capsys.readouterr().out == "mind this\n"
+    lines = (tmp_path / "train.log").read_text().splitlines()
+    assert [line.split(" ", 2)[2] for line in lines] == ["INFO plain", "WARNING mind this"]
+    assert lines[0][:2] == "20"
+    setup_logging(verbose=True)
+    get_logger().debug("detail")
+    assert capsys.readouterr().out == "detail\n"
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_other_ranks_are_silent(tmp_path, capsys, monkeypatch):
+    monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
+    setup_logging(tmp_path / "train.log")
+    get_logger().log(logging.ERROR, "x")
+    assert capsys.readouterr() == ("", "")
+    assert not (tmp_path / "train.log").exists()
