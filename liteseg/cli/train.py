@@ -7,6 +7,7 @@ liteseg train --config output/quickstart/config.yml --resume output/quickstart
 from __future__ import annotations
 
 import argparse
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -78,9 +79,11 @@ def _output(args: argparse.Namespace) -> Path:
 def _launch(devices: int, output: Path) -> int:
     """Start this same command in several processes; the child processes come back to `_train`."""
     command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={devices}"]
-    script = str(Path(__file__).resolve().parents[1] / "__main__.py")
-    command += ["--log_dir", str(output / "launch"), script, *sys.argv[1:]]
-    return subprocess.run(command, check=False).returncode
+    package = Path(__file__).resolve().parents[1]
+    command += ["--log_dir", str(output / "launch"), str(package / "__main__.py"), *sys.argv[1:]]
+    # The launcher runs a file, which finds the package only if that is installed or on the path.
+    path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": path}).returncode
 
 
 def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
@@ -179,6 +182,8 @@ def _options(cfg: Any, device: str) -> Any:
             f" = {batch * devices}; change batch_size or --devices"
         )
     amp, ema = setting(cfg, "amp"), setting(cfg, "ema")
+    if amp and ema and amp["level"] == "O2":
+        raise UserError("ema: can't average the low-precision weights of amp.level O2; use O1")
     if amp and device == "cpu":
         get_logger().warning("amp: Paddle has no mixed precision on CPU; training in float32")
         amp = None

@@ -48,7 +48,7 @@ def render(width: int, height: int, rng: np.random.Generator) -> tuple[np.ndarra
     Returns:
         The image (height, width, 3) uint8 RGB, and its Cityscapes label ids (height, width) uint8.
     """
-    street = Street(rng.uniform(8, 12), rng.uniform(3.0, 5.5), rng.uniform(80, 130))
+    street = Street(rng.uniform(8, 12), rng.uniform(3.5, 6.0), rng.uniform(80, 130))
     camera = _camera(width, height, street, rng)
     canvas = Canvas(camera, _light(rng), rng)
     _draw_sky(canvas, rng)
@@ -205,8 +205,8 @@ def _plan(street: Street, rng: np.random.Generator) -> Iterator[Thing]:
         yield from _frontage(street, side, rng)
         yield from _pavement(street, side, rng)
         yield from _traffic(street, side, rng)
-    for _ in range(rng.integers(0, 3)):  # people who cross the road
-        x, z = rng.uniform(-0.45, 0.45) * street.road, rng.uniform(8, 25)
+    for _ in range(rng.integers(1, 4)):  # people who cross the road
+        x, z = rng.uniform(-0.45, 0.45) * street.road, rng.uniform(7, 16)
         yield _upright(things.draw_person, x, z, 1.7, 0.3)
 
 
@@ -257,7 +257,7 @@ def _pavement(street: Street, side: int, rng: np.random.Generator) -> Iterator[T
     """One pavement: trees, lamps, signs and a signal along the kerb, and people."""
     kerb = side * (street.road / 2 + 0.5)
     z = rng.uniform(7, 11)
-    sequence = rng.permutation(["sign", "tree", "lamp", "sign", "tree", "light", "lamp", "sign"])
+    sequence = rng.permutation(["sign", "tree", "lamp", "sign", "light", "lamp"])
     for kind in sequence:
         if kind == "tree":
             height = rng.uniform(4.5, 8)
@@ -268,10 +268,10 @@ def _pavement(street: Street, side: int, rng: np.random.Generator) -> Iterator[T
             yield _upright(things.draw_sign, kerb, z, 2.8, 0.3)
         else:
             yield _upright(things.draw_traffic_light, kerb, z, 3.5, 0.2)
-        z += rng.uniform(2.5, 6.5)
-    for _ in range(rng.integers(2, 6)):
+        z += rng.uniform(2.5, 5.5)
+    for _ in range(rng.integers(3, 7)):
         x = side * (street.road / 2 + rng.uniform(0.8, street.walk - 0.3))
-        yield _upright(things.draw_person, x, rng.uniform(7, 28), 1.7, 0.3)
+        yield _upright(things.draw_person, x, rng.uniform(5.5, 16), 1.7, 0.3)
 
 
 def _traffic(street: Street, side: int, rng: np.random.Generator) -> Iterator[Thing]:
@@ -281,7 +281,7 @@ def _traffic(street: Street, side: int, rng: np.random.Generator) -> Iterator[Th
     while z < 50:
         turned = np.pi * rng.integers(2) + rng.normal(0, 0.04)
         yield _car(side * (street.road / 2 - 1.1), z, turned)
-        z += rng.uniform(5.5, 20)
+        z += rng.uniform(5.5, 26)
     z = rng.uniform(10, 30)
     while z < 60:
         yield _car(side * street.road * 0.14, z, heading + rng.normal(0, 0.08))

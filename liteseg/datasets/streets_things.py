@@ -178,7 +178,7 @@ def _upright(canvas: Canvas, x: float, z: float, top: float, thick: float, colou
 
 def draw_lamp(canvas: Canvas, rng, x: float, z: float) -> None:
     """A street lamp: a tall pole, its arm over the road and the lamp head, all pole."""
-    height, thick = rng.uniform(5, 8), rng.uniform(0.2, 0.3)
+    height, thick = rng.uniform(5, 8), rng.uniform(0.28, 0.4)
     colour = pick(rng, ("4b4e50", "6f7375", "3a4a3e", "8d8f8c"), 0.03)
     tip = x - np.sign(x) * rng.uniform(1.0, 2.2)
     shaded = canvas.light.shade(colour, TOWARDS_CAMERA, z)
@@ -192,8 +192,8 @@ def draw_lamp(canvas: Canvas, rng, x: float, z: float) -> None:
 
 def draw_traffic_light(canvas: Canvas, rng, x: float, z: float) -> None:
     """A signal (Streets has no class for it) on a pole."""
-    _upright(canvas, x, z, 3.0, 0.24, pick(rng, ("55585a", "7d7f80", "46493f"), 0.03))
-    middle, lit = x + 0.12, rng.integers(3)
+    _upright(canvas, x, z, 3.0, 0.28, pick(rng, ("55585a", "7d7f80", "46493f"), 0.03))
+    middle, lit = x + 0.14, rng.integers(3)
     case = [(middle - 0.3, 3.6, z), (middle + 0.3, 3.6, z)]
     case = np.float32([*case, (middle + 0.3, 2.2, z), (middle - 0.3, 2.2, z)])
     canvas.face(case, (0.06, 0.07, 0.07), LIGHT, TOWARDS_CAMERA)
@@ -206,7 +206,7 @@ def draw_traffic_light(canvas: Canvas, rng, x: float, z: float) -> None:
 
 def draw_sign(canvas: Canvas, rng, x: float, z: float) -> None:
     """A traffic sign, round, three-, four- or eight-cornered, on its pole."""
-    radius, thick = rng.uniform(0.5, 0.75), rng.uniform(0.18, 0.26)
+    radius, thick = rng.uniform(0.55, 0.8), rng.uniform(0.22, 0.32)
     height = rng.uniform(2.4, 3.0)
     _upright(
         canvas, x - thick / 2, z, height, thick, pick(rng, ("6f7375", "8d8f8c", "55585a"), 0.03)

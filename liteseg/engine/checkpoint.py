@@ -11,6 +11,7 @@ import hashlib
 import json
 import os
 import shutil
+import warnings
 from pathlib import Path
 from typing import Any, Optional
 
@@ -72,21 +73,16 @@ class Checkpointer:
             shutil.rmtree(old, ignore_errors=True)
 
     def load_last(self) -> tuple[Path, dict, dict[str, Any]]:
-        """(folder, weights, state) of the newest checkpoint that is whole.
+        """(folder, weights, state) of `last`, or else of the newest checkpoint that is whole.
 
         Raises:
             UserError: there is none.
         """
         self.recover()
-        names = [
-            "last",
-            f"last{_PREVIOUS}",
-            *(path.name for path in reversed(self._steps())),
-            "best",
-        ]
+        others = [self.folder / f"last{_PREVIOUS}", *self._steps(), self.folder / "best"]
+        candidates = [self.folder / "last", *sorted(others, key=_iteration, reverse=True)]
         problems = []
-        for name in names:
-            path = self.folder / name
+        for path in candidates:
             problem = _damage(path)
             if problem is None:
                 if problems:
@@ -122,6 +118,14 @@ class Checkpointer:
         _sync_folder(self.folder)
         if target.name != "last":  # the previous `last` stays as a fall-back
             shutil.rmtree(previous, ignore_errors=True)
+
+
+def _iteration(path: Path) -> int:
+    """The step that the checkpoint at `path` was written after; -1 if that can't be read."""
+    try:
+        return int(json.loads((path / MANIFEST).read_text())["iteration"])
+    except (OSError, ValueError, KeyError, TypeError):
+        return -1
 
 
 def _damage(path: Path) -> Optional[str]:
@@ -170,7 +174,10 @@ def load_optimizer_state(
     """Continue from what `optimizer_state` returned, perhaps in another process."""
     names = {key: parameter.name for key, parameter in model.named_parameters()}
     slots = _renamed(state["slots"], names)
-    optimizer.set_state_dict({**slots, "LR_Scheduler": state["schedule"]})
+    with warnings.catch_warnings():
+        # Paddle's LinearWarmup takes the state of the schedule inside it for unused values.
+        warnings.filterwarnings("ignore", "There are some unused values", UserWarning)
+        optimizer.set_state_dict({**slots, "LR_Scheduler": state["schedule"]})
 
 
 def _renamed(state: dict, names: dict[str, str]) -> dict:

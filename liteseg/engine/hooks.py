@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import math
 import signal
 import sys
@@ -17,6 +18,7 @@ from liteseg.engine.evaluator import evaluate
 from liteseg.engine.inference import TestConfig
 from liteseg.engine.trainer import Hook, Trainer
 from liteseg.engine.writers import Dashboard, MetricsFile
+from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main
 from liteseg.utils.visualize import colorize, error_map, overlay, panel
@@ -49,11 +51,14 @@ class Log(Hook):
             unit="step",
             disable=not (is_main() and sys.stderr.isatty()),
         )
+        self._rate = trainer.optimizer.get_lr()
         self._restart(trainer)
 
     def after_step(self, trainer: Trainer) -> None:
         """Write a line where the interval ends."""
         self._bar.update()
+        # The schedule has moved on already: this step was taken at the rate it had before.
+        rate, self._rate = self._rate, trainer.optimizer.get_lr()
         if trainer.iteration % self.interval and trainer.iteration != trainer.options.iters:
             return
         losses = trainer.take_mean_losses()
@@ -61,8 +66,7 @@ class Log(Hook):
         steps = trainer.iteration - self._first
         figures = {
             **losses,
-            # The rate of the step just taken; the schedule has moved on already.
-            "lr": self._rate,
+            "lr": rate,
             "images_per_second": steps * trainer.options.total_batch_size / seconds,
             "seconds_per_step": seconds / steps,
             "reader_share": trainer.seconds_waiting / seconds,
@@ -78,7 +82,6 @@ class Log(Hook):
 
     def _restart(self, trainer: Trainer) -> None:
         self._begin, self._first = time.perf_counter(), trainer.iteration
-        self._rate = trainer.optimizer.get_lr()
         trainer.seconds_waiting = 0.0
 
     def _report(self, trainer: Trainer, figures: dict[str, float]) -> None:
@@ -153,7 +156,7 @@ class Evaluate(Hook):
                 progress=sys.stderr.isatty(),
                 on_prediction=lambda *prediction: self._show(step, *prediction),
             )
-            self._judge(trainer, figures["miou"])
+        self._judge(trainer, figures["miou"])
         if is_main():
             self._report(step, figures, time.perf_counter() - begin)
 
@@ -164,8 +167,7 @@ class Evaluate(Hook):
         if miou > self.best:
             self.best, self.best_step = miou, trainer.iteration
             if is_main():
-                state = trainer.state_dict()
-                self.checkpointer.save("best", trainer.model.state_dict(), state)
+                self.checkpointer.save("best", *trainer.checkpoint())
         if self.patience is not None and self.stalled >= self.patience:
             trainer.stop_reason = (
                 f"early stop: {self.stalled} evaluations without a better mIoU than "
@@ -222,22 +224,35 @@ class Checkpoint(Hook):
     def __init__(self, checkpointer: Checkpointer, interval: int):
         self.checkpointer = checkpointer
         self.interval = interval
+        self._saved = 0
+
+    def before_training(self, trainer: Trainer) -> None:
+        """What was resumed is saved already."""
+        self._saved = trainer.iteration
 
     def after_step(self, trainer: Trainer) -> None:
         """Save where the interval ends; comes after `Evaluate`, so that its figures are in."""
         due = trainer.iteration % self.interval == 0
-        end = trainer.iteration == trainer.options.iters or trainer.stop_reason
-        if not (due or end):
+        if due or trainer.iteration == trainer.options.iters or trainer.stop_reason:
+            self._save(trainer, due)
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Save the steps that a file nobody can read, or a late signal, would lose."""
+        error = sys.exc_info()[1]
+        if self._saved == trainer.iteration or not (error is None or isinstance(error, UserError)):
             return
+        with contextlib.suppress(UserError):  # diverged, or the disk is full: `error` says so
+            self._save(trainer, due=False)
+            get_logger().info(f"saved the checkpoint of step {trainer.iteration}")
+
+    def _save(self, trainer: Trainer, due: bool) -> None:
         trainer.read_losses()  # weights after a NaN must not take the place of good ones
-        if not is_main():
-            return
-        with trainer.shipped_weights():
-            weights = {key: value.clone() for key, value in trainer.model.state_dict().items()}
-        state = trainer.state_dict()
-        self.checkpointer.save("last", weights, state)
-        if due:
-            self.checkpointer.save_step(weights, state)
+        if is_main():
+            weights, state = trainer.checkpoint()
+            self.checkpointer.save("last", weights, state)
+            if due:
+                self.checkpointer.save_step(weights, state)
+        self._saved = trainer.iteration
 
 
 class StopOnSignal(Hook):

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import os
 import shutil
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
@@ -70,7 +71,12 @@ def raise_if_error(batch: Any) -> Any:
 
 
 def quiet_worker(worker_id: int) -> None:
-    """Set a worker up: one core each, so OpenCV's own threads would only compete."""
+    """Set a worker up: one core each, so OpenCV's own threads would only compete.
+
+    In a process group of its own it does not see the Ctrl-C or SIGTERM that tells the trainer to
+    write a checkpoint and stop, for which the trainer needs its workers.
+    """
+    os.setpgid(0, 0)
     cv2.setNumThreads(0)
 
 

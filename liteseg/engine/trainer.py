@@ -90,6 +90,8 @@ class Trainer:
         options: TrainOptions,
         hooks: Sequence[Hook] = (),
     ):
+        if options.amp and options.amp["level"] == "O2":
+            model, optimizer = paddle.amp.decorate(model, optimizer, **options.amp)
         self.model, self.optimizer = model, optimizer
         self.dataset, self.losses = dataset, losses
         self.options, self.hooks = options, list(hooks)
@@ -212,6 +214,12 @@ class Trainer:
         with self.ema.applied() if self.ema else contextlib.nullcontext():
             yield
 
+    def checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
+        """(weights, state) to save: a copy of the weights to ship, and `state_dict`."""
+        with self.shipped_weights():
+            weights = {k: v.astype("float32").clone() for k, v in self.model.state_dict().items()}
+        return weights, self.state_dict()
+
     def state_dict(self) -> dict[str, Any]:
         """All that `load_state_dict` needs, besides the shipped weights, to go on as before."""
         return {
@@ -232,11 +240,11 @@ class Trainer:
         """
         self.iteration = state["iteration"]
         for key, value in self.model.state_dict().items():
-            value.set_value((state["model"] or weights)[key])
+            value.set_value(paddle.to_tensor((state["model"] or weights)[key], value.dtype))
         load_optimizer_state(self.optimizer, self.model, state["optimizer"])
         self._amp.load_state_dict(state["amp"])
-        if self.ema and state["ema"]:
-            self.ema.load_state_dict(state["ema"])
+        if self.ema:  # it may be new in this run: then the average begins here
+            self.ema.load_state_dict(state["ema"] or {"steps": 0, "shadow": weights})
         for hook in self.hooks:
             hook.load_state_dict(state["hooks"].get(type(hook).__name__, {}))
         before, now = state["total_batch_size"], self.options.total_batch_size

@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from liteseg.losses.pixel import class_weight
+from liteseg.losses.pixel import class_weight, require_one_each
 from liteseg.registry import LOSSES
 
 _EPS = 1e-8
@@ -49,5 +49,6 @@ class DiceLoss(nn.Layer):
         area = probability.sum([2, 3]) + target.sum([2, 3])
         losses = 1 - (2 * overlap + self.smooth) / (area + self.smooth + _EPS)
         if self.weight is not None:
+            require_one_each(self.weight, logits)
             losses = losses * self.weight  # (N, C) x (C,)
         return losses.mean()

@@ -38,7 +38,7 @@ class LovaszSoftmaxLoss(nn.Layer):
         indices = range(classes) if isinstance(self.classes, str) else self.classes
         losses, counted = [], []
         for index in indices:
-            foreground = (label == index).astype(logits.dtype)
+            foreground = (label == index).astype(logits.dtype) * valid
             # An ignored pixel has error 0: it sorts last and adds nothing to the sum.
             errors = (foreground - probability[index]).abs() * valid
             order = paddle.argsort(errors.detach(), descending=True)

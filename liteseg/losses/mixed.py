@@ -21,7 +21,7 @@ class MixedLoss(nn.Layer):
 
     def __init__(self, losses: Sequence[nn.Layer], coef: Sequence[float]):
         super().__init__()
-        if len(losses) != len(coef):
+        if not losses or len(losses) != len(coef):
             raise ValueError(f"coef: {len(coef)} factors for {len(losses)} losses; give one each")
         self.losses = nn.LayerList(losses)
         self.coef = list(coef)

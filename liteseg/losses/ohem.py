@@ -24,11 +24,12 @@ class OhemCrossEntropyLoss(nn.Layer):
     """Cross-entropy over the pixels whose label has a probability below the threshold.
 
     The threshold is `thresh`, or the `min_kept`-th smallest probability in the batch where that is
-    larger; a batch with no more than `min_kept` valid pixels keeps them all.
+    larger; a batch with no more than `min_kept` valid pixels keeps them all. As published, "below"
+    leaves out the `min_kept`-th pixel itself and those tied with it.
 
     Args:
         thresh: probability below which a pixel is hard.
-        min_kept: pixels of a batch (on one device) to keep at least.
+        min_kept: pixels of a batch (on one device) to keep about at least; 0: `thresh` decides.
         ignore_index: label value that takes no part.
         weight: one weight a class; it scales the losses, while the mean stays over the kept pixels.
         min_kept_ratio: `min_kept` as a share of the batch's pixels instead (the recipes' 1/16), so
@@ -80,5 +81,5 @@ class OhemCrossEntropyLoss(nn.Layer):
             ranked = probability + (~valid).astype(probability.dtype)
             kth = paddle.kthvalue(ranked.flatten(), min(min_kept, label.size))[0]
             threshold = paddle.maximum(threshold, kth)
-        mined = (probability < threshold) & valid
-        return paddle.where(valid.astype("int64").sum() > min_kept, mined, valid)
+        few = valid.astype("int64").sum() <= min_kept
+        return valid & ((probability < threshold) | few)

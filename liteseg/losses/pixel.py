@@ -50,14 +50,21 @@ def class_weight(weight: Optional[Sequence[float]]) -> Optional[paddle.Tensor]:
     return tensor
 
 
-def pixel_weight(weight: paddle.Tensor, label: paddle.Tensor, logits: paddle.Tensor):
+def pixel_weight(
+    weight: paddle.Tensor, label: paddle.Tensor, logits: paddle.Tensor
+) -> paddle.Tensor:
     """The weight of each pixel's class: (C,), (N, H, W) in 0..C-1 -> (N, H, W).
 
     Raises:
         ValueError: there is not one weight for each class of `logits`.
     """
+    require_one_each(weight, logits)
+    return paddle.gather(weight, label.flatten()).reshape(label.shape)
+
+
+def require_one_each(weight: paddle.Tensor, logits: paddle.Tensor) -> None:
+    """Raise ValueError unless there is one weight for each class of `logits`."""
     if weight.shape[0] != logits.shape[1]:
         raise ValueError(
             f"weight: {weight.shape[0]} class weights for {logits.shape[1]} classes; give one each"
         )
-    return paddle.gather(weight, label.flatten()).reshape(label.shape)

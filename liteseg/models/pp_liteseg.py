@@ -63,8 +63,6 @@ class UAFM(nn.Layer):
         super().__init__()
         self.conv_x = ConvBNReLU(low_channels, high_channels, 3)
         self.conv_out = ConvBNReLU(high_channels, out_channels, 3)
-        # A frozen 1 that the published weights carry for their own quantisation tools.
-        self.register_buffer("_scale", paddle.ones([1]))
         self.resize_mode = resize_mode
 
     def forward(self, low: paddle.Tensor, high: paddle.Tensor) -> paddle.Tensor:
@@ -109,6 +107,11 @@ class UAFM_SpAtten(UAFM_SpAtten_S):
     """Spatial attention (equation 3) on the mean and maximum over the channels."""
 
     maps = 4
+
+    def __init__(self, low_channels, high_channels, out_channels, resize_mode="bilinear"):
+        super().__init__(low_channels, high_channels, out_channels, resize_mode)
+        # A frozen 1 that published weights of this variant carry and nothing uses.
+        self.register_buffer("_scale", paddle.ones([1]))
 
     def statistics(self, low: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
         """2 x (N, C, H, W) -> (N, 4, H, W): mean and maximum of low, then of up."""

@@ -117,7 +117,7 @@ class STDCNet(nn.Layer):
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """(N, 3, H, W) -> features at 1/2, 1/4, 1/8, 1/16 and 1/32 (sizes rounded up)."""
         outputs = []
-        for i, block in enumerate(self.features, start=1):
+        for i, block in enumerate(self.features, 1):
             x = block(x)
             if i in self._stage_ends:
                 outputs.append(x)

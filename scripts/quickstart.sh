@@ -1,0 +1,35 @@
+#!/usr/bin/env bash
+# From a fresh clone to a trained PP-LiteSeg-T on Streets, synthetic street scenes made here:
+# installs into .venv, trains, evaluates, draws. A second run reuses what is there.
+#
+#   bash scripts/quickstart.sh
+#   PYTHON=python3.12 bash scripts/quickstart.sh      the Python that makes .venv
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
+help_if_asked "$@"
+cd "$ROOT"
+
+make_venv .venv cpu 3.3
+export PATH="$ROOT/.venv/bin:$PATH"
+streets=data/streets
+run=output/quickstart
+
+resume=()
+if compgen -G "$run/checkpoints/*" >/dev/null; then
+    resume=(--resume)
+else
+    rm -rf "$run" # stopped before its first checkpoint: nothing to keep
+fi
+liteseg data streets --output "$streets"
+liteseg train --config configs/quickstart.yml --output "$run" "${resume[@]}"
+liteseg eval --config "$run/config.yml" --weights "$run" --json "$run/eval.json"
+liteseg predict "$streets/leftImg8bit/val" --weights "$run" --what overlay --output "$run/pictures"
+
+miou=$(python -c 'import json, sys; print(json.load(open(sys.argv[1]))["miou"])' "$run/eval.json")
+cat <<END
+
+mIoU on the Streets val images: $(printf '%.4f' "$miou")
+Pictures: $ROOT/$run/pictures
+Curves:   $ROOT/.venv/bin/visualdl --logdir $ROOT/$run/vdl
+To train from the start again, first: rm -r $ROOT/$run
+END

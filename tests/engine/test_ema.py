@@ -1,0 +1,78 @@
+"""The moving average of the weights against numpy."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import pytest
+from toy_training import ToyNet, arrays, assert_same
+
+from liteseg.engine.ema import Ema
+
+
+def set_all(model, rng):
+    """Random values for the whole floating-point state; returned too."""
+    values = {}
+    for key, tensor in model.state_dict().items():
+        values[key] = rng.normal(size=tensor.shape).astype(np.float32)
+        tensor.set_value(values[key])
+    return values
+
+
+@pytest.mark.parametrize("decay", [0.2, 0.999])
+def test_the_average_is_that_of_numpy(decay):
+    rng = np.random.default_rng(0)
+    model = ToyNet(norm=True)
+    expected = set_all(model, rng)
+    assert any("_mean" in key for key in expected)  # batch-norm statistics take part
+    ema = Ema(model, decay)
+    for step in range(1, 6):
+        latest = set_all(model, rng)
+        ema.update()
+        d = min(decay, (1 + step) / (10 + step))
+        expected = {key: d * expected[key] + (1 - d) * latest[key] for key in expected}
+    with ema.applied():
+        inside = arrays(model.state_dict())
+    for key, value in expected.items():
+        np.testing.assert_allclose(inside[key], value, atol=1e-6, err_msg=key)
+    assert_same(model.state_dict(), latest)
+
+
+def test_the_own_weights_come_back_after_an_error():
+    model = ToyNet()
+    own = arrays(model.state_dict())
+    ema = Ema(model, 0.5)
+    set_all(model, np.random.default_rng(1))
+    latest = arrays(model.state_dict())
+    with pytest.raises(RuntimeError), ema.applied():
+        assert_same(model.state_dict(), own)
+        raise RuntimeError
+    assert_same(model.state_dict(), latest)
+
+
+def test_going_on_from_a_saved_average():
+    rng = np.random.default_rng(2)
+    model = ToyNet(norm=True)
+    ema = Ema(model, 0.9)
+    for _ in range(3):
+        set_all(model, rng)
+        ema.update()
+    saved = {"steps": ema.steps, "shadow": arrays(ema.state_dict()["shadow"])}
+    latest = set_all(model, rng)
+    ema.update()
+
+    other = ToyNet(norm=True)
+    resumed = Ema(other, 0.9)
+    resumed.load_state_dict(saved)
+    for key, tensor in other.state_dict().items():
+        tensor.set_value(latest[key])
+    resumed.update()
+    assert_same(resumed.state_dict(), ema.state_dict())
+
+
+def test_it_keeps_no_gradient_graph():
+    model = ToyNet()
+    ema = Ema(model, 0.9)
+    sum(out.sum() for out in model(paddle.ones([1, 3, 8, 8]))).backward()
+    ema.update()
+    assert all(tensor.stop_gradient for tensor in ema.state_dict()["shadow"].values())

@@ -1,0 +1,280 @@
+"""What happens beside the steps: log lines, evaluation, checkpoints and stopping."""
+
+from __future__ import annotations
+
+import json
+import logging
+import os
+import signal
+
+import numpy as np
+import pytest
+from toy_training import CLASSES, At, ToyImages, assert_same, make_trainer
+
+from liteseg.engine import hooks
+from liteseg.engine.checkpoint import Checkpointer
+from liteseg.engine.evaluator import evaluate
+from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
+from liteseg.engine.inference import TestConfig
+from liteseg.engine.writers import MetricsFile
+from liteseg.errors import UserError
+from liteseg.utils.weights import read_pdparams
+
+
+class Recorder:
+    """Stands for the dashboard."""
+
+    def __init__(self):
+        self.points, self.pictures = {}, {}
+
+    def scalars(self, step, values):
+        for tag, value in values.items():
+            self.points.setdefault(tag, {})[step] = value
+
+    def image(self, step, tag, image):
+        self.pictures.setdefault(tag, {})[step] = image
+
+
+@pytest.fixture
+def store(tmp_path):
+    return Checkpointer(tmp_path / "checkpoints", keep=2)
+
+
+@pytest.fixture
+def metrics(tmp_path):
+    return MetricsFile(tmp_path / "metrics.jsonl", 0)
+
+
+@pytest.fixture
+def dashboard():
+    return Recorder()
+
+
+def lines(metrics):
+    return [json.loads(line) for line in metrics.path.read_text().splitlines()]
+
+
+def steps(store):
+    return sorted(path.name for path in store.folder.iterdir())
+
+
+def iteration(store, name):
+    return json.loads((store.folder / name / "manifest.json").read_text())["iteration"]
+
+
+def test_log_lines(metrics, dashboard, caplog):
+    with caplog.at_level(logging.INFO):
+        make_trainer(7, [Log(3, metrics, dashboard)], accumulate=2).run()
+    found = lines(metrics)
+    assert [(line["step"], line["phase"]) for line in found] == [(s, "train") for s in (3, 6, 7)]
+    for line in found:
+        assert line["loss"] == pytest.approx(line["main"] + line["aux"])
+        assert line["images_per_second"] * line["seconds_per_step"] == pytest.approx(4)
+        assert 0 <= line["reader_share"] <= 1
+        # Warm-up over 3 steps to 0.5, then a decay over the 7 others: the rate of the step taken.
+        t = line["step"] - 1
+        rate = 0.5 * t / 3 if t < 3 else 0.5 * (1 - (t - 3) / 7) ** 0.9
+        assert line["lr"] == pytest.approx(rate)
+        assert dashboard.points["train/loss"][line["step"]] == line["loss"]
+        assert dashboard.points["train/main"][line["step"]] == line["main"]
+    messages = [record.getMessage() for record in caplog.records]
+    assert [message.split()[1] for message in messages] == ["3/7", "6/7", "7/7"]
+    assert f"loss {found[-1]['loss']:.4f}" in messages[-1]
+    assert messages[-1].endswith("left 00:00:00")
+
+
+def test_a_slow_reader_is_told(metrics, dashboard, caplog):
+    def wait(trainer):
+        trainer.seconds_waiting += 1e6
+
+    with caplog.at_level(logging.INFO):
+        make_trainer(2, [At(2, wait), Log(1, metrics, dashboard)]).run()
+    first, second = (record.getMessage() for record in caplog.records)
+    assert "input-bound" in second
+
+
+def test_evaluation_and_its_report(store, metrics, dashboard, caplog):
+    dataset = ToyImages(5)
+    hook = Evaluate(2, dataset, TestConfig(), store, metrics, dashboard, pictures=2)
+    trainer = make_trainer(5, [hook])
+    with caplog.at_level(logging.INFO):
+        trainer.run()
+    found = lines(metrics)
+    assert [line["step"] for line in found] == [2, 4, 5]
+    assert all(line["phase"] == "eval" for line in found)
+    expected = evaluate(trainer.model, dataset, TestConfig(), losses=trainer.losses[:1])
+    assert found[-1]["miou"] == pytest.approx(expected["miou"])
+    assert found[-1]["loss"] == pytest.approx(expected["loss"])
+    best = max(found, key=lambda line: line["miou"])
+    assert found[-1]["best_miou"] == best["miou"] == hook.best
+    assert iteration(store, "best") == best["step"] == hook.best_step
+    assert trainer.model.training
+    for key in ("miou", "acc", "kappa", "mdice", "loss", "best_miou"):
+        assert dashboard.points[f"val/{key}"][5] == pytest.approx(found[-1][key])
+    for name in CLASSES:
+        assert dashboard.points[f"val/iou/{name}"][5] == found[-1]["class_iou"][name]
+    assert "eval step 5 mIoU" in caplog.text
+
+
+def test_pictures_are_always_those_of_the_same_samples(store, metrics, dashboard):
+    hook = Evaluate(1, ToyImages(5), TestConfig(), store, metrics, dashboard, pictures=3)
+    make_trainer(2, [hook]).run()
+    assert sorted(dashboard.pictures) == [f"val/picture_{i}" for i in (0, 2, 4)]
+    for shown in dashboard.pictures.values():
+        assert sorted(shown) == [1, 2]
+        for picture in shown.values():
+            assert picture.dtype == np.uint8
+            assert picture.ndim == 3
+            assert picture.shape[2] == 3
+            assert picture.shape[1] >= 4 * 32  # input, label, prediction, errors
+
+
+@pytest.fixture
+def scores(monkeypatch):
+    """Let the evaluations find the given mIoUs, one after the other."""
+
+    def give(*mious):
+        rest = iter(mious)
+
+        def found(model, dataset, *args, **kwargs):
+            figures = dict.fromkeys(("acc", "kappa", "mdice", "loss"), 0.5)
+            return {"miou": next(rest), "images": 1, "class_iou": {}, **figures}
+
+        monkeypatch.setattr(hooks, "evaluate", found)
+
+    return give
+
+
+def evaluation(store, metrics, dashboard, **options):
+    return Evaluate(1, ToyImages(1), TestConfig(), store, metrics, dashboard, **options)
+
+
+def test_early_stop(store, metrics, dashboard, scores):
+    scores(0.1, 0.3, 0.2, 0.3, 0.29, 0.9)
+    hook = evaluation(store, metrics, dashboard, patience=3)
+    trainer = make_trainer(20, [hook, Checkpoint(store, 100)])
+    trainer.run()
+    assert trainer.iteration == 5
+    assert trainer.stop_reason.startswith("early stop: 3 evaluations")
+    assert "0.3000 of step 2" in trainer.stop_reason
+    assert iteration(store, "best") == 2
+    assert iteration(store, "last") == 5
+
+
+def test_a_gain_below_min_delta_stalls_but_is_kept(store, metrics, dashboard, scores):
+    scores(0.50, 0.51, 0.52, 0.9)
+    hook = evaluation(store, metrics, dashboard, patience=2, min_delta=0.1)
+    trainer = make_trainer(20, [hook])
+    trainer.run()
+    assert trainer.iteration == 3
+    assert iteration(store, "best") == 3
+
+
+def test_best_and_patience_survive_a_resume(store, metrics, dashboard, scores):
+    scores(0.4, 0.3, 0.35, 0.2)
+    first = evaluation(store, metrics, dashboard, patience=3)
+    make_trainer(2, [first, Checkpoint(store, 100)]).run()
+    second = evaluation(store, metrics, dashboard, patience=3)
+    trainer = make_trainer(20, [second, Checkpoint(store, 100)])
+    trainer.load_state_dict(*store.load_last()[1:])
+    assert (second.best, second.best_step, second.stalled) == (0.4, 1, 1)
+    trainer.run()
+    assert trainer.iteration == 4
+    assert iteration(store, "best") == 1
+
+
+def test_the_averaged_weights_are_evaluated_and_best_can_be_resumed(store, metrics, dashboard):
+    hook = evaluation(store, metrics, dashboard)
+    trainer = make_trainer(1, [hook], ema_decay=0.99)
+    trainer.run()
+    _, weights, state = store.load_last()  # there is `best` only
+    assert_same(weights, trainer.ema.state_dict()["shadow"])
+    assert_same(state["model"], trainer.model.state_dict())
+    dataset = hook.dataset
+    with trainer.shipped_weights():
+        assert evaluate(trainer.model, dataset, TestConfig())["miou"] == hook.best
+
+
+def test_checkpoints_and_their_limit(store):
+    trainer = make_trainer(7, [Checkpoint(store, 2)])
+    trainer.run()
+    assert steps(store) == ["last", "last.previous", "step_4", "step_6"]
+    assert iteration(store, "last") == 7
+    weights = read_pdparams(store.folder / "last" / "model.pdparams")
+    assert_same(weights, trainer.model.state_dict())
+
+
+@pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_stops_after_the_step_with_a_checkpoint(store, number, workers):
+    before = signal.getsignal(number)
+    kill = At(3, lambda trainer: os.kill(os.getpid(), number))
+    trainer = make_trainer(50, [StopOnSignal(), kill, Checkpoint(store, 100)], num_workers=workers)
+    trainer.run()
+    assert trainer.iteration == 3
+    assert trainer.stop_reason == f"stopped by {number.name}"
+    assert iteration(store, "last") == 3
+    assert signal.getsignal(number) is before
+
+
+def test_a_second_signal_ends_at_once(store):
+    def interrupt(trainer):
+        os.kill(os.getpid(), signal.SIGINT)
+
+    twice = [At(2, interrupt), At(2, interrupt)]
+    trainer = make_trainer(50, [StopOnSignal(), *twice, Checkpoint(store, 1)])
+    with pytest.raises(KeyboardInterrupt):
+        trainer.run()
+    assert iteration(store, "last") == 1
+
+
+def test_handlers_are_given_back_after_an_error(store):
+    before = signal.getsignal(signal.SIGTERM)
+
+    def fail(trainer):
+        raise RuntimeError
+
+    with pytest.raises(RuntimeError):
+        make_trainer(5, [StopOnSignal(), At(1, fail)]).run()
+    assert signal.getsignal(signal.SIGTERM) is before
+
+
+class BreakingImages(ToyImages):
+    """Images that can't be read from draw 6 on."""
+
+    def __getitem__(self, key):
+        if key[1] >= 6:
+            raise UserError("picture_x.png: the file is truncated")
+        return super().__getitem__(key)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_an_unreadable_file_loses_no_step(store, workers):
+    dataset = BreakingImages()
+    trainer = make_trainer(9, [Checkpoint(store, 100)], dataset=dataset, num_workers=workers)
+    with pytest.raises(UserError, match="picture_x"):
+        trainer.run()
+    assert iteration(store, "last") == 3
+    assert steps(store) == ["last"]
+
+
+def test_a_failing_evaluation_loses_no_step(store, metrics, dashboard):
+    class Unreadable(ToyImages):
+        def load(self, index):
+            raise UserError("picture_y.png: the file is empty")
+
+    hook = Evaluate(2, Unreadable(), TestConfig(), store, metrics, dashboard)
+    with pytest.raises(UserError, match="picture_y"):
+        make_trainer(9, [hook, Checkpoint(store, 2)], ema_decay=0.9).run()
+    assert iteration(store, "last") == 2
+
+
+def test_a_signal_after_the_checkpoint_hook(store):
+    stop = At(3, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+    make_trainer(9, [StopOnSignal(), Checkpoint(store, 100), stop]).run()
+    assert iteration(store, "last") == 3
+
+
+def test_nothing_is_saved_twice(store):
+    make_trainer(4, [Checkpoint(store, 4)]).run()
+    assert steps(store) == ["last", "step_4"]

@@ -1,0 +1,228 @@
+"""The training loop on a toy network: it learns, accumulates, averages, resumes and complains."""
+
+from __future__ import annotations
+
+import logging
+import math
+
+import numpy as np
+import paddle
+import pytest
+from toy_training import At, ToyImages, arrays, assert_same, cross_entropy, make_trainer
+
+from liteseg.engine.checkpoint import Checkpointer
+from liteseg.engine.hooks import Checkpoint
+from liteseg.engine.loader import TrainingOrder
+from liteseg.engine.trainer import Hook
+from liteseg.errors import UserError
+
+
+class Losses(Hook):
+    """The mean losses of each step."""
+
+    def __init__(self):
+        self.taken = []
+
+    def after_step(self, trainer):
+        self.taken.append(trainer.take_mean_losses())
+
+
+class Rates(Hook):
+    """The learning rate after each step."""
+
+    def __init__(self):
+        self.taken = []
+
+    def after_step(self, trainer):
+        self.taken.append(trainer.optimizer.get_lr())
+
+
+def test_ten_steps_reduce_the_loss():
+    losses = Losses()
+    trainer = make_trainer(10, [losses], batch_size=4, norm=True)
+    trainer.run()
+    assert trainer.iteration == 10
+    assert trainer.stop_reason is None
+    first, last = losses.taken[0], losses.taken[-1]
+    assert last["loss"] < 0.7 * first["loss"]
+    for taken in losses.taken:
+        assert taken["loss"] == pytest.approx(taken["main"] + taken["aux"], rel=1e-6)
+
+
+def test_a_step_is_that_of_paddle_written_out():
+    dataset, seed = ToyImages(), 4
+    trainer = make_trainer(2, dataset=dataset, seed=seed, init_seed=1)
+    twin = make_trainer(2, init_seed=1)  # never run: its parts are stepped by hand
+    trainer.run()
+    for keys in TrainingOrder(8, 2, 1, seed, 0, 2):
+        samples = [dataset[key] for key in keys]
+        images = np.stack([(s["img"] / 255 - 0.5) / 0.5 for s in samples]).astype(np.float32)
+        label = paddle.to_tensor(np.stack([s["label"] for s in samples]).astype(np.int64))
+        main, aux = twin.model(paddle.to_tensor(images.transpose(0, 3, 1, 2)))
+        (cross_entropy(main, label) + 0.4 * cross_entropy(aux, label)).backward()
+        twin.optimizer.step()
+        twin.optimizer.clear_grad()
+        twin.optimizer._learning_rate.step()
+    expected = arrays(twin.model.state_dict())
+    for key, value in arrays(trainer.model.state_dict()).items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-6, err_msg=key)
+    assert trainer.optimizer.get_lr() == twin.optimizer.get_lr()
+
+
+def test_accumulating_is_a_larger_batch():
+    whole, parts = Losses(), Losses()
+    one = make_trainer(4, [whole], batch_size=4)
+    two = make_trainer(4, [parts], batch_size=2, accumulate=2)
+    assert one.options.total_batch_size == two.options.total_batch_size == 4
+    one.run()
+    two.run()
+    expected = arrays(one.model.state_dict())
+    for key, value in arrays(two.model.state_dict()).items():
+        np.testing.assert_allclose(value, expected[key], atol=1e-6, err_msg=key)
+    for mean, other in zip(parts.taken, whole.taken):
+        assert mean == pytest.approx(other, rel=1e-5)
+
+
+def test_workers_and_a_smaller_dataset_than_a_batch_change_nothing():
+    def trained(workers):
+        trainer = make_trainer(2, batch_size=5, dataset=ToyImages(3), num_workers=workers)
+        trainer.run()
+        return trainer.model.state_dict()
+
+    assert_same(trained(1), trained(0))
+
+
+@pytest.mark.parametrize("ema_decay", [None, 0.9])
+@pytest.mark.parametrize("workers", [0, 1])
+def test_interrupted_and_resumed_is_as_if_it_had_not_been(tmp_path, workers, ema_decay):
+    options = {
+        "norm": True,
+        "accumulate": 2,
+        "seed": 5,
+        "num_workers": workers,
+        "ema_decay": ema_decay,
+    }
+    losses, rates = Losses(), Rates()
+    whole = make_trainer(7, [losses, rates], **options)
+    whole.run()
+
+    def interrupt(trainer):
+        trainer.stop_reason = "interrupted"
+
+    store = Checkpointer(tmp_path)
+    first = make_trainer(7, [At(3, interrupt), Checkpoint(store, 100)], **options)
+    first.run()
+    assert first.iteration == 3
+
+    paddle.nn.Conv2D(1, 1, 1)  # another process would count its layers otherwise
+    rest, rest_rates = Losses(), Rates()
+    second = make_trainer(7, [rest, rest_rates], init_seed=99, **options)
+    second.load_state_dict(*store.load_last()[1:])
+    assert second.iteration == 3
+    second.run()
+    assert rest.taken == losses.taken[3:]
+    assert rest_rates.taken == rates.taken[3:]
+    assert_same(second.model.state_dict(), whole.model.state_dict())
+    assert_same(second.state_dict()["optimizer"], whole.state_dict()["optimizer"])
+    assert_same(second.state_dict()["ema"], whole.state_dict()["ema"])
+
+
+def test_the_average_is_shipped_and_the_own_weights_resume(tmp_path):
+    trainer = make_trainer(3, [Checkpoint(Checkpointer(tmp_path), 100)], ema_decay=0.99)
+    trainer.run()
+    _, weights, state = Checkpointer(tmp_path).load_last()
+    assert_same(weights, trainer.ema.state_dict()["shadow"])
+    assert_same(state["model"], trainer.model.state_dict())
+    assert any((weights[key] != state["model"][key]).any() for key in weights)
+
+
+def test_averaging_may_begin_at_a_resume(tmp_path):
+    make_trainer(3, [Checkpoint(Checkpointer(tmp_path), 100)]).run()
+    _, weights, state = Checkpointer(tmp_path).load_last()
+    trainer = make_trainer(4, init_seed=7, ema_decay=0.99)
+    trainer.load_state_dict(weights, state)
+    assert_same(trainer.ema.state_dict()["shadow"], weights)
+
+
+def test_another_batch_size_at_a_resume_is_told(tmp_path, caplog):
+    make_trainer(1, [Checkpoint(Checkpointer(tmp_path), 1)]).run()
+    trainer = make_trainer(2, batch_size=4)
+    with caplog.at_level(logging.WARNING):
+        trainer.load_state_dict(*Checkpointer(tmp_path).load_last()[1:])
+    assert "4 images a step instead of 2" in caplog.text
+
+
+def failing(step, value):
+    """A loss that gives `value` in its call number `step`."""
+    calls = iter(range(1, 100))
+
+    def loss(logits, label):
+        return cross_entropy(logits, label) * (value if next(calls) == step else 1.0)
+
+    return loss
+
+
+@pytest.mark.parametrize("value", [math.nan, math.inf])
+def test_a_loss_that_is_not_finite_names_step_losses_and_files(tmp_path, value):
+    store = Checkpointer(tmp_path, keep=9)
+    losses = [("main", cross_entropy, 1.0), ("aux", failing(3, value), 1.0)]
+    trainer = make_trainer(9, [Checkpoint(store, 1)], losses=losses, seed=2)
+    with pytest.raises(UserError) as error:
+        trainer.run()
+    told = str(error.value)
+    assert "step 3:" in told
+    assert "main 1" in told or "main 0" in told
+    assert f"aux {value}" in told
+    order = TrainingOrder(8, 2, 1, 2, 0, 9)
+    named = {f"picture_{i}.png" for i in range(8) if f"picture_{i}.png" in told}
+    assert named == {f"picture_{order.sample_at(position)}.png" for position in (4, 5)}
+    assert store.load_last()[2]["iteration"] == 2  # what came before is kept
+
+
+def test_an_early_nan_is_found_at_a_later_look(tmp_path):
+    """Losses are read only now and then; the step told is the one that diverged."""
+    losses = [("main", failing(2, math.nan), 1.0), ("aux", cross_entropy, 1.0)]
+    store = Checkpointer(tmp_path)
+    trainer = make_trainer(5, [Checkpoint(store, 100)], losses=losses, accumulate=2)
+    with pytest.raises(UserError, match="step 1: main nan"):
+        trainer.run()
+    assert not (store.folder / "last").exists()
+
+
+def test_hooks_are_called_in_order_and_closed_after_an_error():
+    calls = []
+
+    class Noted(Hook):
+        def __init__(self, name):
+            self.name = name
+
+        def before_training(self, trainer):
+            calls.append(f"{self.name} before {trainer.iteration}")
+
+        def after_step(self, trainer):
+            calls.append(f"{self.name} step {trainer.iteration}")
+            if trainer.iteration == 2:
+                raise UserError("enough")
+
+        def after_training(self, trainer):
+            calls.append(f"{self.name} after")
+
+    with pytest.raises(UserError, match="enough"):
+        make_trainer(5, [Noted("a"), Noted("b")]).run()
+    assert calls == [
+        *("a before 0", "b before 0", "a step 1", "b step 1"),
+        *("a step 2", "a after", "b after"),
+    ]
+
+
+def test_losses_and_outputs_must_agree_in_number():
+    with pytest.raises(UserError, match="1 losses for 2 outputs"):
+        make_trainer(1, losses=[("only", cross_entropy, 1.0)]).run()
+
+
+def test_a_finished_training_may_be_resumed(tmp_path):
+    make_trainer(2, [Checkpoint(Checkpointer(tmp_path), 1)]).run()
+    trainer = make_trainer(2)
+    trainer.load_state_dict(*Checkpointer(tmp_path).load_last()[1:])
+    trainer.run()
+    assert trainer.iteration == 2
