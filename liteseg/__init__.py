@@ -24,7 +24,9 @@ _PUBLIC = {
 }
 __all__ = ["__version__", *_PUBLIC]
 
-warnings.filterwarnings("ignore", message="No ccache found")  # for building Paddle extensions
+# What Paddle says to every user of extensions, and of batch norm in training.
+warnings.filterwarnings("ignore", message="No ccache found")
+warnings.filterwarnings("ignore", message="When training, we now always track")
 
 
 def _let_mkl_use_amd_vectors() -> None:

@@ -35,6 +35,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             command.description = module.__doc__
             module.add_arguments(command)
     args = parser.parse_args(argv)
+    args.argv = argv  # to start the same command in other processes
     try:
         return importlib.import_module(f"liteseg.cli.{args.command}").run(args)
     except UserError as error:

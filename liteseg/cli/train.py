@@ -7,6 +7,7 @@ liteseg train --config output/quickstart/config.yml --resume output/quickstart
 from __future__ import annotations
 
 import argparse
+import math
 import os
 import subprocess
 import sys
@@ -37,8 +38,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then train here or in `--devices` processes."""
-    from liteseg.builder import ensure
+    from liteseg.builder import build_dataset, ensure
     from liteseg.config import load_config
+    from liteseg.schema import setting
     from liteseg.utils.files import check_writable
     from liteseg.utils.runtime import world_size
 
@@ -48,7 +50,10 @@ def run(args: argparse.Namespace) -> int:
     ensure(cfg)
     check_writable(output)
     if args.devices > 1 and world_size() == 1:
-        return _launch(args.devices, output)
+        for split in ("train", "val"):  # one message here, rather than one from each process
+            if setting(cfg, f"{split}_dataset"):
+                build_dataset(cfg, split)
+        return _launch(args.devices, output, args.argv)
     return _train(cfg, output, resume=args.resume is not None, weights=args.weights)
 
 
@@ -76,11 +81,11 @@ def _output(args: argparse.Namespace) -> Path:
     return output
 
 
-def _launch(devices: int, output: Path) -> int:
+def _launch(devices: int, output: Path, argv: list[str]) -> int:
     """Start this same command in several processes; the child processes come back to `_train`."""
     command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={devices}"]
     package = Path(__file__).resolve().parents[1]
-    command += ["--log_dir", str(output / "launch"), str(package / "__main__.py"), *sys.argv[1:]]
+    command += ["--log_dir", str(output / "launch"), str(package / "__main__.py"), *argv]
     # The launcher runs a file, which finds the package only if that is installed or on the path.
     path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
     return subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": path}).returncode
@@ -107,10 +112,10 @@ def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
     _announce(cfg, trainer, device, loaded)
     trainer.run()
     if is_main():
-        best = next(hook.best for hook in trainer.hooks if hasattr(hook, "best"))
+        best = max(getattr(hook, "best", -math.inf) for hook in trainer.hooks)
         get_logger().info(
             f"{trainer.stop_reason or 'finished'} at step {trainer.iteration}; "
-            f"best mIoU {best:.4f}; {output}"
+            f"{f'best mIoU {best:.4f}' if best >= 0 else 'never evaluated'}; {output}"
         )
         dashboard.hparams(_hparams(cfg), "val/best_miou")
         dashboard.close()
@@ -129,7 +134,7 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     from liteseg.utils.runtime import is_main
     from liteseg.utils.weights import load_weights
 
-    train_set, val_set = build_dataset(cfg, "train"), build_dataset(cfg, "val")
+    train_set = build_dataset(cfg, "train")
     options = _options(cfg, device)
     model = _for_device(build_model(cfg), device)
     if weights:
@@ -141,13 +146,11 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     step = loaded[2]["iteration"] if loaded else 0
     metrics = MetricsFile(output / "metrics.jsonl", step) if is_main() else None
     dashboard = Dashboard(output / "vdl") if is_main() else None
-    early_stop = setting(cfg, "early_stop") or {}
-    hooks = [
-        StopOnSignal(),
-        Log(setting(cfg, "log_interval"), metrics, dashboard),
-        Evaluate(
+    hooks = [StopOnSignal(), Log(setting(cfg, "log_interval"), metrics, dashboard)]
+    if setting(cfg, "val_dataset"):
+        evaluation = Evaluate(
             setting(cfg, "eval_interval"),
-            val_set,
+            build_dataset(cfg, "val"),
             TestConfig.from_dict(setting(cfg, "test_config")),
             checkpointer,
             metrics,
@@ -155,10 +158,10 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
             batch_size=setting(cfg, "eval_batch_size"),
             num_workers=options.num_workers,
             pictures=setting(cfg, "num_pictures"),
-            **early_stop,
-        ),
-        Checkpoint(checkpointer, setting(cfg, "save_interval")),
-    ]
+            **(setting(cfg, "early_stop") or {}),
+        )
+        hooks.append(evaluation)
+    hooks.append(Checkpoint(checkpointer, setting(cfg, "save_interval")))
     trainer = Trainer(model, train_set, losses, optimizer, options, hooks)
     if loaded:
         trainer.load_state_dict(*loaded[1:])

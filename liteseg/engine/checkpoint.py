@@ -114,7 +114,11 @@ class Checkpointer:
         if target.exists():
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(target, previous)
-        os.replace(beside, target)
+        try:
+            os.replace(beside, target)
+        except OSError:
+            self.recover()
+            raise
         _sync_folder(self.folder)
         if target.name != "last":  # the previous `last` stays as a fall-back
             shutil.rmtree(previous, ignore_errors=True)

@@ -11,6 +11,7 @@ from collections.abc import Sequence
 from typing import Any, Optional
 
 import numpy as np
+import paddle
 from tqdm import tqdm
 
 from liteseg.engine.checkpoint import Checkpointer
@@ -20,7 +21,7 @@ from liteseg.engine.trainer import Hook, Trainer
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger
-from liteseg.utils.runtime import is_main
+from liteseg.utils.runtime import is_main, world_size
 from liteseg.utils.visualize import colorize, error_map, overlay, panel
 
 _INPUT_BOUND = 0.3  # share of the time spent waiting for data from which the log says so
@@ -60,10 +61,11 @@ class Log(Hook):
         # The schedule has moved on already: this step was taken at the rate it had before.
         rate, self._rate = self._rate, trainer.optimizer.get_lr()
         if trainer.iteration % self.interval and trainer.iteration != trainer.options.iters:
+            self._count(trainer)
             return
-        losses = trainer.take_mean_losses()
-        seconds = max(time.perf_counter() - self._begin, 1e-9)
-        steps = trainer.iteration - self._first
+        losses = trainer.take_mean_losses()  # waits for the device, before the clock is read
+        self._count(trainer)
+        seconds, steps = self._seconds, trainer.iteration - self._first
         figures = {
             **losses,
             "lr": rate,
@@ -80,8 +82,12 @@ class Log(Hook):
         if self._bar is not None:
             self._bar.close()
 
+    def _count(self, trainer: Trainer) -> None:
+        """Add the step just taken: evaluations and checkpoints between steps don't count."""
+        self._seconds += time.perf_counter() - trainer.step_began
+
     def _restart(self, trainer: Trainer) -> None:
-        self._begin, self._first = time.perf_counter(), trainer.iteration
+        self._seconds, self._first = 0.0, trainer.iteration
         trainer.seconds_waiting = 0.0
 
     def _report(self, trainer: Trainer, figures: dict[str, float]) -> None:
@@ -258,19 +264,33 @@ class Checkpoint(Hook):
 class StopOnSignal(Hook):
     """Ctrl-C and SIGTERM end training after the running step, with a checkpoint.
 
-    A second signal ends it at once. Comes first among the hooks.
+    A second signal ends it at once. Comes first among the hooks. Several processes must stop after
+    the same step, so they ask each other every few steps: asking waits for the device.
     """
 
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
+    ask_every = 5
 
     def before_training(self, trainer: Trainer) -> None:
         """Take the signals over."""
+        self._received = 0
 
         def stop(number: int, frame: Any) -> None:
-            trainer.stop_reason = f"stopped by {signal.Signals(number).name}"
+            self._received = number
+            if world_size() == 1:
+                trainer.stop_reason = _stopped_by(number)
             self._give_back()
 
         self._before = {number: signal.signal(number, stop) for number in self.signals}
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Ask the other processes."""
+        if world_size() == 1 or trainer.iteration % self.ask_every:
+            return
+        request = paddle.to_tensor([self._received])
+        paddle.distributed.all_reduce(request, paddle.distributed.ReduceOp.MAX)
+        if int(request):
+            trainer.stop_reason = _stopped_by(int(request))
 
     def after_training(self, trainer: Trainer) -> None:
         """Give them back."""
@@ -279,3 +299,7 @@ class StopOnSignal(Hook):
     def _give_back(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
+
+
+def _stopped_by(number: int) -> str:
+    return f"stopped by {signal.Signals(number).name}"

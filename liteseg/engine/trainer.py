@@ -97,7 +97,7 @@ class Trainer:
         self.options, self.hooks = options, list(hooks)
         self.iteration = 0
         self.stop_reason: Optional[str] = None
-        self.seconds_waiting = 0.0
+        self.step_began = self.seconds_waiting = 0.0
         self.ema = Ema(model, options.ema_decay) if options.ema_decay else None
         self._amp = _AmpStep(options.amp)
         self._network = paddle.DataParallel(model) if world_size() > 1 else model
@@ -127,6 +127,7 @@ class Trainer:
             for hook in self.hooks:
                 hook.before_training(self)
             while self.iteration < options.iters and not self.stop_reason:
+                self.step_began = time.perf_counter()
                 self._step(batches)
                 self.iteration += 1
                 for hook in self.hooks:

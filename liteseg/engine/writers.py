@@ -9,6 +9,7 @@ from typing import Any, Callable
 
 import numpy as np
 
+from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
 
 
@@ -30,7 +31,8 @@ class MetricsFile:
                         kept.append(line)
                 except (ValueError, KeyError, TypeError):
                     continue  # the line a killed process left half-written
-        path.write_text("".join(f"{line}\n" for line in kept), encoding="utf-8")
+        with atomic_write(path, "w") as file:
+            file.writelines(f"{line}\n" for line in kept)
 
     def write(self, step: int, phase: str, figures: dict[str, Any]) -> None:
         """Add a line; NaN and infinity, which JSON has not, become null."""

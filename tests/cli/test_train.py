@@ -1,4 +1,4 @@
-"""`liteseg train`: PP-LiteSeg on a few Streets scenes, from the command line to the run directory."""
+"""`liteseg train`: PP-LiteSeg on a few Streets scenes, from command line to run directory."""
 
 from __future__ import annotations
 
@@ -182,13 +182,12 @@ def test_weights_to_start_from(trained, streets, tmp_path):
     assert main([*start, *slow, "--set", "optimizer.weight_decay=0.0"]) == 0
     model = build_model(load_config(config))
     load_weights(model, run)
+    expected = model.state_dict()
     found = read_pdparams(tmp_path / "checkpoints/last/model.pdparams")
     trained_keys = [key for key, p in model.named_parameters() if not p.stop_gradient]
     assert trained_keys
     for key in trained_keys:
-        np.testing.assert_allclose(
-            found[key], model.state_dict()[key].numpy(), atol=1e-6, err_msg=key
-        )
+        np.testing.assert_allclose(found[key], expected[key].numpy(), atol=1e-6, err_msg=key)
 
 
 def test_accumulation_average_early_stop_and_seed(trained, tmp_path):
