@@ -205,14 +205,22 @@ def empty(path):
         (empty, "empty", "1_l.png", 0),
     ],
 )
-def test_an_unreadable_image_or_label(refused, spoil, word, name, workers):
+def test_an_unreadable_image_or_label(refused, spoil, word, name, workers, monkeypatch):
+    monkeypatch.setattr("liteseg.cli.train._probe", lambda **datasets: None)  # met while training
     spoil(Path("data") / name)
     said = refused(*train("--set", f"num_workers={workers}"))
     assert f"data/{name}: " in said
     assert word in said
 
 
-def test_an_unreadable_image_of_validation_loses_nothing(refused, place):
+def test_a_bad_file_is_met_before_the_first_step(refused, place):
+    no_image(Path("data/1.png"))
+    assert "train_dataset: 1 of 2 samples tried" in refused(*train())
+    assert not (place / "new/checkpoints").exists()
+
+
+def test_an_unreadable_image_of_validation_loses_nothing(refused, place, monkeypatch):
+    monkeypatch.setattr("liteseg.cli.train._probe", lambda **datasets: None)  # met while training
     Path("data/val.txt").write_text("bad.png 0_l.png\n")
     no_image(Path("data/bad.png"))
     bad = ("--set", "val_dataset.val_path=val.txt")

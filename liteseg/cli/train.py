@@ -16,6 +16,9 @@ from typing import Any, Optional
 
 from liteseg.errors import UserError
 
+_PROBED = 16  # samples of a dataset that are read before training
+_PROBLEMS_SHOWN = 3
+
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg train`."""
@@ -135,6 +138,8 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     from liteseg.utils.weights import load_weights
 
     train_set = build_dataset(cfg, "train")
+    val_set = build_dataset(cfg, "val") if setting(cfg, "val_dataset") else None
+    _probe(train_dataset=train_set, val_dataset=val_set)
     options = _options(cfg, device)
     model = _for_device(build_model(cfg), device)
     if weights:
@@ -147,10 +152,10 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     metrics = MetricsFile(output / "metrics.jsonl", step) if is_main() else None
     dashboard = Dashboard(output / "vdl") if is_main() else None
     hooks = [StopOnSignal(), Log(setting(cfg, "log_interval"), metrics, dashboard)]
-    if setting(cfg, "val_dataset"):
+    if val_set is not None:
         evaluation = Evaluate(
             setting(cfg, "eval_interval"),
-            build_dataset(cfg, "val"),
+            val_set,
             TestConfig.from_dict(setting(cfg, "test_config")),
             checkpointer,
             metrics,
@@ -168,6 +173,22 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     elif dashboard:
         dashboard.text(0, "config", cfg.dump())
     return trainer, dashboard
+
+
+def _probe(**datasets: Any) -> None:
+    """Read a few samples of each dataset now: what is wrong with all of them shows in seconds."""
+    from liteseg.datasets import check_dataset
+
+    for key, dataset in datasets.items():
+        if dataset is None:
+            continue
+        report = check_dataset(dataset, sample=_PROBED, progress=False)
+        if report["errors"]:
+            told = "\n  ".join(error["problem"] for error in report["errors"][:_PROBLEMS_SHOWN])
+            raise UserError(
+                f"{key}: {len(report['errors'])} of {report['checked']} samples tried would break "
+                f"training (the command `data check` tries all of them):\n  {told}"
+            )
 
 
 def _options(cfg: Any, device: str) -> Any:
