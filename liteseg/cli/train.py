@@ -16,9 +16,6 @@ from typing import Any, Optional
 
 from liteseg.errors import UserError
 
-_PROBED = 16  # samples of a dataset that are read before training
-_PROBLEMS_SHOWN = 3
-
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg train`."""
@@ -97,6 +94,7 @@ def _launch(devices: int, output: Path, argv: list[str]) -> int:
 def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
     import paddle
 
+    from liteseg.cli.startup import announce, hparams, write_config
     from liteseg.engine.checkpoint import Checkpointer
     from liteseg.schema import setting
     from liteseg.utils.logging import get_logger, setup_logging
@@ -111,8 +109,8 @@ def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
     loaded = checkpointer.load_last() if resume else None
     trainer, dashboard = _assemble(cfg, output, device, checkpointer, weights, loaded)
     if is_main():
-        _write_config(cfg, output, resume)
-    _announce(cfg, trainer, device, loaded)
+        write_config(cfg, output, resume)
+    announce(cfg, trainer, device, loaded)
     trainer.run()
     if is_main():
         best = max(getattr(hook, "best", -math.inf) for hook in trainer.hooks)
@@ -120,7 +118,7 @@ def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
             f"{trainer.stop_reason or 'finished'} at step {trainer.iteration}; "
             f"{f'best mIoU {best:.4f}' if best >= 0 else 'never evaluated'}; {output}"
         )
-        dashboard.hparams(_hparams(cfg), "val/best_miou")
+        dashboard.hparams(hparams(cfg), "val/best_miou")
         dashboard.close()
     return 0
 
@@ -128,6 +126,7 @@ def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
 def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, Any]:
     """The trainer of a config, continued from `loaded` if there is one; and the dashboard."""
     from liteseg.builder import build_dataset, build_losses, build_model, build_optimizer
+    from liteseg.cli.startup import probe
     from liteseg.datasets import class_frequencies, class_weights
     from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
     from liteseg.engine.inference import TestConfig
@@ -139,7 +138,7 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
 
     train_set = build_dataset(cfg, "train")
     val_set = build_dataset(cfg, "val") if setting(cfg, "val_dataset") else None
-    _probe(train_dataset=train_set, val_dataset=val_set)
+    probe(train_dataset=train_set, val_dataset=val_set)
     options = _options(cfg, device)
     model = _for_device(build_model(cfg), device)
     if weights:
@@ -173,22 +172,6 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     elif dashboard:
         dashboard.text(0, "config", cfg.dump())
     return trainer, dashboard
-
-
-def _probe(**datasets: Any) -> None:
-    """Read a few samples of each dataset now: what is wrong with all of them shows in seconds."""
-    from liteseg.datasets import check_dataset
-
-    for key, dataset in datasets.items():
-        if dataset is None:
-            continue
-        report = check_dataset(dataset, sample=_PROBED, progress=False)
-        if report["errors"]:
-            told = "\n  ".join(error["problem"] for error in report["errors"][:_PROBLEMS_SHOWN])
-            raise UserError(
-                f"{key}: {len(report['errors'])} of {report['checked']} samples tried would break "
-                f"training (the command `data check` tries all of them):\n  {told}"
-            )
 
 
 def _options(cfg: Any, device: str) -> Any:
@@ -248,57 +231,3 @@ def _outputs(model: Any) -> int:
         count = len(model(paddle.zeros([1, 3, 64, 64])))
     model.train()
     return count
-
-
-def _announce(cfg: Any, trainer: Any, device: str, loaded: Any) -> None:
-    """The start-up lines: what trains, on what, and how the total batch comes about."""
-    import paddle
-
-    from liteseg.utils.logging import get_logger
-    from liteseg.utils.runtime import cpu_threads, world_size
-
-    options, devices = trainer.options, world_size()
-    say = get_logger().info
-    say(
-        f"{cfg.path} on {devices} {device} process(es), Paddle {paddle.__version__}, "
-        f"{cpu_threads()} CPU threads, {options.num_workers} reader(s) each"
-    )
-    say(
-        f"{len(trainer.dataset)} training images; batch {devices} devices x {options.batch_size} x "
-        f"{options.accumulate} accumulated = {options.total_batch_size} images a step; "
-        f"{options.iters} steps = "
-        f"{options.iters * options.total_batch_size / len(trainer.dataset):.1f} epochs"
-    )
-    if devices > 1 and device == "cpu":
-        say("batch norm uses each process's own images: Paddle has no SyncBatchNorm on CPU")
-    if loaded:
-        say(f"resumed from {loaded[0]} after step {trainer.iteration}")
-
-
-def _write_config(cfg: Any, output: Path, resume: bool) -> None:
-    """`config.yml` of the run; says what a resume changes."""
-    from liteseg.config import load_config
-    from liteseg.utils.files import atomic_write
-    from liteseg.utils.logging import get_logger
-
-    path = output / "config.yml"
-    if resume and path.exists():
-        before = dict(load_config(path))
-        for key in sorted(before.keys() | cfg.keys()):
-            if before.get(key) != cfg.get(key):
-                get_logger().warning(f"resumed with another {key}: {cfg.get(key)!r}")
-    with atomic_write(path, "w") as file:
-        file.write(cfg.dump())
-
-
-def _hparams(cfg: Any) -> dict[str, Any]:
-    """What tells runs apart in VisualDL's table."""
-    return {
-        "config": cfg.path.stem,
-        "model": f"{cfg['model']['type']}/{cfg['model'].get('backbone', {}).get('type')}",
-        "optimizer": cfg["optimizer"]["type"],
-        "learning_rate": cfg["lr_scheduler"].get("learning_rate", 0.0),
-        "batch": cfg.get("total_batch_size") or cfg["batch_size"],
-        "iters": cfg["iters"],
-        "loss": cfg["loss"]["types"][0]["type"],
-    }

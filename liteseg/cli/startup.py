@@ -1,0 +1,97 @@
+"""What `liteseg train` does before the first step: tries the data, says what trains, keeps it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Any
+
+import paddle
+
+from liteseg.config import load_config
+from liteseg.datasets import check_dataset
+from liteseg.errors import UserError
+from liteseg.utils.files import atomic_write
+from liteseg.utils.logging import get_logger
+from liteseg.utils.runtime import cpu_threads, world_size
+
+_PROBED = 16  # samples of a dataset that are read before training
+_PROBLEMS_SHOWN = 3
+
+
+def probe(**datasets: Any) -> None:
+    """Read a few samples of each dataset now: what is wrong with all of them shows in seconds."""
+    for key, dataset in datasets.items():
+        if dataset is None:
+            continue
+        report = check_dataset(dataset, sample=_PROBED, progress=False)
+        if report["errors"]:
+            told = "\n  ".join(error["problem"] for error in report["errors"][:_PROBLEMS_SHOWN])
+            raise UserError(
+                f"{key}: {len(report['errors'])} of {report['checked']} samples tried would break "
+                f"training (the command `data check` tries all of them):\n  {told}"
+            )
+
+
+def announce(cfg: Any, trainer: Any, device: str, loaded: Any) -> None:
+    """The start-up lines: what trains, on what, and how the total batch comes about."""
+    options, devices = trainer.options, world_size()
+    say = get_logger().info
+    say(
+        f"{cfg.path} on {devices} {device} process(es), Paddle {paddle.__version__}, "
+        f"{cpu_threads()} CPU threads, {options.num_workers} reader(s) each"
+    )
+    say(
+        f"{len(trainer.dataset)} training images; batch {devices} devices x {options.batch_size} x "
+        f"{options.accumulate} accumulated = {options.total_batch_size} images a step; "
+        f"{options.iters} steps = "
+        f"{options.iters * options.total_batch_size / len(trainer.dataset):.1f} epochs"
+    )
+    if devices > 1 and device == "cpu":
+        say("batch norm uses each process's own images: Paddle has no SyncBatchNorm on CPU")
+    for change in changes(load_config(cfg.path).data, cfg.data):
+        say(f"changed from {cfg.path.name}: {change}")
+    if loaded:
+        say(f"resumed from {loaded[0]} after step {trainer.iteration}")
+
+
+def write_config(cfg: Any, output: Path, resume: bool) -> None:
+    """`config.yml` of the run; says what a resume changes."""
+    path = output / "config.yml"
+    if resume and path.exists():
+        for change in changes(load_config(path).data, cfg.data):
+            get_logger().warning(f"changed on resuming: {change}")
+    with atomic_write(path, "w") as file:
+        file.write(cfg.dump())
+
+
+def changes(before: Any, after: Any) -> list[str]:
+    """`key.path: old -> new` of every value that differs between two configs."""
+    old, new = _leaves(before), _leaves(after)
+    return [
+        f"{key}: {old.get(key, 'not there')} -> {new.get(key, 'not there')}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """{"a.b.0": scalar} of nested dicts and lists."""
+    if not isinstance(value, (dict, list)):
+        return {path: value}
+    leaves: dict[str, Any] = {}
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        leaves.update(_leaves(item, f"{path}.{key}" if path else str(key)))
+    return leaves
+
+
+def hparams(cfg: Any) -> dict[str, Any]:
+    """What tells runs apart in VisualDL's table."""
+    return {
+        "config": cfg.path.stem,
+        "model": f"{cfg['model']['type']}/{cfg['model'].get('backbone', {}).get('type')}",
+        "optimizer": cfg["optimizer"]["type"],
+        "learning_rate": cfg["lr_scheduler"].get("learning_rate", 0.0),
+        "batch": cfg.get("total_batch_size") or cfg["batch_size"],
+        "iters": cfg["iters"],
+        "loss": cfg["loss"]["types"][0]["type"],
+    }
