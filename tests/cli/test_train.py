@@ -148,7 +148,7 @@ def test_resume_and_go_on_for_longer(run, caplog):
     assert checkpoints(run) == ["best", "last", "last.previous", "step_6"]
     log = (run / "train.log").read_text()
     assert "after step 4" in log
-    assert "resumed with another iters: 6" in log
+    assert "changed on resuming: iters: 4 -> 6" in log
     assert len(list((run / "vdl").glob("vdlrecords.*.log"))) <= 1  # VisualDL shows one
     assert load_config(run / "config.yml")["iters"] == 6
 
