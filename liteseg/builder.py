@@ -172,11 +172,6 @@ class _Checker:
         batch, total = cfg.get("batch_size"), cfg.get("total_batch_size")
         if _positive(batch) and _positive(total) and total % batch:
             self.add("total_batch_size", f"{total} is not a multiple of batch_size {batch}")
-        schedule, iters = cfg.get("lr_scheduler"), cfg.get("iters")
-        warmup = schedule.get("warmup_iters") if isinstance(schedule, dict) else None
-        if _positive(warmup) and _positive(iters) and warmup >= iters:
-            problem = f"{warmup} leaves nothing of the {iters} iters"
-            self.add("lr_scheduler.warmup_iters", problem)
         self.loss_counts()
         self.class_counts()
         self.sliding_window()

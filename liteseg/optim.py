@@ -94,6 +94,11 @@ for _factory, *_names in (
         OPTIMIZERS.register(_factory, name=_name)
 
 
+def _rest(iters: int, warmup_iters: int) -> int:
+    """Iterations after the warm-up; a trial run may end within it, and then sees nothing else."""
+    return max(1, iters - warmup_iters)
+
+
 def _warm_up(
     after: lr.LRScheduler, learning_rate: float, warmup_iters: int, warmup_start_lr: float
 ) -> lr.LRScheduler:
@@ -114,7 +119,7 @@ def polynomial_decay(
     warmup_start_lr: float = 0.0,
 ) -> lr.LRScheduler:
     """(learning_rate − end_lr)·(1 − t/steps)^power + end_lr; steps are iters − warmup_iters."""
-    steps = decay_steps or iters - warmup_iters
+    steps = decay_steps or _rest(iters, warmup_iters)
     after = lr.PolynomialDecay(learning_rate, steps, end_lr, power)
     return _warm_up(after, learning_rate, warmup_iters, warmup_start_lr)
 
@@ -129,7 +134,7 @@ def cosine_annealing_decay(
     warmup_start_lr: float = 0.0,
 ) -> lr.LRScheduler:
     """Half a cosine from learning_rate to eta_min over T_max (iters − warmup_iters) iterations."""
-    steps = T_max or iters - warmup_iters
+    steps = T_max or _rest(iters, warmup_iters)
     after = lr.CosineAnnealingDecay(learning_rate, steps, eta_min)
     return _warm_up(after, learning_rate, warmup_iters, warmup_start_lr)
 

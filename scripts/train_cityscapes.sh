@@ -37,6 +37,6 @@ for folder in leftImg8bit/train leftImg8bit/val gtFine/train gtFine/val; do
 To try it without Cityscapes, on synthetic streets in the same layout:
      bash scripts/quickstart.sh
      DATA_ROOT=data/streets bash scripts/train_cityscapes.sh --output output/try \\
-       --set iters=20 --set lr_scheduler.warmup_iters=2 --set total_batch_size=4"
+       --set iters=20 --set total_batch_size=4"
 done
 train "$config" "$data" "$@"

@@ -219,7 +219,6 @@ ERRORS = [
     ("optimizer.learning_rate=1", "optimizer.learning_rate: is not given here: set lr_scheduler."),
     ("lr_scheduler.iters=1", "lr_scheduler.iters: is not given here: set the top-level iters"),
     ("lr_scheduler.learning_rate=10", "lr_scheduler: toy_decay: learning_rate is 10"),
-    ("lr_scheduler.warmup_iters=100", "lr_scheduler.warmup_iters: 100 leaves nothing of the 100"),
 ]
 
 

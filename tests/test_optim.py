@@ -222,3 +222,12 @@ def test_gradients_are_clipped_together_before_the_decay(name):
 
 def test_published_names_are_there():
     assert {"sgd", "momentum", "adam", "adamw", "SGD", "Adam", "AdamW"} <= set(OPTIMIZERS)
+
+
+def test_a_training_within_the_warm_up_is_the_beginning_of_a_longer_one():
+    short = optim.polynomial_decay(5, 0.1, warmup_iters=20, warmup_start_lr=0.01)
+    long = optim.polynomial_decay(50, 0.1, warmup_iters=20, warmup_start_lr=0.01)
+    for _ in range(5):
+        assert short.get_lr() == long.get_lr()
+        short.step()
+        long.step()

@@ -15,6 +15,7 @@ COMMANDS = {
     "train": "train a model from a config",
     "eval": "evaluate trained weights on a dataset",
     "predict": "label images, folders and videos; write masks and overlays",
+    "bench": "count what a network costs: parameters, multiply-adds, memory",
     "data": "check a dataset; generate the synthetic Streets dataset",
     "config": "show a config with the origin of each value; check configs",
 }

@@ -50,6 +50,12 @@ def announce(cfg: Any, trainer: Any, device: str, loaded: Any) -> None:
         say("batch norm uses each process's own images: Paddle has no SyncBatchNorm on CPU")
     for change in changes(load_config(cfg.path).data, cfg.data):
         say(f"changed from {cfg.path.name}: {change}")
+    warm_up = cfg["lr_scheduler"].get("warmup_iters", 0)
+    if warm_up >= options.iters:
+        get_logger().warning(
+            f"lr_scheduler.warmup_iters: {warm_up} of {options.iters} steps: the whole training is "
+            "warm-up, and the learning rate stays below lr_scheduler.learning_rate"
+        )
     if loaded:
         say(f"resumed from {loaded[0]} after step {trainer.iteration}")
 

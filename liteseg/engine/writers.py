@@ -69,7 +69,9 @@ class Dashboard:
 
         newest = max(folder.glob("vdlrecords.*.log"), key=lambda p: p.stat().st_mtime, default=None)
         file_name = newest.name if newest else ""
-        self._writer = LogWriter(logdir=str(folder), file_name=file_name, display_name="liteseg")
+        # The name of the run, so that several runs can be told apart in one dashboard.
+        name = folder.resolve().parent.name
+        self._writer = LogWriter(logdir=str(folder), file_name=file_name, display_name=name)
 
     def scalars(self, step: int, values: dict[str, Any]) -> None:
         """Points of curves, by tag; values that are no finite number are left out."""

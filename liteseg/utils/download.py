@@ -194,7 +194,8 @@ def _open(
     except (OSError, http.client.HTTPException) as error:
         raise UserError(
             f"{url} can't be reached ({getattr(error, 'reason', error)}); without a network, "
-            f"download it on another machine and put it at {target}"
+            f"download it on another machine and put it at {target} (or, if it is the `pretrained` "
+            "of a config, set that to null and train from random weights)"
         ) from error
 
 

@@ -1,4 +1,4 @@
-"""Saved Cityscapes predictions under the benchmark's own evaluator, on a real image."""
+"""Saved Cityscapes predictions under the benchmark's own evaluator."""
 
 from __future__ import annotations
 
@@ -9,6 +9,7 @@ import pytest
 from test_eval import CITY, make_run
 
 from liteseg.cli import eval as command
+from liteseg.datasets.streets import generate
 
 official = pytest.importorskip(
     "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling",
@@ -17,9 +18,25 @@ official = pytest.importorskip(
 )
 
 
-def test_figures_equal_those_of_the_benchmark(shared_data, tmp_path):
-    root = shared_data / "cityscapes"
-    run = make_run(tmp_path, CITY.format(root=root))
+@pytest.fixture(params=["real", "generated"])
+def cityscapes(request, tmp_path):
+    """A folder in Cityscapes layout: one real pair, or four small synthetic ones."""
+    if request.param == "real":
+        return request.getfixturevalue("shared_data") / "cityscapes"
+    return generate(tmp_path / "streets", train=1, val=4, size=(256, 128), progress=False)
+
+
+def scores_of_the_benchmark(truths, preds):
+    """(mean IoU, {class: IoU}) by the official evaluator; NaN where a class is absent."""
+    settings = official.args
+    settings.quiet = True
+    settings.JSONOutput = settings.evalInstLevelScore = settings.evalPixelAccuracy = False
+    result = official.evaluateImgLists([str(p) for p in preds], [str(p) for p in truths], settings)
+    return result["averageScoreClasses"], result["classScores"]
+
+
+def test_figures_equal_those_of_the_benchmark(cityscapes, tmp_path):
+    run = make_run(tmp_path, CITY.format(root=cityscapes))
     parser = argparse.ArgumentParser()
     command.add_arguments(parser)
     options = ["--config", run / "config.yml", "--weights", run]
@@ -27,18 +44,16 @@ def test_figures_equal_those_of_the_benchmark(shared_data, tmp_path):
     assert command.run(parser.parse_args([str(option) for option in options])) == 0
     found = json.loads((tmp_path / "f.json").read_text())
 
-    truths = sorted((root / "gtFine" / "val").rglob("*_gtFine_labelIds.png"))
+    truths = sorted((cityscapes / "gtFine" / "val").rglob("*_gtFine_labelIds.png"))
     preds = [
         tmp_path / "pred" / path.name.replace("_gtFine_labelIds", "_leftImg8bit") for path in truths
     ]
-    settings = official.args
-    settings.quiet = True
-    settings.JSONOutput = settings.evalInstLevelScore = settings.evalPixelAccuracy = False
-    result = official.evaluateImgLists([str(p) for p in preds], [str(p) for p in truths], settings)
-    assert found["miou"] == pytest.approx(result["averageScoreClasses"], abs=1e-6)
+    mean, scores = scores_of_the_benchmark(truths, preds)
+    assert found["miou"] == pytest.approx(mean, abs=1e-6)
+    assert any(found["class_iou"].values())
+    assert None in found["class_iou"].values()
     for name, iou in found["class_iou"].items():
-        score = result["classScores"][name]
         if iou is None:
-            assert score != score  # the benchmark's NaN: absent
+            assert scores[name] != scores[name]  # the benchmark's NaN: absent
         else:
-            assert iou == pytest.approx(score, abs=1e-6), name
+            assert iou == pytest.approx(scores[name], abs=1e-6), name
