@@ -42,7 +42,7 @@ setup(
         # 3.3.1 unless a constraint says 2.6.2, the other line that is tested.
         "cpu": ["paddlepaddle>=2.6.2,<=3.3.1"],
         "export": ["onnx", "onnxruntime", "openvino", "paddle2onnx"],
-        "test": ["cityscapesscripts==2.3.0", "pytest>=8", "ruff==0.17.6"],
+        "test": ["cityscapesscripts==2.3.0", "pytest>=8.2", "ruff==0.17.6"],
     },
     entry_points={"console_scripts": ["liteseg=liteseg.cli:main"]},
 )

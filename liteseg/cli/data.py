@@ -3,8 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
-from collections.abc import Mapping
 from pathlib import Path
 
 SPLITS = ("train", "val", "test")
@@ -46,6 +44,7 @@ def _check(args: argparse.Namespace) -> int:
     from liteseg.config import load_config
     from liteseg.datasets import check_dataset, find_duplicates, format_report
     from liteseg.errors import UserError
+    from liteseg.utils.files import write_json
 
     cfg = load_config(args.config, args.set)
     ensure(cfg)
@@ -67,7 +66,7 @@ def _check(args: argparse.Namespace) -> int:
     report["duplicates"] = find_duplicates(datasets)
     _print_duplicates(report["duplicates"])
     if args.json:
-        _write_json(args.json, report)
+        write_json(args.json, report)
     bad = report["errors"] or any(found["errors"] for found in report["splits"].values())
     return 2 if bad else 0
 
@@ -76,14 +75,6 @@ def _print_duplicates(groups: list) -> None:
     if groups:
         first = "\n    ".join(groups[0])
         print(f"warning: {len(groups)} images occur more than once, the first:\n    {first}")
-
-
-def _write_json(path: str, report: Mapping) -> None:
-    from liteseg.utils.files import atomic_write
-
-    with atomic_write(path, "w") as file:
-        json.dump(report, file, indent=2)
-        file.write("\n")
 
 
 def _streets(args: argparse.Namespace) -> int:

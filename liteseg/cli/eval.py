@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-import json
 from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
@@ -47,7 +46,7 @@ def run(args: argparse.Namespace) -> int:
     from liteseg.engine.evaluator import evaluate
     from liteseg.engine.inference import TestConfig
     from liteseg.schema import setting
-    from liteseg.utils.files import check_writable
+    from liteseg.utils.files import check_writable, write_json
     from liteseg.utils.runtime import select_device
     from liteseg.utils.weights import load_weights
 
@@ -76,7 +75,7 @@ def run(args: argparse.Namespace) -> int:
     print(format_table(figures))
     if args.json:
         about = {"config": str(args.config), "weights": str(args.weights), "split": args.split}
-        _write_json(args.json, {**figures, **about})
+        write_json(args.json, {**figures, **about})
     return 0
 
 
@@ -143,14 +142,6 @@ def _saver(dataset: Any, folder: Path) -> Callable[[int, dict, Any], None]:
             write_png(folder / files.image.name, cv2.LUT(pred, official))
 
     return save
-
-
-def _write_json(path: str, content: dict[str, Any]) -> None:
-    from liteseg.utils.files import atomic_write
-
-    with atomic_write(path, "w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
 
 
 def _positive(text: str) -> int:

@@ -185,7 +185,7 @@ class TrainingOrder(paddle.io.BatchSampler):
     def __init__(
         self, length: int, batch_size: int, accumulate: int, seed: int, start: int, stop: int
     ):
-        super().__init__(sampler=range(length), batch_size=batch_size)
+        super().__init__(sampler=paddle.io.SequenceSampler(range(length)), batch_size=batch_size)
         self.length = length
         self.accumulate = accumulate
         self.seed = seed

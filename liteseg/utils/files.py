@@ -3,9 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import json
 import os
 import secrets
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
@@ -46,6 +47,17 @@ def atomic_write(path: str | Path, mode: str = "wb", *, sync: bool = True) -> It
     finally:
         with contextlib.suppress(OSError):
             beside.unlink()
+
+
+def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
+    """Write `content` as indented JSON.
+
+    Raises:
+        UserError: as `atomic_write`.
+    """
+    with atomic_write(path, "w") as file:
+        json.dump(content, file, indent=2)
+        file.write("\n")
 
 
 def check_writable(folder: str | Path) -> Path:

@@ -1,0 +1,222 @@
+"""What a network costs in evaluation: parameters, multiply-adds, peak activation memory, by part.
+
+Counted in one forward pass of one image, so only what runs in evaluation counts.
+
+- Parameters: those of every layer that ran, each once. Paddle holds batch norm's mean and variance
+  as parameters, and so do the published figures of PP-LiteSeg.
+- Multiply-adds: those of 2-D convolutions and linear layers, with the addition of a bias as one
+  (both as `paddle.flops` has it), and one for every value that batch norm makes (`paddle.flops`
+  has two). Everything else (activations, pooling, resizing, sums) counts as nothing.
+- Peak activation memory: the largest number of bytes of the tensors that the forward pass holds at
+  once: its input and all that Python functions returned, each from its return until Python lets go
+  of it, as Paddle frees its memory then. Parameters, what operators need inside and temporaries of
+  arithmetic expressions are not in it. It is the same on every device.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import math
+import sys
+import weakref
+from collections.abc import Iterator
+from dataclasses import dataclass
+from types import FrameType
+from typing import Any, NamedTuple
+
+import paddle
+from paddle import nn
+
+OUTSIDE = "final upsample and other functions"
+
+
+@dataclass
+class Part:
+    """The cost of one part of the network, or of several neighbours of one output size.
+
+    Attributes:
+        name: the layer's name in the network.
+        output: (C, H, W) of its (last) output; empty for what belongs to no part.
+        parameters: number of values.
+        multiply_adds: for one image.
+        peak_bytes: most bytes held, in the whole network, while this part ran; 0: held nothing new.
+    """
+
+    name: str
+    output: tuple[int, ...] = ()
+    parameters: int = 0
+    multiply_adds: int = 0
+    peak_bytes: int = 0
+
+
+class Complexity(NamedTuple):
+    """The parts in the order in which they ran, and the whole."""
+
+    parts: list[Part]
+    total: Part
+
+
+@paddle.no_grad()
+def measure(model: nn.Layer, size: tuple[int, int]) -> Complexity:
+    """Run `model` on one black image in evaluation mode and count; the model stays as it was.
+
+    The parts are the items of layer lists, and else the layers two levels down; neighbours in a
+    list whose outputs are of the same size are one part (a stage of the encoder).
+
+    Args:
+        model: takes (1, 3, H, W) float32.
+        size: (w, h) of the image in pixels.
+    """
+    width, height = size
+    image = paddle.zeros([1, 3, height, width])
+    meter = _Meter(model)
+    training = model.training
+    model.eval()
+    try:
+        with meter.attached(model), meter.memory.watching(image):
+            model(image)
+    finally:
+        if training:
+            model.train()
+    return meter.result()
+
+
+class _Memory:
+    """Bytes of the tensors alive, from what Python functions return and weak references."""
+
+    def __init__(self, ignored: Iterator[paddle.Tensor]):
+        self.ignored = {id(tensor) for tensor in ignored}
+        self.alive: dict[int, tuple[weakref.ref, int]] = {}
+        self.held = 0
+        self.part = Part(OUTSIDE)  # whose peak it is at the moment
+
+    @contextlib.contextmanager
+    def watching(self, image: paddle.Tensor) -> Iterator[None]:
+        """Follow the tensors of this thread, beginning with `image`."""
+        self._add(image)
+        before = sys.getprofile()
+        sys.setprofile(self._see)
+        try:
+            yield
+        finally:
+            sys.setprofile(before)
+
+    def _see(self, frame: FrameType, event: str, value: Any) -> None:
+        if event != "return":
+            return
+        for tensor in value if isinstance(value, (list, tuple)) else (value,):
+            if isinstance(tensor, paddle.Tensor):
+                self._add(tensor)
+
+    def _add(self, tensor: paddle.Tensor) -> None:
+        key = id(tensor)
+        if key in self.ignored or key in self.alive:
+            return
+        size = tensor.size * tensor.element_size()
+        self.alive[key] = (weakref.ref(tensor, lambda _: self._remove(key)), size)
+        self.held += size
+        self.part.peak_bytes = max(self.part.peak_bytes, self.held)
+
+    def _remove(self, key: int) -> None:
+        self.held -= self.alive.pop(key)[1]
+
+
+class _Meter:
+    """The hooks of a measurement, and what they counted."""
+
+    def __init__(self, model: nn.Layer):
+        self.names = dict(_parts(model))
+        self.outside = Part(OUTSIDE)
+        self.ran = [self.outside]  # the parts as they ran
+        self.counted: set[int] = set()  # ids of parameters
+        self.memory = _Memory([*model.parameters(), *model.buffers()])
+        self.memory.part = self.outside
+
+    @contextlib.contextmanager
+    def attached(self, model: nn.Layer) -> Iterator[None]:
+        """Count while the block runs."""
+        handles = []
+        for layer in model.sublayers(include_self=True):
+            if layer in self.names:  # before the layer's own count, and after it
+                handles.append(layer.register_forward_pre_hook(self._enter))
+            handles.append(layer.register_forward_post_hook(self._count))
+            if layer in self.names:
+                handles.append(layer.register_forward_post_hook(self._leave))
+        try:
+            yield
+        finally:
+            for handle in handles:
+                handle.remove()
+
+    def _enter(self, layer: nn.Layer, inputs: tuple) -> None:
+        self.memory.part = Part(self.names[layer])
+        self.ran.append(self.memory.part)
+
+    def _leave(self, layer: nn.Layer, inputs: tuple, output: Any) -> None:
+        last = output[-1] if isinstance(output, (list, tuple)) else output
+        self.memory.part.output = tuple(last.shape[1:])
+        self.memory.part = self.outside
+
+    def _count(self, layer: nn.Layer, inputs: tuple, output: Any) -> None:
+        part = self.memory.part
+        part.multiply_adds += _multiply_adds(layer, output)
+        for parameter in layer.parameters(include_sublayers=False):
+            if id(parameter) not in self.counted:
+                self.counted.add(id(parameter))
+                part.parameters += int(parameter.size)
+
+    def result(self) -> Complexity:
+        """The parts, neighbours of one size joined, what is outside of them last."""
+        joined: list[Part] = []
+        for part in self.ran[1:]:
+            if joined and _are_one_stage(joined[-1], part):
+                joined[-1] = _join(joined[-1], part)
+            else:
+                joined.append(part)
+        parts = [*joined, self.outside]
+        total = Part(
+            "total",
+            parameters=sum(part.parameters for part in parts),
+            multiply_adds=sum(part.multiply_adds for part in parts),
+            peak_bytes=max(part.peak_bytes for part in parts),
+        )
+        return Complexity(parts, total)
+
+
+def _parts(layer: nn.Layer, prefix: str = "", depth: int = 0) -> Iterator[tuple[nn.Layer, str]]:
+    for name, child in layer.named_children():
+        if isinstance(child, (nn.LayerList, nn.Sequential)):
+            yield from ((item, f"{prefix}{name}.{i}") for i, item in child.named_children())
+        elif depth or not any(child.children()):
+            yield child, f"{prefix}{name}"
+        else:
+            yield from _parts(child, f"{prefix}{name}.", depth + 1)
+
+
+def _are_one_stage(first: Part, second: Part) -> bool:
+    (before, _, a), (after, _, b) = (part.name.rpartition(".") for part in (first, second))
+    numbered = b.isdecimal() and a.rpartition("-")[2].isdecimal()
+    return numbered and before == after and first.output[1:] == second.output[1:]
+
+
+def _join(first: Part, second: Part) -> Part:
+    number = second.name.rpartition(".")[2]
+    return Part(
+        f"{first.name.partition('-')[0]}-{number}",
+        second.output,
+        first.parameters + second.parameters,
+        first.multiply_adds + second.multiply_adds,
+        max(first.peak_bytes, second.peak_bytes),
+    )
+
+
+def _multiply_adds(layer: nn.Layer, output: Any) -> int:
+    if isinstance(layer, nn.Conv2D):
+        each = math.prod(layer.weight.shape[1:]) + (layer.bias is not None)
+    elif isinstance(layer, nn.Linear):
+        each = layer.weight.shape[0] + (layer.bias is not None)
+    elif isinstance(layer, nn.BatchNorm2D):
+        each = 1
+    else:
+        return 0
+    return int(output.size) * int(each)
