@@ -133,6 +133,7 @@ class Trainer:
                 for hook in self.hooks:
                     hook.after_step(self)
         finally:
+            batches.close()  # ends the workers, who may be ahead of a training that stopped early
             for hook in self.hooks:
                 hook.after_training(self)
 
