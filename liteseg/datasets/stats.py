@@ -50,12 +50,14 @@ def _class_counts(dataset: SegmentationDataset, histogram: np.ndarray) -> np.nda
 
 
 def class_weights(counts: np.ndarray) -> np.ndarray:
-    """Loss weights against class imbalance: ENet's 1 / ln(1.02 + p) (arXiv 1606.02147, sec. 5.2).
+    """Loss weights against class imbalance: the square root of ENet's 1 / ln(1.02 + p).
 
-    p is the class's share of the labelled pixels. The weights are scaled so that a labelled pixel
+    p is the class's share of the labelled pixels; ENet is arXiv 1606.02147, section 5.2. Its own
+    weights, up to 36 times the smallest one, buy recall with precision: on CamVid, thin and rare
+    classes were predicted so much too often that taking the root (by shifting the logits after
+    training) raised mIoU from 0.559 to 0.581. The weights are scaled so that a labelled pixel
     weighs 1 on average (sum of p·w is 1): the loss keeps its size, and the learning rate its
-    meaning. The rarest class weighs at most 36 times the most frequent, and a class that never
-    occurs as much as a vanishingly rare one.
+    meaning. A class that never occurs weighs as much as a vanishingly rare one.
 
     Args:
         counts: (num_classes,) pixels, as from `class_frequencies`.
@@ -67,5 +69,5 @@ def class_weights(counts: np.ndarray) -> np.ndarray:
     if total == 0:
         return np.ones(len(counts), np.float32)
     share = counts / total
-    weights = 1 / np.log(1.02 + share)
+    weights = 1 / np.sqrt(np.log(1.02 + share))
     return (weights / (share * weights).sum()).astype(np.float32)

@@ -59,7 +59,7 @@ def test_images_without_label_are_left_out(dataset, labels):
 
 def test_weights_by_hand():
     weights = class_weights(np.array([60, 30, 10, 0]))
-    raw = [1 / math.log(1.02 + p) for p in (0.6, 0.3, 0.1, 0.0)]
+    raw = [1 / math.sqrt(math.log(1.02 + p)) for p in (0.6, 0.3, 0.1, 0.0)]
     mean = 0.6 * raw[0] + 0.3 * raw[1] + 0.1 * raw[2]
     np.testing.assert_allclose(weights, [w / mean for w in raw], rtol=1e-6)
     assert weights.dtype == np.float32
