@@ -10,6 +10,7 @@ from typing import Optional
 
 from liteseg import __version__
 from liteseg.errors import UserError
+from liteseg.utils.logging import setup_logging
 
 COMMANDS = {
     "train": "train a model from a config",
@@ -37,6 +38,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             module.add_arguments(command)
     args = parser.parse_args(argv)
     args.argv = argv  # to start the same command in other processes
+    setup_logging()
     try:
         return importlib.import_module(f"liteseg.cli.{args.command}").run(args)
     except UserError as error:

@@ -69,7 +69,7 @@ def run(args: argparse.Namespace) -> int:
     segmenter = Segmenter.from_pretrained(args.weights, config, device=args.device)
     kinds = KINDS if args.what == "all" else (args.what,)
     failed = 0
-    for job in (bar := tqdm(jobs, unit="file", desc="predict")):
+    for job in (bar := tqdm(jobs, unit="file", desc="predict", disable=None)):
         bar.set_postfix_str(job.source.name)
         try:
             if job.source.suffix.lower() in VIDEOS:
@@ -167,7 +167,7 @@ def predict_video(segmenter: Segmenter, job: Job) -> None:
         stack.callback(beside.unlink, missing_ok=True)
         capture = stack.enter_context(_opened(job.source))
         rate, count = _rate_and_count(capture)
-        frames = tqdm(_frames(capture), total=count, unit="frame", leave=False)
+        frames = tqdm(_frames(capture), total=count, unit="frame", leave=False, disable=None)
         if not _write_overlays(segmenter, frames, rate, beside):
             raise UserError(f"{job.source}: no frame can be read; is it a complete video?")
         beside.replace(target)

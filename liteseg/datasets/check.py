@@ -52,7 +52,7 @@ def check_dataset(
     indices = _spread(len(dataset), sample)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         found = pool.map(lambda index: _examine(dataset, index), indices)
-        findings = list(tqdm(found, "checking", len(indices), disable=not progress))
+        findings = list(tqdm(found, "checking", len(indices), disable=None if progress else True))
     histograms = [finding.histogram for finding in findings if finding.histogram is not None]
     stacked = np.stack(histograms) if histograms else np.zeros((0, 256), np.int64)
     report = {

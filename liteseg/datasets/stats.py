@@ -37,7 +37,9 @@ def class_frequencies(
     total = np.zeros(dataset.num_classes, np.int64)
     with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
         counts = pool.map(count, labelled)
-        for one in tqdm(counts, "class frequencies", len(labelled), disable=not progress):
+        for one in tqdm(
+            counts, "class frequencies", len(labelled), disable=None if progress else True
+        ):
             total += one
     return total
 

@@ -130,7 +130,9 @@ def _in_words(parameters) -> str:
 
 def _write_scenes(root: Path, wanted: dict, progress: bool, workers: Optional[int]) -> None:
     scenes = [(split, index) for split in SPLITS for index in range(wanted[split])]
-    bar = tqdm(total=len(scenes), desc="drawing streets", unit="scene", disable=not progress)
+    bar = tqdm(
+        total=len(scenes), desc="drawing streets", unit="scene", disable=None if progress else True
+    )
     # Threads, not processes: most of the work is in numpy and OpenCV, which let go of the lock,
     # and a process would first have to import everything again.
     with bar, ThreadPoolExecutor(workers or os.cpu_count()) as pool:

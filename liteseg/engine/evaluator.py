@@ -64,7 +64,9 @@ def evaluate(
     begin = time.perf_counter()
     labels_needed = on_prediction is None
     batches = validation_batches(dataset, mine, batch_size, num_workers, labels_needed)
-    bar = tqdm(total=len(mine), desc="eval", unit="image", disable=not (progress and is_main()))
+    bar = tqdm(
+        total=len(mine), desc="eval", unit="image", disable=None if progress and is_main() else True
+    )
     with _eval_mode(model), bar:
         while True:
             with clock("data"):

@@ -50,7 +50,7 @@ class Log(Hook):
             initial=trainer.iteration,
             desc="train",
             unit="step",
-            disable=not (is_main() and sys.stderr.isatty()),
+            disable=None if is_main() else True,
         )
         self._rate = trainer.optimizer.get_lr()
         self._restart(trainer)
@@ -159,7 +159,6 @@ class Evaluate(Hook):
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,
                 losses=trainer.losses[:1],  # the head that is shipped
-                progress=sys.stderr.isatty(),
                 on_prediction=lambda *prediction: self._show(step, *prediction),
             )
         self._judge(trainer, figures["miou"])
