@@ -6,6 +6,7 @@ import argparse
 from pathlib import Path
 
 import pytest
+from paddleseg_form import PADDLESEG_BASE
 
 from liteseg.builder import build, build_losses, build_model, build_optimizer, ensure
 from liteseg.cli import config as cli
@@ -185,37 +186,6 @@ def test_ablation_differs_from_b2_in_the_model_alone(name):
 
 
 # YAMLs in PaddleSeg's form: its keys, spellings and references, written for this test.
-PADDLESEG_BASE = """\
-batch_size: 2
-iters: 80000
-train_dataset:
-  type: Cityscapes
-  dataset_root: data/cityscapes
-  transforms:
-    - type: RandomPaddingCrop
-      crop_size: [1024, 512]
-    - type: Normalize
-  mode: train
-val_dataset:
-  type: Cityscapes
-  dataset_root: data/cityscapes
-  transforms:
-    - type: Normalize
-  mode: val
-optimizer:
-  type: sgd
-  momentum: 0.9
-  weight_decay: 4.0e-5
-lr_scheduler:
-  type: PolynomialDecay
-  learning_rate: 0.01
-  end_lr: 0
-  power: 0.9
-loss:
-  types:
-    - type: CrossEntropyLoss
-  coef: [1]
-"""
 PADDLESEG_T = f"""\
 _base_: '../_base_/cityscapes.yml'
 batch_size: 4

@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from liteseg.cli.arguments import positive
 from liteseg.errors import UserError
 
 CITYSCAPES_SIZE = (2048, 1024)
@@ -20,7 +21,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     model.add_argument("--config", required=True, help="YAML file, or the name of a shipped config")
     model.add_argument(
         "--size",
-        type=_positive,
+        type=positive,
         nargs=2,
         metavar=("W", "H"),
         help="pixels the network gets (default: the sliding window; for Cityscapes 2048x1024 times "
@@ -109,9 +110,3 @@ def _without_pretrained(spec: Any) -> Any:
     if not isinstance(spec, Mapping):
         return spec
     return {key: _without_pretrained(v) for key, v in spec.items() if key != "pretrained"}
-
-
-def _positive(text: str) -> int:
-    if not text.isdecimal() or int(text) < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 1")
-    return int(text)

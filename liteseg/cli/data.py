@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from pathlib import Path
 
+from liteseg.cli.arguments import positive
+
 SPLITS = ("train", "val", "test")
 
 
@@ -21,15 +23,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
     )
     check.add_argument("--json", metavar="FILE", help="write the whole report as JSON")
-    check.add_argument("--sample", type=_positive, metavar="N", help="check N images a split only")
-    check.add_argument("--workers", type=_positive, metavar="N", help="threads (default: cores)")
+    check.add_argument("--sample", type=positive, metavar="N", help="check N images a split only")
+    check.add_argument("--workers", type=positive, metavar="N", help="threads (default: cores)")
 
     streets = actions.add_parser("streets", help="write the synthetic Streets dataset")
     streets.add_argument("--output", required=True, metavar="DIR")
-    streets.add_argument("--train", type=_positive, default=200, metavar="N", help="images")
-    streets.add_argument("--val", type=_positive, default=50, metavar="N", help="images")
+    streets.add_argument("--train", type=positive, default=200, metavar="N", help="images")
+    streets.add_argument("--val", type=positive, default=50, metavar="N", help="images")
     streets.add_argument(
-        "--size", type=_positive, nargs=2, default=(512, 256), metavar=("W", "H"), help="pixels"
+        "--size", type=positive, nargs=2, default=(512, 256), metavar=("W", "H"), help="pixels"
     )
     streets.add_argument("--seed", type=int, default=0)
 
@@ -84,13 +86,3 @@ def _streets(args: argparse.Namespace) -> int:
     root = generate(Path(args.output), train=args.train, val=args.val, size=size, seed=args.seed)
     print(f"Streets: {args.train} train and {args.val} val images in {root}")
     return 0
-
-
-def _positive(text: str) -> int:
-    try:
-        value = int(text)
-    except ValueError:
-        value = 0
-    if value < 1:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number above 0")
-    return value

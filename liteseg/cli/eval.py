@@ -7,6 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
+from liteseg.cli.arguments import not_negative, positive
 from liteseg.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -29,8 +30,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="write each prediction at full size as PNG (Cityscapes: original label ids under the "
         "official names; otherwise train ids)",
     )
-    parser.add_argument("--batch-size", type=_positive, metavar="N", help="images at a time")
-    parser.add_argument("--num-workers", type=_not_negative, metavar="N", help="reader processes")
+    parser.add_argument("--batch-size", type=positive, metavar="N", help="images at a time")
+    parser.add_argument("--num-workers", type=not_negative, metavar="N", help="reader processes")
     parser.add_argument("--device", help="auto, cpu or gpu (default: the config's)")
 
 
@@ -142,17 +143,3 @@ def _saver(dataset: Any, folder: Path) -> Callable[[int, dict, Any], None]:
             write_png(folder / files.image.name, cv2.LUT(pred, official))
 
     return save
-
-
-def _positive(text: str) -> int:
-    return _whole(text, 1)
-
-
-def _not_negative(text: str) -> int:
-    return _whole(text, 0)
-
-
-def _whole(text: str, least: int) -> int:
-    if not text.isdecimal() or int(text) < least:
-        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from {least}")
-    return int(text)

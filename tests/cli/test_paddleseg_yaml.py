@@ -8,47 +8,12 @@ import cv2
 import golden_rule
 import numpy as np
 import pytest
+from paddleseg_form import PADDLESEG_BASE
 
 from liteseg.cli import main
 from liteseg.models import STDC1
 from liteseg.utils.weights import read_pdparams, save_pdparams
 
-BASE = """
-batch_size: 2
-iters: 80000
-
-train_dataset:
-  type: Cityscapes
-  dataset_root: data/cityscapes
-  transforms:
-    - type: RandomPaddingCrop
-      crop_size: [1024, 512]
-    - type: Normalize
-  mode: train
-
-val_dataset:
-  type: Cityscapes
-  dataset_root: data/cityscapes
-  transforms:
-    - type: Normalize
-  mode: val
-
-optimizer:
-  type: sgd
-  momentum: 0.9
-  weight_decay: 4.0e-5
-
-lr_scheduler:
-  type: PolynomialDecay
-  learning_rate: 0.01
-  end_lr: 0
-  power: 0.9
-
-loss:
-  types:
-    - type: CrossEntropyLoss
-  coef: [1]
-"""
 RECIPE = """
 _base_: '../_base_/cityscapes.yml'
 
@@ -135,7 +100,7 @@ def recipe(tmp_path):
     save_pdparams(golden_rule.fill(STDC1()).state_dict(), weights)
     config = tmp_path / "configs" / "pp_liteseg" / "recipe.yml"
     base = tmp_path / "configs" / "_base_" / "cityscapes.yml"
-    for path, text in ((config, RECIPE.format(root=root, weights=weights)), (base, BASE)):
+    for path, text in ((config, RECIPE.format(root=root, weights=weights)), (base, PADDLESEG_BASE)):
         path.parent.mkdir(parents=True)
         path.write_text(text)
     return config
