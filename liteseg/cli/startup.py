@@ -10,12 +10,14 @@ import paddle
 from liteseg.config import load_config
 from liteseg.datasets import check_dataset
 from liteseg.errors import UserError
+from liteseg.losses import OhemCrossEntropyLoss
 from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import cpu_threads, world_size
 
 _PROBED = 16  # samples of a dataset that are read before training
 _PROBLEMS_SHOWN = 3
+_OHEM_SHARE = 1 / 16  # of a batch's pixels: what min_kept is in every published recipe
 
 
 def probe(**datasets: Any) -> None:
@@ -48,6 +50,7 @@ def announce(cfg: Any, trainer: Any, device: str, loaded: Any) -> None:
     )
     if devices > 1 and device == "cpu":
         say("batch norm uses each process's own images: Paddle has no SyncBatchNorm on CPU")
+    _announce_hard_pixels(trainer)
     for change in changes(load_config(cfg.path).data, cfg.data):
         say(f"changed from {cfg.path.name}: {change}")
     warm_up = cfg["lr_scheduler"].get("warmup_iters", 0)
@@ -58,6 +61,32 @@ def announce(cfg: Any, trainer: Any, device: str, loaded: Any) -> None:
         )
     if loaded:
         say(f"resumed from {loaded[0]} after step {trainer.iteration}")
+
+
+def _announce_hard_pixels(trainer: Any) -> None:
+    """Warn where OHEM's `min_kept` is far from the recipes' share of a device's batch.
+
+    It counts pixels, so another batch or crop size makes it another loss.
+    """
+    counting = [
+        (name, layer.min_kept)
+        for name, loss, _ in trainer.losses
+        for layer in loss.sublayers(include_self=True)
+        if isinstance(layer, OhemCrossEntropyLoss) and layer.min_kept_ratio is None
+    ]
+    if not counting:
+        return
+    height, width = trainer.dataset[0]["img"].shape[:2]
+    batch = trainer.options.batch_size
+    pixels = batch * height * width
+    for name, min_kept in counting:
+        if min_kept and not 0.8 <= min_kept / pixels / _OHEM_SHARE <= 1.25:
+            get_logger().warning(
+                f"{name}: min_kept {min_kept} is {min_kept / pixels:.1%} of the {pixels} pixels of "
+                f"a device's batch ({batch} x {width}x{height}); the recipes keep "
+                f"{_OHEM_SHARE:.2%}: min_kept {pixels * _OHEM_SHARE:.0f}, or "
+                f"min_kept_ratio {_OHEM_SHARE} for any batch and crop"
+            )
 
 
 def write_config(cfg: Any, output: Path, resume: bool) -> None:
