@@ -29,6 +29,10 @@ warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track")
 
 
+# Nor its executor's start-up lines; its warnings and errors stay. Read when Paddle is imported.
+os.environ.setdefault("GLOG_minloglevel", "1")
+
+
 def _let_mkl_use_amd_vectors() -> None:
     """Give AMD processors the vector code that Paddle's MKL keeps for Intel's.
 

@@ -17,6 +17,7 @@ from liteseg.plugins import load_components
 from liteseg.registry import DATASETS, TRANSFORMS
 from liteseg.schema import setting
 from liteseg.utils.download import is_url
+from liteseg.utils.onednn import accelerate_convolutions
 from liteseg.utils.runtime import select_device
 from liteseg.utils.weights import load_weights
 
@@ -74,6 +75,7 @@ class Segmenter:
         select_device(device or setting(cfg, "device"))
         model = build_model(cfg)
         load_weights(model, source)
+        accelerate_convolutions(model)
         names, palette = _appearance(cfg)
         test = TestConfig.from_dict(setting(cfg, "test_config"))
         return cls(model, build_val_transforms(cfg), test, names, palette)

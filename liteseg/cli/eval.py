@@ -48,6 +48,7 @@ def run(args: argparse.Namespace) -> int:
     from liteseg.engine.inference import TestConfig
     from liteseg.schema import setting
     from liteseg.utils.files import check_writable, write_json
+    from liteseg.utils.onednn import accelerate_convolutions
     from liteseg.utils.runtime import select_device
     from liteseg.utils.weights import load_weights
 
@@ -61,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     model = build_model(cfg)
     load_weights(model, args.weights)
     figures = evaluate(
-        model,
+        accelerate_convolutions(model),
         dataset,
         TestConfig.from_dict(setting(cfg, "test_config")),
         batch_size=args.batch_size or setting(cfg, "eval_batch_size"),

@@ -140,12 +140,13 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     val_set = build_dataset(cfg, "val") if setting(cfg, "val_dataset") else None
     probe(train_dataset=train_set, val_dataset=val_set)
     options = _options(cfg, device)
-    model = _for_device(build_model(cfg), device)
+    model = build_model(cfg)
     if weights:
         load_weights(model, weights, fine_tune=True)
     losses = build_losses(
         cfg, _outputs(model), lambda: class_weights(class_frequencies(train_set)).tolist()
     )
+    model = _for_device(model, device)
     optimizer, _ = build_optimizer(cfg, model.parameters())
     step = loaded[2]["iteration"] if loaded else 0
     metrics = MetricsFile(output / "metrics.jsonl", step) if is_main() else None
@@ -210,14 +211,15 @@ def _options(cfg: Any, device: str) -> Any:
 
 
 def _for_device(model: Any, device: str) -> Any:
-    """Batch norm over all devices, where Paddle has a kernel for it."""
+    """On GPUs batch norm over all devices, on a CPU the fast convolutions."""
     import paddle
 
+    from liteseg.utils.onednn import accelerate_convolutions
     from liteseg.utils.runtime import world_size
 
     if world_size() > 1 and device == "gpu":
-        return paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return model
+        model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    return accelerate_convolutions(model)
 
 
 def _outputs(model: Any) -> int:

@@ -13,13 +13,16 @@ from liteseg.losses import OhemCrossEntropyLoss
 from liteseg.models import STDC1, PPLiteSeg
 from liteseg.optim import polynomial_decay
 from liteseg.registry import OPTIMIZERS
+from liteseg.utils.onednn import accelerate_convolutions
 
 
-@pytest.fixture(scope="module")
-def run():
+@pytest.fixture(scope="module", params=[False, True], ids=["plain", "accelerated"])
+def run(request):
     """Losses (step, head), learning rates, gradient norms of step 0 and norms of the end state."""
     model = fill(PPLiteSeg(19, STDC1(), arm_out_chs=[32, 64, 128], seg_head_inter_chs=[32, 64, 64]))
     model.train()
+    if request.param:
+        accelerate_convolutions(model)
     criterion = OhemCrossEntropyLoss(thresh=0.7, min_kept=1500)
     schedule = polynomial_decay(
         iters=12, learning_rate=0.005, power=0.9, warmup_iters=2, warmup_start_lr=1e-5

@@ -1,0 +1,105 @@
+"""oneDNN's convolutions for training and evaluation on a CPU.
+
+Paddle's eager convolution unfolds one image after the other into a matrix. oneDNN, which every CPU
+wheel contains, takes about half as long for the output and for the gradients, but Paddle 3 calls it
+from graphs only; so each convolution becomes a graph of its own. Results differ by rounding. One
+graph of the whole network can't do it: with oneDNN, Paddle 3.3's batch norm crashes in training and
+its bilinear interpolation raises.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import warnings
+from collections.abc import Callable, Iterator
+
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+from paddle.static import InputSpec
+
+_FLAG = "FLAGS_use_mkldnn"
+
+
+def accelerate_convolutions(model: nn.Layer) -> nn.Layer:
+    """Let the `nn.Conv2D` of `model` compute with oneDNN where Paddle has it, in place.
+
+    Layers, parameters and their names stay. On GPU and on Paddle 2 nothing changes, nor where the
+    model becomes part of a graph (export).
+
+    Returns:
+        `model`.
+    """
+    if paddle.get_device() == "cpu" and hasattr(paddle, "pir") and _has_onednn():
+        for layer in model.sublayers(include_self=True):
+            if type(layer) is nn.Conv2D and layer._padding_mode == "zeros":
+                layer.forward = _OneDnnConvolution(layer)
+    return model
+
+
+def _has_onednn() -> bool:
+    core = paddle.base.core
+    return getattr(core, "is_compiled_with_onednn", core.is_compiled_with_mkldnn)()
+
+
+class _OneDnnConvolution:
+    """Stands in for `layer.forward`: (N, in, H, W) -> (N, out, H', W')."""
+
+    def __init__(self, layer: nn.Conv2D):
+        self._layer = layer
+        # By whether the input takes a gradient: that of the images would be computed for nothing.
+        self._graphs: dict[bool, Callable] = {}
+
+    def __call__(self, x: paddle.Tensor) -> paddle.Tensor:
+        layer = self._layer
+        if not paddle.in_dynamic_mode() or x.dtype != paddle.float32:
+            return nn.Conv2D.forward(layer, x)
+        # In an evaluation between training steps no input takes one; the graph is there already.
+        with_gradient = True in self._graphs or not x.stop_gradient
+        if with_gradient not in self._graphs:
+            self._graphs[with_gradient] = _graph(layer, with_gradient)
+        parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+        return self._graphs[with_gradient](x, *parameters)
+
+
+def _graph(layer: nn.Conv2D, with_gradient: bool) -> Callable:
+    """(input, weight[, bias]) -> output as a graph for inputs of any size."""
+
+    def convolve(x, weight, bias=None):
+        y = F.conv2d(x, weight, bias, layer._stride, layer._padding, layer._dilation, layer._groups)
+        return paddle.assign(y)  # brings oneDNN's blocked layout back to NCHW
+
+    shapes = [list(p.shape) for p in (layer.weight, layer.bias) if p is not None]
+    channels = layer._in_channels
+    graph = paddle.jit.to_static(
+        convolve,
+        full_graph=True,
+        input_spec=[
+            InputSpec([None, channels, None, None], stop_gradient=not with_gradient),
+            *(InputSpec(shape, stop_gradient=False) for shape in shapes),
+        ],
+    )
+    # Kernels are chosen when a graph first runs, in each direction; the flag is for that moment
+    # only, as other graphs of this process may hold layers that fail with it.
+    side = 2 * layer._dilation[0] * max(layer._kernel_size)
+    example = [paddle.ones([1, channels, side, side]), *(paddle.ones(shape) for shape in shapes)]
+    for tensor in example:
+        tensor.stop_gradient = False
+    example[0].stop_gradient = not with_gradient
+    with _onednn_on(), warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # Paddle's own, about its own recording
+        with paddle.enable_grad():
+            graph(*example).sum().backward()
+        with paddle.no_grad():
+            graph(*example)
+    return graph
+
+
+@contextlib.contextmanager
+def _onednn_on() -> Iterator[None]:
+    before = paddle.get_flags(_FLAG)
+    paddle.set_flags({_FLAG: True})
+    try:
+        yield
+    finally:
+        paddle.set_flags(before)

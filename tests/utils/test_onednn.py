@@ -1,0 +1,93 @@
+"""oneDNN's convolutions against Paddle's own."""
+
+from __future__ import annotations
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+import pytest
+from paddle import nn
+
+from liteseg.utils.onednn import accelerate_convolutions
+
+CONVOLUTIONS = {
+    "first": ((3, 8, 3), {"stride": 2, "padding": 1, "bias_attr": False}),
+    "pointwise": ((16, 8, 1), {"bias_attr": False}),
+    "depthwise": ((8, 8, 3), {"stride": 2, "padding": 1, "groups": 8, "bias_attr": False}),
+    "biased": ((8, 4, 3), {"padding": 1}),
+    "dilated": ((4, 4, 3), {"padding": 2, "dilation": 2}),
+    "one side": ((4, 4, 3), {"padding": [0, 1, 2, 3]}),
+    "mirrored": ((4, 4, 3), {"padding": 1, "padding_mode": "reflect"}),
+}
+
+
+def twins(name):
+    arguments, options = CONVOLUTIONS[name]
+    plain, fast = nn.Conv2D(*arguments, **options), nn.Conv2D(*arguments, **options)
+    fast.set_state_dict(plain.state_dict())
+    return plain, accelerate_convolutions(fast)
+
+
+def results(layer, images, wants_gradient):
+    """Output and gradients, as arrays."""
+    x = paddle.to_tensor(images, stop_gradient=not wants_gradient)
+    y = layer(x)
+    (y * paddle.cos(paddle.arange(y.size, dtype="float32")).reshape(y.shape)).sum().backward()
+    tensors = [y, *(p.grad for p in layer.parameters()), *([x.grad] if wants_gradient else [])]
+    arrays = [tensor.numpy().copy() for tensor in tensors]
+    layer.clear_gradients()
+    return arrays
+
+
+@pytest.mark.parametrize("name", CONVOLUTIONS)
+@pytest.mark.parametrize("wants_gradient", [False, True])
+def test_output_and_gradients_at_several_sizes(name, wants_gradient):
+    plain, fast = twins(name)
+    for shape in [(2, 17, 24), (3, 9, 8), (1, 17, 24)]:
+        images = np.random.default_rng(0).normal(size=(shape[0], plain._in_channels, *shape[1:]))
+        images = images.astype("float32")
+        expected = results(plain, images, wants_gradient)
+        for actual, array in zip(results(fast, images, wants_gradient), expected):
+            np.testing.assert_allclose(actual, array, rtol=1e-4, atol=1e-5 * np.abs(array).max())
+
+
+def test_evaluation_between_two_backward_passes():
+    plain, fast = twins("biased")
+    images = np.random.default_rng(1).normal(size=(2, 8, 12, 10)).astype("float32")
+    before = results(fast, images, True)
+    with paddle.no_grad():
+        output = fast(paddle.to_tensor(images))
+    assert output.stop_gradient
+    np.testing.assert_allclose(output.numpy(), plain(paddle.to_tensor(images)).numpy(), atol=1e-5)
+    for first, second in zip(before, results(fast, images, True)):
+        np.testing.assert_array_equal(first, second)
+
+
+def test_layers_and_keys_stay():
+    plain, fast = twins("biased")
+    assert type(fast) is nn.Conv2D
+    assert list(fast.state_dict()) == list(plain.state_dict())
+    seen = []
+    fast.register_forward_post_hook(lambda layer, inputs, output: seen.append(output.shape))
+    fast(paddle.ones([1, 8, 4, 4]))
+    assert seen == [[1, 4, 4, 4]]
+
+
+def test_other_graphs_of_the_process_are_left_alone():
+    fast = twins("biased")[1]
+    fast(paddle.ones([1, 8, 4, 4]))
+
+    class Net(nn.Layer):
+        """Holds an operator that raises in a graph with oneDNN (Paddle 3.3)."""
+
+        def __init__(self):
+            super().__init__()
+            self.conv = fast
+
+        def forward(self, x):
+            return F.interpolate(self.conv(x), [8, 8], mode="bilinear")
+
+    net = Net()
+    images = paddle.ones([1, 8, 4, 4])
+    graph = paddle.jit.to_static(net.forward, full_graph=True)
+    np.testing.assert_allclose(graph(images).numpy(), net(images).numpy(), atol=1e-6)
