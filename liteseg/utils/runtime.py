@@ -6,6 +6,8 @@ without (and before) importing Paddle.
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import os
 import random
 from pathlib import Path
@@ -15,6 +17,7 @@ import numpy as np
 from liteseg.errors import UserError
 
 DEVICES = ("auto", "cpu", "gpu")
+_M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt(3), from malloc.h
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -52,7 +55,23 @@ def select_device(name: str = "auto") -> str:
     if device == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
         # Paddle sets that variable to 1 while it is imported, and so leaves all cores but one idle.
         paddle.base.core.set_num_threads(max(1, cpu_threads() // world_size()))
+    if device == "cpu":
+        _keep_freed_memory()
     return device
+
+
+def _keep_freed_memory() -> None:
+    """Have malloc keep what Paddle frees instead of giving it back to the system.
+
+    On CPU every tensor is malloc'ed. The C library maps blocks of that size anew each time, so each
+    operator pays for a page fault every 4 KB of its output: an element-wise one took eight times
+    its own time, evaluation of a Cityscapes image at scale 0.5 took 1.1 s instead of 0.65 s. The
+    peak of memory is the same; it is held until the process ends.
+    """
+    with contextlib.suppress(OSError, AttributeError):  # not glibc
+        libc = ctypes.CDLL("libc.so.6")
+        libc.mallopt(_M_MMAP_MAX, 0)
+        libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
 def seed_everything(seed: int) -> None:

@@ -1,7 +1,9 @@
 from __future__ import annotations
 
 import logging
+import platform
 import random
+import resource
 
 import numpy as np
 import paddle
@@ -20,6 +22,20 @@ def fresh_logging():
     for handler in logger.handlers:
         handler.close()
     logger.handlers, logger.level, logger.propagate = before
+
+
+@pytest.mark.skipif(platform.libc_ver()[0] != "glibc", reason="the option is glibc's")
+def test_freed_memory_is_used_again():
+    """A block of the size of a large tensor costs page faults once, not at every operator."""
+    runtime.select_device("cpu")
+
+    def faults() -> int:
+        before = resource.getrusage(resource.RUSAGE_SELF).ru_minflt
+        paddle.full([1 << 26], 1, "uint8")
+        return resource.getrusage(resource.RUSAGE_SELF).ru_minflt - before
+
+    faults()
+    assert faults() < (1 << 26) / 4096 / 10
 
 
 def test_cpu_is_always_there():
