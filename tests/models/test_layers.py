@@ -12,7 +12,13 @@ from liteseg.models.layers import resize
 
 @pytest.mark.parametrize(
     ("inputs", "outputs"),
-    [((4, 6), (32, 48)), ((1, 1), (5, 3)), ((7, 5), (50, 33)), ((16, 16), (5, 9)), ((3, 8), (3, 8))],
+    [
+        ((4, 6), (32, 48)),
+        ((1, 1), (5, 3)),
+        ((7, 5), (50, 33)),
+        ((16, 16), (5, 9)),
+        ((3, 8), (3, 8)),
+    ],
 )
 def test_values_and_gradient(inputs, outputs):
     rng = np.random.default_rng(0)
