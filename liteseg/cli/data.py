@@ -46,8 +46,11 @@ def _check(args: argparse.Namespace) -> int:
     from liteseg.config import load_config
     from liteseg.datasets import check_dataset, find_duplicates, format_report
     from liteseg.errors import UserError
-    from liteseg.utils.files import write_json
+    from liteseg.schema import setting
+    from liteseg.utils.files import check_writable, write_json
 
+    if args.json:
+        check_writable(Path(args.json).parent)
     cfg = load_config(args.config, args.set)
     ensure(cfg)
     splits = [s for s in SPLITS if f"{s}_dataset" in cfg] if args.split == "all" else [args.split]
@@ -62,10 +65,16 @@ def _check(args: argparse.Namespace) -> int:
             report["errors"].append({"file": split, "problem": str(error)})
             print(f"{split}: error: {error}")
             continue
-        found = check_dataset(datasets[split], args.workers, args.sample)
+        found = check_dataset(
+            datasets[split],
+            args.workers,
+            args.sample,
+            needs_labels=split != "test",
+            needs_one_size=split == "train" and setting(cfg, "batch_size") > 1,
+        )
         report["splits"][split] = found
         print(format_report(found, split))
-    report["duplicates"] = find_duplicates(datasets)
+    report["duplicates"] = find_duplicates(datasets, args.workers, progress=True)
     _print_duplicates(report["duplicates"])
     if args.json:
         write_json(args.json, report)
@@ -73,10 +82,14 @@ def _check(args: argparse.Namespace) -> int:
     return 2 if bad else 0
 
 
-def _print_duplicates(groups: list) -> None:
-    if groups:
-        first = "\n    ".join(groups[0])
-        print(f"warning: {len(groups)} images occur more than once, the first:\n    {first}")
+def _print_duplicates(groups: list[list[str]]) -> None:
+    """A warning on images that are in several splits, and one on those twice in one split."""
+    across = [group for group in groups if len({entry.partition(": ")[0] for entry in group}) > 1]
+    within = [group for group in groups if group not in across]
+    for found, where in ((across, "are in more than one split"), (within, "are twice in a split")):
+        if found:
+            first = "\n    ".join(found[0])
+            print(f"warning: {len(found)} images (by content) {where}, the first:\n    {first}")
 
 
 def _streets(args: argparse.Namespace) -> int:

@@ -21,17 +21,24 @@ _OHEM_SHARE = 1 / 16  # of a batch's pixels: what min_kept is in every published
 
 
 def probe(**datasets: Any) -> None:
-    """Read a few samples of each dataset now: what is wrong with all of them shows in seconds."""
+    """Read a few samples of each dataset now: what is wrong with all of them shows in seconds.
+
+    Raises:
+        UserError: a sample can't be read, or has no label.
+    """
     for key, dataset in datasets.items():
         if dataset is None:
             continue
-        report = check_dataset(dataset, sample=_PROBED, progress=False)
+        report = check_dataset(dataset, sample=_PROBED, progress=False, needs_labels=True)
         if report["errors"]:
             told = "\n  ".join(error["problem"] for error in report["errors"][:_PROBLEMS_SHOWN])
             raise UserError(
                 f"{key}: {len(report['errors'])} of {report['checked']} samples tried would break "
                 f"training (the command `data check` tries all of them):\n  {told}"
             )
+        for warning in report["warnings"]:
+            if warning not in dataset.notes:  # said when it was built
+                get_logger().warning(f"{key}: {warning}")
 
 
 def announce(cfg: Any, trainer: Any, device: str, loaded: Any) -> None:

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-import os
-from concurrent.futures import ThreadPoolExecutor
 from typing import Optional
 
 import numpy as np
@@ -11,6 +9,7 @@ from tqdm import tqdm
 
 from liteseg.datasets.base import SegmentationDataset
 from liteseg.utils.images import label_histogram
+from liteseg.utils.parallel import map_in_threads
 
 
 def class_frequencies(
@@ -32,19 +31,17 @@ def class_frequencies(
     labelled = [i for i, sample in enumerate(dataset.samples) if sample.label is not None]
 
     def count(index: int) -> np.ndarray:
-        return _class_counts(dataset, label_histogram(dataset.load_label(index)))
+        return class_counts(dataset, label_histogram(dataset.load_label(index)))
 
     total = np.zeros(dataset.num_classes, np.int64)
-    with ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        counts = pool.map(count, labelled)
-        for one in tqdm(
-            counts, "class frequencies", len(labelled), disable=None if progress else True
-        ):
-            total += one
+    counts = map_in_threads(count, labelled, workers)
+    for one in tqdm(counts, "class frequencies", len(labelled), disable=None if progress else True):
+        total += one
     return total
 
 
-def _class_counts(dataset: SegmentationDataset, histogram: np.ndarray) -> np.ndarray:
+def class_counts(dataset: SegmentationDataset, histogram: np.ndarray) -> np.ndarray:
+    """The (num_classes,) part of a (256,) count of label values that is no ignored one."""
     counts = histogram[: dataset.num_classes].copy()
     if dataset.ignore_index < dataset.num_classes:
         counts[dataset.ignore_index] = 0

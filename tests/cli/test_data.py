@@ -88,7 +88,7 @@ def test_same_image_in_train_and_val(config, tmp_path, capsys):
     (tmp_path / "i_val0.png").write_bytes((tmp_path / "i_train2.png").read_bytes())
     assert call("check", "--config", config) == 0
     out = capsys.readouterr().out
-    assert "1 images occur more than once" in out
+    assert "1 images (by content) are in more than one split" in out
     assert "train: " in out
     assert "i_train2.png" in out
 
@@ -127,3 +127,41 @@ def test_streets(tmp_path):
     assert sample["img"].shape == (64, 128, 3)
     assert set(np.unique(sample["label"])) <= {*range(9), 255}
     assert (sample["label"] < 9).mean() > 0.5
+
+
+def spoil(config, key, value):
+    content = yaml.safe_load(config.read_text())
+    content["train_dataset"][key] = value
+    content["batch_size"] = 2
+    config.write_text(yaml.safe_dump(content))
+
+
+def test_what_would_break_training_later_is_exit_2(config, tmp_path, capsys):
+    cv2.imwrite(str(tmp_path / "i_train1.png"), np.zeros((8, 8, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "l_train1.png"), np.zeros((8, 8), np.uint8))
+    assert call("check", "--config", config) == 0  # batch_size is 1
+    spoil(config, "transforms", [{"type": "Normalize"}])
+    assert call("check", "--config", config) == 2
+    assert "error: transforms: they leave images of different sizes" in capsys.readouterr().out
+    crop = {"type": "RandomPaddingCrop", "crop_size": [6, 6]}
+    spoil(config, "transforms", [crop, {"type": "Normalize"}])
+    assert call("check", "--config", config) == 0
+
+
+def test_no_labels_to_train_on_is_exit_2(config, tmp_path, capsys):
+    spoil(config, "mode", "test")
+    spoil(config, "test_path", "test.txt")
+    (tmp_path / "test.txt").write_text("i_train0.png")
+    assert call("check", "--config", config, "--split", "train") == 2
+    assert "i_train0.png: has no label" in capsys.readouterr().out
+
+
+def test_an_image_twice_in_one_split(config, tmp_path, capsys):
+    (tmp_path / "i_val0.png").write_bytes((tmp_path / "i_val1.png").read_bytes())
+    assert call("check", "--config", config) == 0
+    assert "1 images (by content) are twice in a split" in capsys.readouterr().out
+
+
+def test_a_report_that_cannot_be_written_is_known_at_once(config, tmp_path):
+    with pytest.raises(UserError, match="cannot write"):
+        call("check", "--config", config, "--json", config / "r.json")

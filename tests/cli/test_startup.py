@@ -1,14 +1,50 @@
-"""The start-up lines of `liteseg train` about hard-pixel mining."""
+"""What `liteseg train` says before the first step: of the data, and of hard-pixel mining."""
 
 from __future__ import annotations
 
+import logging
 from types import SimpleNamespace
 
+import cv2
 import numpy as np
 import pytest
 
-from liteseg.cli.startup import _announce_hard_pixels
+from liteseg.cli.startup import _announce_hard_pixels, probe
+from liteseg.datasets import Dataset
+from liteseg.errors import UserError
 from liteseg.losses import CrossEntropyLoss, MixedLoss, OhemCrossEntropyLoss
+
+
+@pytest.fixture
+def make(tmp_path):
+    """A dataset of 20 images, from the lines of its list."""
+    for i in range(20):
+        cv2.imwrite(str(tmp_path / f"i{i}.png"), np.zeros((4, 4, 3), np.uint8))
+        cv2.imwrite(str(tmp_path / f"l{i}.png"), np.zeros((4, 4), np.uint8))
+
+    def dataset(lines, mode="train"):
+        (tmp_path / "list.txt").write_text("\n".join(lines))
+        return Dataset(mode, str(tmp_path), [], 2, train_path="list.txt", test_path="list.txt")
+
+    return dataset
+
+
+def test_what_is_sound_needs_no_words(make, caplog):
+    with caplog.at_level(logging.INFO):
+        probe(train_dataset=make([f"i{i}.png l{i}.png" for i in range(20)]), val_dataset=None)
+    assert caplog.messages == []
+
+
+def test_a_shifted_list_is_warned_of(make, caplog):
+    probe(train_dataset=make([f"i{i}.png l{i + 1}.png" for i in range(19)]))
+    (warning,) = caplog.messages
+    assert warning.startswith("train_dataset: 18 labels bear the name of another image")
+
+
+def test_no_labels_are_known_before_the_first_evaluation(make):
+    with pytest.raises(UserError, match="val_dataset: 16 of 16 samples tried") as error:
+        probe(val_dataset=make([f"i{i}.png" for i in range(20)], "test"))
+    assert str(error.value).count("has no label") == 3
 
 
 def warnings_of(loss, caplog, batch_size=4, height=360, width=480):

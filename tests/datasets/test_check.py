@@ -10,6 +10,7 @@ import pytest
 
 from liteseg.datasets import CamVid, Dataset, check_dataset, find_duplicates, format_report
 from liteseg.datasets.stats import class_weights
+from liteseg.transforms import Compose, RandomPaddingCrop, ResizeStepScaling
 
 COUNT = 6
 
@@ -49,6 +50,7 @@ def test_sound_dataset(root):
     assert report["sizes"] == {"9x7": COUNT}
     assert report["outside"] == {}
     assert report["ignored"] == 0
+    assert report["histogram"] == {"0": 62 * 6, "1": 6}
     row = report["classes"]["class_1"]
     assert (row["pixels"], row["images"]) == (6, 6)
     assert row["frequency"] == pytest.approx(1 / 63)
@@ -64,15 +66,15 @@ def test_every_error_is_collected(root):
     cv2.imwrite(str(root / "l3.png"), np.zeros((7, 9, 3), np.uint8))
     report = check(make(root))
     problems = {error["file"][-6:]: error["problem"] for error in report["errors"]}
-    assert sorted(problems) == ["i0.png", "i1.png", "i2.png", "i3.png"]
-    assert "label value 4 (63 pixels)" in problems["i0.png"]
-    assert "8x7" in problems["i1.png"]
+    assert sorted(problems) == ["i2.png", "l0.png", "l1.png", "l3.png"]
+    assert "label value 4 (63 pixels)" in problems["l0.png"]
+    assert "8x7" in problems["l1.png"]
     assert "truncated" in problems["i2.png"]
-    assert "one channel" in problems["i3.png"]
-    assert report["outside"] == {"4": {"pixels": 63, "images": 1}}
+    assert "one channel" in problems["l3.png"]
+    assert report["outside"] == {"4": {"pixels": 63, "images": 1, "files": [f"{root}/l0.png"]}}
     text = format_report(report, "train")
     assert text.startswith("train: 6 of 6 images checked: 9x7 (2)")
-    assert "value 4 is no class: 63 pixels in 1 images" in text
+    assert f"value 4 is no class: 63 pixels in 1 images: {root}/l0.png" in text
     assert "4 errors" in text
 
 
@@ -88,6 +90,7 @@ def test_absent_classes(root):
     report = check(make(root, num_classes=4))
     assert report["warnings"] == ["no pixel of 2 classes: class_2, class_3"]
     assert report["classes"]["class_3"]["weight"] > 0
+    assert check(make(root, num_classes=4), sample=3)["warnings"] == []
 
 
 def test_masks_of_0_and_255(root):
@@ -110,6 +113,44 @@ def test_repeated_images(root):
     assert "1 images are listed more than once" in warning
     assert "i0.png" in warning
     assert find_duplicates({"train": make(root, [0, 1, 0, 2])}) == []
+
+
+def test_few_files_stand_for_many(root):
+    for i in range(COUNT):
+        label(root, i, np.full((7, 9), 4))
+    report = check(make(root))
+    assert report["outside"]["4"]["files"] == [f"{root}/l{i}.png" for i in range(3)]
+    assert "in 6 images: " in format_report(report)
+    assert "l2.png, ..." in format_report(report)
+
+
+def test_labels_where_they_are_needed(root):
+    (root / "test.txt").write_text("i0.png l0.png\ni1.png")
+    dataset = Dataset("test", str(root), [], 2, test_path="test.txt")
+    assert check(dataset)["errors"] == []
+    problem = f"{root}/i1.png: has no label"
+    found = check(dataset, needs_labels=True)["errors"]
+    assert found == [{"file": f"{root}/i1.png", "problem": problem}]
+
+
+@pytest.mark.parametrize(
+    ("transforms", "problem"),
+    [
+        ([], "(9x7, 9x8)"),
+        ([ResizeStepScaling(0.5, 2.0, 0.5)], "different sizes"),
+        ([RandomPaddingCrop((6, 6))], None),
+        ([ResizeStepScaling(0.5, 2.0, 0.5), RandomPaddingCrop((6, 6))], None),
+    ],
+)
+def test_crops_of_one_size_where_they_are_needed(root, transforms, problem):
+    cv2.imwrite(str(root / "i4.png"), np.zeros((8, 9, 3), np.uint8))
+    label(root, 4, np.zeros((8, 9)))
+    dataset = make(root)
+    dataset.transforms = Compose(transforms)
+    assert check(dataset)["errors"] == []
+    problems = [error["problem"] for error in check(dataset, needs_one_size=True)["errors"]]
+    assert len(problems) == (problem is not None)
+    assert all(problem in found and "RandomPaddingCrop" in found for found in problems)
 
 
 def test_sample_is_spread(root):
@@ -139,6 +180,8 @@ def test_duplicates_across_splits(root):
         [f"train: {root}/i1.png", f"val: {root}/copy.png"]
     ]
     assert find_duplicates({"train": train}) == []
+    (root / "i2.png").unlink()  # the check reports it
+    assert len(find_duplicates({"train": train, "val": val})) == 1
 
 
 def test_real_camvid_is_sound(shared_data):
