@@ -22,10 +22,14 @@ setup(
     description="PP-LiteSeg real-time semantic segmentation on PaddlePaddle, from YAML",
     license="Apache-2.0",
     python_requires=">=3.9,<3.14",
-    packages=[*find_packages(include=["liteseg", "liteseg.*"]), "liteseg.configs"],
-    # A wheel carries configs/ as liteseg/configs; a checkout has it beside the package.
-    package_dir={"liteseg.configs": "configs"},
-    package_data={"liteseg.configs": ["*.yml", "*/*.yml"]},
+    packages=[
+        *find_packages(include=["liteseg", "liteseg.*"]),
+        "liteseg.configs",
+        "liteseg.constraints",
+    ],
+    # A wheel carries these folders inside the package; a checkout has them beside it.
+    package_dir={"liteseg.configs": "configs", "liteseg.constraints": "scripts/constraints"},
+    package_data={"liteseg.configs": ["*.yml", "*/*.yml"], "liteseg.constraints": ["*.txt"]},
     # Paddle is an extra: users with a GPU install the build for it themselves.
     install_requires=[
         # 2.4: float(tensor) fails on Paddle 3.3. Paddle 2.6 needs <2: scripts/constraints.

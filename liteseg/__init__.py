@@ -2,13 +2,15 @@
 
 from __future__ import annotations
 
+import contextlib
 import importlib
 import os
 import platform
 import warnings
 import zlib  # noqa: F401  Paddle 2.6 exports its own zlib symbols and crashes these if it is first
 
-import cv2  # noqa: F401  (same reason)
+with contextlib.suppress(ImportError):  # `liteseg doctor` says what is wrong with it
+    import cv2  # noqa: F401  (same reason)
 
 __version__ = "0.1.0"
 

@@ -19,12 +19,36 @@ COMMANDS = {
     "bench": "count what a network costs: parameters, multiply-adds, memory",
     "data": "check a dataset; generate the synthetic Streets dataset",
     "config": "show a config with the origin of each value; check configs",
+    "doctor": "say what on this machine would break training, and how to mend it",
 }
+
+
+# Import names of what liteseg needs besides Python.
+PACKAGES = ("paddle", "numpy", "cv2", "PIL", "yaml", "tqdm", "visualdl")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Run a subcommand; 0: done, 2: a user error (one message), 1: anything else (a traceback)."""
     argv = list(sys.argv[1:] if argv is None else argv)
+    try:
+        args = _parse(argv)
+        setup_logging()
+        return importlib.import_module(f"liteseg.cli.{args.command}").run(args)
+    except UserError as error:
+        problem = str(error)
+    except ImportError as error:
+        package = (error.name or "").partition(".")[0]
+        if package not in PACKAGES:
+            raise
+        problem = f"{package} can't be imported ({error}); `liteseg doctor` says how to mend it"
+    except KeyboardInterrupt:
+        print(f"liteseg {argv[0]}: interrupted", file=sys.stderr)
+        return 130
+    print(f"liteseg {argv[0]}: {problem}", file=sys.stderr)
+    return 2
+
+
+def _parse(argv: list[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="liteseg", description="PP-LiteSeg for PaddlePaddle.")
     parser.add_argument("--version", action="version", version=f"liteseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
@@ -38,12 +62,4 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
             module.add_arguments(command)
     args = parser.parse_args(argv)
     args.argv = argv  # to start the same command in other processes
-    setup_logging()
-    try:
-        return importlib.import_module(f"liteseg.cli.{args.command}").run(args)
-    except UserError as error:
-        print(f"liteseg {args.command}: {error}", file=sys.stderr)
-        return 2
-    except KeyboardInterrupt:
-        print(f"liteseg {args.command}: interrupted", file=sys.stderr)
-        return 130
+    return args

@@ -7,8 +7,6 @@ import sys
 from pathlib import Path
 from typing import Optional
 
-from tqdm import tqdm
-
 from liteseg.utils.runtime import is_main
 
 
@@ -17,6 +15,8 @@ class _ConsoleHandler(logging.Handler):
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
+            from tqdm import tqdm  # not above: `liteseg doctor` runs where it is missing
+
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
         except Exception:

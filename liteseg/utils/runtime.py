@@ -12,8 +12,6 @@ import os
 import random
 from pathlib import Path
 
-import numpy as np
-
 from liteseg.errors import UserError
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -76,6 +74,7 @@ def _keep_freed_memory() -> None:
 
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, numpy and Paddle."""
+    import numpy as np
     import paddle
 
     random.seed(seed)
