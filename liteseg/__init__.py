@@ -9,6 +9,8 @@ import platform
 import warnings
 import zlib  # noqa: F401  Paddle 2.6 exports its own zlib symbols and crashes these if it is first
 
+# OpenCV tells the console what `utils.images` tells the user with the file's name.
+os.environ.setdefault("OPENCV_LOG_LEVEL", "SILENT")
 with contextlib.suppress(ImportError):  # `liteseg doctor` says what is wrong with it
     import cv2  # noqa: F401  (same reason)
 
@@ -29,6 +31,8 @@ __all__ = ["__version__", *_PUBLIC]
 # What Paddle says to every user of extensions, and of batch norm in training.
 warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track")
+# What Pillow says of odd files, of which only their size is asked.
+warnings.filterwarnings("ignore", module=r"PIL\.")
 
 
 # Nor its executor's start-up lines; its warnings and errors stay. Read when Paddle is imported.

@@ -11,7 +11,7 @@ from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional, Union
 
 from liteseg.config import Config
-from liteseg.errors import UserError
+from liteseg.errors import UserError, quoted
 from liteseg.plugins import load_components
 from liteseg.registry import (
     DATASETS,
@@ -101,7 +101,7 @@ class _Checker:
         if not many:
             self.component(value, registry, path)
         elif not isinstance(value, list):
-            self.add(path, f"expected a list of mappings with `type`, found {value!r}")
+            self.add(path, f"expected a list of mappings with `type`, found {quoted(value)}")
         else:
             for index, item in enumerate(value):
                 self.component(item, registry, _join(path, index))
@@ -109,7 +109,9 @@ class _Checker:
     def component(self, spec: Any, registry: Registry, path: str) -> None:
         """A mapping with `type` and the arguments of the constructor of that name."""
         if not isinstance(spec, dict):
-            self.add(path, f"expected a mapping with a `type` of {registry.name}, found {spec!r}")
+            self.add(
+                path, f"expected a mapping with a `type` of {registry.name}, found {quoted(spec)}"
+            )
             return
         if "type" not in spec:
             known = ", ".join(sorted(registry))

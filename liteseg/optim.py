@@ -208,4 +208,5 @@ def one_cycle(
     """Cosine from learning_rate/divide_factor up to learning_rate over phase_pct of iters, down
     to end_lr over the rest (arXiv 1708.07120).
     """
-    return lr.OneCycleLR(learning_rate, iters, divide_factor, end_lr, phase_pct)
+    # Paddle takes no whole number for a fraction.
+    return lr.OneCycleLR(learning_rate, iters, divide_factor, end_lr, float(phase_pct))

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import importlib
 import importlib.util
+import os
 import sys
 import traceback
 from collections.abc import Mapping
@@ -28,12 +29,16 @@ def load_components(cfg: Mapping[str, Any]) -> None:
 
 
 def _load_plugin(plugin: str) -> None:
-    path = Path(plugin).expanduser().resolve()
+    path = Path(os.path.expanduser(plugin))
+    if not os.path.isfile(path):
+        where = os.path.abspath(path)
+        raise UserError(
+            f"plugins: {plugin} is no file (looked at {where}, from the current folder)"
+        )
+    path = path.resolve()
     name = f"liteseg_plugin:{path}"
     if name in sys.modules:
         return
-    if not path.is_file():
-        raise UserError(f"plugins: {plugin} is no file (looked at {path}, from the current folder)")
     spec = importlib.util.spec_from_file_location(name, path)
     if spec is None or spec.loader is None:
         raise UserError(f"plugins: {plugin} is not a Python file (*.py)")

@@ -6,7 +6,7 @@ import difflib
 from collections.abc import Iterator, Mapping
 from typing import Callable, Optional
 
-from liteseg.errors import UserError
+from liteseg.errors import UserError, quoted
 
 
 def nearest(name: str, names: Mapping[str, object] | list[str]) -> Optional[str]:
@@ -41,7 +41,7 @@ class Registry(Mapping[str, Callable]):
         """The sentence that says `key` is not here and what is."""
         hint = nearest(key, self)
         mend = f"; did you mean {hint!r}?" if hint else ""
-        return f"{key!r} is not in {self.name} ({', '.join(sorted(self))}){mend}"
+        return f"{quoted(key)} is not in {self.name} ({', '.join(sorted(self))}){mend}"
 
     def __getitem__(self, key: str) -> Callable:
         try:

@@ -10,6 +10,8 @@ import typing
 from pathlib import Path
 from typing import Any, Callable, Literal, Optional, Union
 
+from liteseg.errors import quoted
+
 _UNIONS = (Union, getattr(types, "UnionType", Union))  # X | Y has its own origin from 3.10 on
 _SEQUENCES = (list, tuple, collections.abc.Sequence, collections.abc.Iterable)
 _MAPPINGS = (dict, collections.abc.Mapping)
@@ -47,7 +49,7 @@ def misfit(value: Any, annotation: Any) -> Optional[str]:
     """
     if fits(value, annotation):
         return None
-    return f"expected {describe(annotation)}, found {value!r} ({_kind(value)})"
+    return f"expected {describe(annotation)}, found {quoted(value)} ({_kind(value)})"
 
 
 def fits(value: Any, annotation: Any) -> bool:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
@@ -64,7 +65,7 @@ def run(args: argparse.Namespace) -> int:
     from liteseg.utils.files import check_writable
 
     output = check_writable(args.output)
-    jobs = find_jobs([Path(given).expanduser() for given in args.inputs], output)
+    jobs = find_jobs([Path(os.path.expanduser(given)) for given in args.inputs], output)
     config = load_config(args.config, args.set) if args.config else None
     segmenter = Segmenter.from_pretrained(args.weights, config, device=args.device)
     kinds = KINDS if args.what == "all" else (args.what,)
@@ -94,7 +95,7 @@ def find_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
     """
     found: list[tuple[Path, Path]] = []  # the file, and its place under the output
     for given in inputs:
-        if given.is_dir():
+        if os.path.isdir(given):
             inside = _files_below(given, output)
             if not inside:
                 raise UserError(
@@ -102,7 +103,7 @@ def find_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
                 )
             root = Path() if len(inputs) == 1 else Path(given.resolve().name)
             found += [(path, root / path.relative_to(given)) for path in inside]
-        elif given.exists():
+        elif os.path.exists(given):
             found.append((given, Path(given.name)))
         else:
             raise UserError(f"{given}: does not exist; expected an image, a video or a folder")
@@ -122,7 +123,7 @@ def _files_below(folder: Path, output: Path) -> list[Path]:
         path
         for path in sorted(folder.rglob("*"))
         if path.suffix.lower() in (*IMAGES, *VIDEOS)
-        and path.is_file()
+        and os.path.isfile(path)
         and not (output != folder.resolve() and path.resolve().is_relative_to(output))
         and not path.name.startswith(".")
     ]

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
@@ -177,9 +178,9 @@ def require_folder(path: Union[str, Path, None], key: str, wanted: str) -> Path:
     """
     if not path:
         raise UserError(f"{key}: not set; give the folder with {wanted}")
-    root = Path(path).expanduser()
-    if not root.is_dir():
-        found = "is a file" if root.exists() else "does not exist"
+    root = Path(os.path.expanduser(path))
+    if not os.path.isdir(root):
+        found = "is a file" if os.path.exists(root) else "does not exist"
         where = "" if root.is_absolute() else f" (looked in {Path.cwd()})"
         raise UserError(f"{key}: {path} {found}{where}; expected the folder with {wanted}")
     return root
@@ -200,4 +201,8 @@ def refuse_edge(edge: bool) -> None:
 def name_some(items: Sequence, named: int = 3) -> str:
     """The first few items, one a line, and how many follow."""
     more = [f"... and {len(items) - named} more"] if len(items) > named else []
-    return "\n  ".join([str(item) for item in items[:named]] + more)
+    return "\n  ".join([_shortened(str(item)) for item in items[:named]] + more)
+
+
+def _shortened(text: str, most: int = 400) -> str:
+    return text if len(text) <= most else f"{text[: most // 2]}...{text[-most // 2 :]}"

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
@@ -147,9 +148,9 @@ class CamVid(SegmentationDataset):
 
 def _pairs(root: Path, split: str) -> list[tuple[Path, Optional[Path]]]:
     list_file = root / f"{split}.txt"
-    if list_file.is_file():
+    if os.path.isfile(list_file):
         lines = read_list(list_file)
-    elif (root / split).is_dir():
+    elif os.path.isdir(root / split):
         names = sorted(p.name for p in (root / split).iterdir() if p.suffix in IMAGE_SUFFIXES)
         lines = [Line([name], f"{root / split}") for name in names]
     else:
@@ -171,9 +172,9 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Optional[Path]]]:
             )
         else:
             image, label = _named(Path(line.columns[0]), *folders)
-            if split == "test" and not label.is_file():
+            if split == "test" and not os.path.isfile(label):
                 label = None
-        missing += [f"{line.place}: {p}" for p in (image, label) if p and not p.is_file()]
+        missing += [f"{line.place}: {p}" for p in (image, label) if p and not os.path.isfile(p)]
         pairs.append((image, label))
     require_all(missing, root)
     return pairs
@@ -182,7 +183,7 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Optional[Path]]]:
 def _folders(root: Path, split: str) -> Optional[tuple[Path, Path]]:
     for images, labels in FOLDERS:
         pair = root / images.format(split=split), root / labels.format(split=split)
-        if all(folder.is_dir() for folder in pair):
+        if all(map(os.path.isdir, pair)):
             return pair
     return None
 
@@ -190,7 +191,7 @@ def _folders(root: Path, split: str) -> Optional[tuple[Path, Path]]:
 def _listed(root: Path, column: str) -> Path:
     path = root / column
     moved = root.joinpath(*path.parts[-2:])
-    return moved if moved.is_file() and not path.is_file() else path
+    return moved if os.path.isfile(moved) and not os.path.isfile(path) else path
 
 
 def _named(name: Path, images: Path, labels: Path) -> tuple[Path, Path]:
@@ -199,7 +200,7 @@ def _named(name: Path, images: Path, labels: Path) -> tuple[Path, Path]:
     image = [images / f"{stem}{end}" for end in IMAGE_SUFFIXES]
     label = [labels / f"{stem}{end}" for end in (".png", "_L.png")]
     return tuple(
-        next((path for path in guesses if path.is_file()), guesses[-1])
+        next((path for path in guesses if os.path.isfile(path)), guesses[-1])
         for guesses in (image, label)
     )
 

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -209,5 +210,6 @@ def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     found: dict[str, Path] = {}
     for suffix in suffixes:
         for path in sorted(folder.glob(f"*/*{suffix}")):
-            found.setdefault(f"{path.parent.name}/{path.name[: -len(suffix)]}", path)
+            if os.path.isfile(path):
+                found.setdefault(f"{path.parent.name}/{path.name[: -len(suffix)]}", path)
     return dict(sorted(found.items()))

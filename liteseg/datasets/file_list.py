@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -99,9 +100,9 @@ def find_list(path: Optional[str], root: Path, key: str) -> Path:
     """A list file given relative to the working directory (as PaddleSeg has it) or to `root`."""
     if not path:
         raise UserError(f"{key}: not set; give the list file, a line `image label` per image")
-    tried = [Path(path).expanduser(), root / path]
+    tried = [Path(os.path.expanduser(path)), root / path]
     for candidate in tried:
-        if candidate.is_file():
+        if os.path.isfile(candidate):
             return candidate
     raise UserError(
         f"{key}: no list file {path}; looked for " + " and ".join(str(p.absolute()) for p in tried)
@@ -161,7 +162,7 @@ def samples_of(lines: Sequence[Line], root: Path, label_optional: bool = False) 
         if len(line.columns) == 1 and not label_optional:
             raise UserError(_no_label(line))
         paths = [root / column for column in line.columns]  # an absolute column stays as it is
-        missing += [f"{line.place}: {path}" for path in paths if not path.is_file()]
+        missing += [f"{line.place}: {path}" for path in paths if not os.path.isfile(path)]
         pairs.append((paths[0], paths[1] if len(paths) == 2 else None))
     require_all(missing, root)
     return named_samples(pairs, root)
@@ -209,7 +210,7 @@ def _palette(palette: Optional[Sequence], num_classes: int) -> np.ndarray:
         return default_palette(num_classes)
     try:
         colours = np.asarray(palette, np.int64)
-    except (TypeError, ValueError):
+    except (TypeError, ValueError, OverflowError):
         colours = np.zeros(0, np.int64)
     if colours.shape != (num_classes, 3) or colours.min() < 0 or colours.max() > 255:
         raise UserError(f"palette: expected {num_classes} times [red, green, blue], each 0..255")

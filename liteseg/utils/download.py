@@ -41,7 +41,7 @@ class _Interrupted(Exception):
 
 def cache_home() -> Path:
     """The folder of downloads: `$LITESEG_HOME`, or `~/.cache/liteseg`."""
-    return Path(os.environ.get("LITESEG_HOME") or "~/.cache/liteseg").expanduser()
+    return Path(os.path.expanduser(os.environ.get("LITESEG_HOME") or "~/.cache/liteseg"))
 
 
 def is_url(text: str | Path) -> bool:
@@ -64,7 +64,7 @@ def resolve(path_or_url: str | Path, sha256: Optional[str] = None) -> Path:
     if is_url(path_or_url):
         path = _fetch(str(path_or_url), sha256)
     else:
-        path = _local(Path(path_or_url).expanduser())
+        path = _local(Path(os.path.expanduser(path_or_url)))
         if sha256 is not None:
             _check_sum(path, sha256, str(path))
     if path.name.lower().endswith(archive.SUFFIXES):
@@ -89,9 +89,9 @@ def cache_path(url: str) -> Path:
 
 
 def _local(path: Path) -> Path:
-    if path.is_file():
+    if os.path.isfile(path):
         return path
-    if not path.exists():
+    if not os.path.exists(path):
         raise UserError(
             f"{path} does not exist; expected a weights file, a run directory or an http(s) address"
         )

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import io
 import struct
 import zlib
 from collections.abc import Iterator
@@ -10,6 +11,7 @@ from typing import Union
 
 import cv2
 import numpy as np
+from PIL import Image
 
 from liteseg.errors import UserError
 
@@ -17,6 +19,10 @@ _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
 _PNG_GREY, _PNG_PALETTE = 0, 3
 _PNG_KINDS = {2: "colours (RGB)", 4: "grey with transparency", 6: "colours (RGBA)"}
+# A header may declare any size, and decoders set the memory for it aside before they look further.
+# Pillow's bound is one; and above _LARGE pixels a file must have a byte for each _PIXELS_PER_BYTE.
+_LARGE = 2**26
+_PIXELS_PER_BYTE = 1000
 
 
 def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
@@ -34,10 +40,12 @@ def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
         core: inflating dominates), and JPEG faster.
 
     Raises:
-        UserError: missing, unreadable, truncated, or not an image.
+        UserError: missing, unreadable, truncated, not an image, or larger than Pillow admits
+            (some 179 million pixels).
     """
     data = _read_bytes(path)
     _require_complete(data, path)
+    _require_plausible(data, path)
     flags = cv2.IMREAD_COLOR if exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = _decode(data, flags, path)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
@@ -60,6 +68,7 @@ def read_label(path: Union[str, Path]) -> np.ndarray:
             f"{path}: the label is a JPEG, whose compression changes class numbers; "
             "export labels as single-channel PNG"
         )
+    _require_plausible(data, path)
     label = _decode_png_label(data, path) if data.startswith(_PNG) else None
     if label is None:
         label = _decode(data, cv2.IMREAD_UNCHANGED, path)
@@ -105,7 +114,7 @@ def _decode(data: bytes, flags: int, path: Union[str, Path]) -> np.ndarray:
 def _require_complete(data: bytes, path: Union[str, Path]) -> None:
     """Some OpenCV builds fill the missing part of a cut-off file with grey and say nothing."""
     if data.startswith(_PNG):
-        complete = data.rfind(b"IEND\xaeB`\x82") > 28
+        complete = _png_ends(data)
     elif data.startswith(_JPEG):
         complete = data.rfind(b"\xff\xd9") > _jpeg_scan_start(data)
     else:
@@ -113,6 +122,37 @@ def _require_complete(data: bytes, path: Union[str, Path]) -> None:
     if not complete:
         raise UserError(
             f"{path}: the file is truncated ({len(data)} bytes, no end marker); copy it again"
+        )
+
+
+def _png_ends(data: bytes) -> bool:
+    """Whether the chunks follow each other to the last one: OpenCV makes room for a chunk first."""
+    name, end = b"", 0
+    for name, _, end in _png_chunks(data):  # noqa: B007  the last one counts
+        if name == b"IEND":
+            break
+    return name == b"IEND" and end <= len(data)
+
+
+def _require_plausible(data: bytes, path: Union[str, Path]) -> None:
+    """Refuse a file whose header declares more pixels than it can hold or memory should."""
+    try:
+        if data.startswith(_PNG):  # Pillow refuses wrong checksums, OpenCV does not
+            width, height = struct.unpack(">II", data[16:24])
+        else:
+            with Image.open(io.BytesIO(data)) as header:  # reads no pixels
+                width, height = header.size
+    except Image.DecompressionBombError:
+        most = 2 * Image.MAX_IMAGE_PIXELS
+        raise UserError(
+            f"{path}: the file of {len(data)} bytes declares more than {most} pixels; it is "
+            "damaged, or far too large: cut it into tiles"
+        ) from None
+    except Exception:  # Pillow meets files it can't read with many kinds of errors; OpenCV may
+        return
+    if width * height > max(_LARGE, _PIXELS_PER_BYTE * len(data)):
+        raise UserError(
+            f"{path}: the file declares {width}x{height} pixels in {len(data)} bytes; it is damaged"
         )
 
 
@@ -146,7 +186,7 @@ def _decode_png_label(data: bytes, path: Union[str, Path]) -> np.ndarray:
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) of each chunk, length and checksum included."""
+    """(name, start, end) of each chunk, length and checksum included; the last may end beyond."""
     at = len(_PNG)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")

@@ -1,0 +1,146 @@
+"""YAML text as a tree of values that know where they were written."""
+
+from __future__ import annotations
+
+import re
+from dataclasses import dataclass
+from typing import Any, Callable, Optional
+
+import yaml
+
+from liteseg.errors import UserError, quoted
+
+_MAX_NODES = 20_000  # a large config has a few hundred; alias bombs have billions
+_MAX_DIGITS = 100
+
+
+@dataclass(frozen=True)
+class Node:
+    """A YAML value and where it was written.
+
+    `value` is a dict of str to Node, a list of Node, or a scalar (str, int, float, bool, None).
+    """
+
+    value: Any
+    origin: str
+
+
+class _Loader(yaml.SafeLoader):
+    """SafeLoader with the numbers of YAML 1.2: 1e-5 is a float; 010 and dates are text."""
+
+
+class Dumper(yaml.SafeDumper):
+    """SafeDumper that quotes any text that `_Loader` (or plain PyYAML) would read as a number."""
+
+
+_TAG = "tag:yaml.org,2002:"
+_INT = re.compile(r"^[-+]?(?:0|[1-9][0-9_]*|0x[0-9a-fA-F]+)$")
+_FLOAT = re.compile(
+    r"""^(?:[-+]?(?:[0-9]+\.[0-9]*|\.[0-9]+)(?:[eE][-+]?[0-9]+)?
+        |[-+]?[0-9]+[eE][-+]?[0-9]+
+        |[-+]?\.(?:inf|Inf|INF)|\.(?:nan|NaN|NAN))$""",
+    re.VERBOSE,
+)
+_Loader.yaml_implicit_resolvers = {
+    first: [(tag, regexp) for tag, regexp in resolvers if tag in (_TAG + "bool", _TAG + "null")]
+    for first, resolvers in yaml.SafeLoader.yaml_implicit_resolvers.items()
+}
+for _class in (_Loader, Dumper):
+    _class.add_implicit_resolver(_TAG + "int", _INT, list("-+0123456789"))
+    _class.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
+_Loader.add_implicit_resolver(_TAG + "merge", re.compile(r"^<<$"), ["<"])
+_SCALARS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null")}
+
+
+class Reader:
+    """Turns one YAML text into Nodes; `where(line)` makes the origin of a zero-based line."""
+
+    def __init__(self, where: Callable[[int], str]):
+        self.where = where
+        self.count = 0
+        self.open: list[yaml.Node] = []
+
+    def read(self, text: str) -> Optional[Node]:
+        """The tree of `text`, or None if it holds no value."""
+        try:
+            loader = _Loader(text)
+            root = loader.get_single_node()
+            return root and self._convert(loader, root, self.where(0))
+        except yaml.reader.ReaderError as error:
+            line = text.count("\n", 0, error.position)
+            raise UserError(
+                f"{self.where(line)}: character {error.character!r} is not text"
+            ) from error
+        except yaml.MarkedYAMLError as error:
+            mark = error.problem_mark or error.context_mark
+            raise UserError(f"{self.where(mark.line)}: not YAML: {_problem(error)}") from error
+        except RecursionError as error:
+            raise UserError(f"{self.where(0)}: YAML nested too deeply to read") from error
+
+    def _convert(self, loader: _Loader, node: yaml.Node, origin: str) -> Node:
+        here = self.where(node.start_mark.line)
+        self.count += 1
+        if self.count > _MAX_NODES:
+            raise UserError(f"{here}: more than {_MAX_NODES} values; do aliases multiply here?")
+        if any(node is parent for parent in self.open):
+            raise UserError(f"{here}: an alias (*name) refers to the mapping or list it is part of")
+        if isinstance(node, yaml.ScalarNode):
+            return Node(self._scalar(loader, node, here), origin)
+        self.open.append(node)
+        if isinstance(node, yaml.SequenceNode):
+            value = [self._convert(loader, n, self.where(n.start_mark.line)) for n in node.value]
+        else:
+            value = self._mapping(loader, node)
+        self.open.pop()
+        return Node(value, origin)
+
+    def _scalar(self, loader: _Loader, node: yaml.ScalarNode, here: str):
+        if node.tag not in _SCALARS:
+            raise UserError(f"{here}: the YAML tag {quoted(node.tag)} is not allowed in a config")
+        if node.tag != _TAG + "str" and len(node.value) > _MAX_DIGITS:
+            raise UserError(f"{here}: {quoted(node.value)} is no number that means anything here")
+        try:
+            return loader.construct_object(node)
+        except (ValueError, KeyError) as error:  # `!!int abc`, `!!bool 7`
+            raise UserError(
+                f"{here}: {quoted(node.value)} is not a {node.tag[len(_TAG) :]}"
+            ) from error
+
+    def _mapping(self, loader: _Loader, node: yaml.MappingNode) -> dict[str, Node]:
+        own: dict[str, Node] = {}
+        merged: dict[str, Node] = {}
+        for key_node, value_node in node.value:
+            here = self.where(key_node.start_mark.line)
+            if key_node.tag == _TAG + "merge":
+                value = self._convert(loader, value_node, here).value
+                for part in value if isinstance(value, list) else [Node(value, here)]:
+                    if not isinstance(part.value, dict):
+                        raise UserError(f"{here}: `<<` merges mappings, not {quoted(plain(part))}")
+                    merged = {**part.value, **merged}  # the first mapping named wins
+                continue
+            if key_node.tag != _TAG + "str":
+                found = getattr(key_node, "value", key_node.tag)
+                raise UserError(
+                    f"{here}: the key {quoted(found)} is not a name; quote it if it is meant"
+                )
+            if key_node.value in own:
+                first = own[key_node.value].origin
+                raise UserError(
+                    f"{here}: the key {quoted(key_node.value)} was given before, at {first}"
+                )
+            own[key_node.value] = self._convert(loader, value_node, here)
+        return {**merged, **own}
+
+
+def _problem(error: yaml.MarkedYAMLError) -> str:
+    text = " ".join(part for part in (error.context, error.problem) if part)
+    return f"{text} (indent with spaces, not tabs)" if r"'\t'" in text else text
+
+
+def plain(node: Node) -> Any:
+    """The value of a node with plain values inside: dicts, lists and scalars."""
+    if isinstance(node.value, dict):
+        return {key: plain(item) for key, item in node.value.items()}
+    if isinstance(node.value, list):
+        return [plain(item) for item in node.value]
+    return node.value
