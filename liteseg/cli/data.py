@@ -1,17 +1,18 @@
-"""`liteseg data`: check a dataset before training on it, or make the synthetic Streets."""
+"""`liteseg data`: check a dataset before training on it, pack it, or make the synthetic Streets."""
 
 from __future__ import annotations
 
 import argparse
 from pathlib import Path
 
+from liteseg.cli import data_pack
 from liteseg.cli.arguments import positive
 
 SPLITS = ("train", "val", "test")
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Declare the actions `check` and `streets` and their options."""
+    """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="ACTION")
 
     check = actions.add_parser(
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--sample", type=positive, metavar="N", help="check N images a split only")
     check.add_argument("--workers", type=positive, metavar="N", help="threads (default: cores)")
 
+    data_pack.add_arguments(actions)
+
     streets = actions.add_parser("streets", help="write the synthetic Streets dataset")
     streets.add_argument("--output", required=True, metavar="DIR")
     streets.add_argument("--train", type=positive, default=200, metavar="N", help="images")
@@ -38,7 +41,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action; 0 when done, 2 when the check found errors."""
-    return {"check": _check, "streets": _streets}[args.action](args)
+    return {"check": _check, "pack": data_pack.run, "streets": _streets}[args.action](args)
 
 
 def _check(args: argparse.Namespace) -> int:

@@ -11,6 +11,7 @@ from typing import NamedTuple, Optional, Union
 import numpy as np
 import paddle
 
+from liteseg.datasets.pack import Pack
 from liteseg.errors import UserError
 from liteseg.transforms import Compose
 from liteseg.utils.images import label_histogram, read_image, read_label
@@ -36,6 +37,7 @@ class SegmentationDataset(paddle.io.Dataset):
         ignore_index: label of pixels that count neither in loss nor in metrics.
         transforms: the `Compose` applied by `__getitem__`.
         samples: list of `Sample`.
+        pack: where `load` reads from if the files were packed (see `liteseg.datasets.pack`).
         notes: what was odd about the files but does not prevent training, a sentence each.
         seed: set by the trainer; with the draw number it fixes the augmentation.
     """
@@ -48,6 +50,7 @@ class SegmentationDataset(paddle.io.Dataset):
         palette: np.ndarray,
         ignore_index: int = 255,
         notes: Sequence[str] = (),
+        pack: Optional[str] = None,
     ):
         super().__init__()
         self.transforms = (
@@ -60,6 +63,9 @@ class SegmentationDataset(paddle.io.Dataset):
         self.ignore_index = ignore_index
         self.notes = list(notes)
         self.seed = 0
+        self.pack = None if pack is None else Pack(pack)
+        if self.pack is not None:
+            self.pack.require(self)
         for note in self.notes:
             logger.warning(note)
 
@@ -85,6 +91,22 @@ class SegmentationDataset(paddle.io.Dataset):
     def load(self, index: int) -> dict:
         """Image and label as stored (label in train ids), before any transform.
 
+        Returns:
+            dict of `img` (h, w, 3) uint8, `label` (h, w) uint8 (when there is one) and an empty
+            `trans_info`. From a pack the arrays are read-only.
+
+        Raises:
+            UserError: as `load_files`.
+        """
+        if self.pack is None:
+            return self.load_files(index)
+        image, label = self.pack.load(self.samples[index].name)
+        sample = {"img": image, "trans_info": []}
+        return sample if label is None else {**sample, "label": label}
+
+    def load_files(self, index: int) -> dict:
+        """What `load` returns, read from the files even if there is a pack.
+
         Raises:
             UserError: a file can't be read, sizes differ, or the label holds other values than
                 the classes and `ignore_index`.
@@ -92,7 +114,7 @@ class SegmentationDataset(paddle.io.Dataset):
         files = self.samples[index]
         sample = {"img": read_image(files.image), "trans_info": []}
         if files.label is not None:
-            label = sample["label"] = self.load_label(index)
+            label = sample["label"] = self._read_label(files.label)
             if label.shape != sample["img"].shape[:2]:
                 raise UserError(
                     f"{files.label}: the label is {_size(label)}, its image {files.image} is "
@@ -102,7 +124,10 @@ class SegmentationDataset(paddle.io.Dataset):
 
     def load_label(self, index: int) -> np.ndarray:
         """The label of a sample alone: (h, w) uint8 train ids, values checked like in `load`."""
-        path = self.samples[index].label
+        files = self.samples[index]
+        return self._read_label(files.label) if self.pack is None else self.pack.load(files.name)[1]
+
+    def _read_label(self, path: Path) -> np.ndarray:
         label = self.decode_label(path)
         problem = describe_outside(label_histogram(label), self.num_classes, self.ignore_index)
         if problem:

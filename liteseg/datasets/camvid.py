@@ -116,6 +116,7 @@ class CamVid(SegmentationDataset):
         dataset_root: the CamVid folder.
         mode: `train`, `val`, `test` or `trainval`.
         edge: PaddleSeg's; only False.
+        pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
 
     Raises:
         UserError: no layout recognised, a malformed list, or files that do not exist.
@@ -130,6 +131,7 @@ class CamVid(SegmentationDataset):
         dataset_root: str,
         mode: str = "train",
         edge: bool = False,
+        pack: Optional[str] = None,
     ):
         require_mode(mode, MODES)
         refuse_edge(edge)
@@ -137,7 +139,8 @@ class CamVid(SegmentationDataset):
         pairs = []
         for split in ("train", "val") if mode == "trainval" else (mode,):
             pairs += _pairs(root, split)
-        super().__init__(transforms, named_samples(pairs, root), self.CLASSES, self.PALETTE)
+        samples = named_samples(pairs, root)
+        super().__init__(transforms, samples, self.CLASSES, self.PALETTE, pack=pack)
 
     def decode_label(self, path: Path) -> np.ndarray:
         """Train ids of a grey or colour label: (h, w) uint8."""

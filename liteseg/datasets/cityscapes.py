@@ -126,6 +126,7 @@ class Cityscapes(SegmentationDataset):
         dataset_root: the folder that holds `leftImg8bit` and `gtFine`.
         mode: `train`, `val`, `test` (labels optional) or `trainval`.
         edge: PaddleSeg's; only False.
+        pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
 
     Raises:
         UserError: a folder is missing or empty, or images of train or val have no label (all are
@@ -142,6 +143,7 @@ class Cityscapes(SegmentationDataset):
         dataset_root: str,
         mode: str = "train",
         edge: bool = False,
+        pack: Optional[str] = None,
     ):
         require_mode(mode, tuple(SPLITS))
         refuse_edge(edge)
@@ -151,7 +153,7 @@ class Cityscapes(SegmentationDataset):
             found, note = _pair(root, split, self.LABEL_SUFFIXES)
             samples += found
             notes += [note] if note else []
-        super().__init__(transforms, samples, self.CLASSES, self.PALETTE, notes=notes)
+        super().__init__(transforms, samples, self.CLASSES, self.PALETTE, notes=notes, pack=pack)
         self._train_ids = id_to_train_id(self.CLASSES)
 
     def decode_label(self, path: Path) -> np.ndarray:

@@ -44,6 +44,7 @@ class Dataset(SegmentationDataset):
         edge: PaddleSeg's; only False.
         class_names: names for reports and legends; `class_0`, `class_1`, … without.
         palette: a list of [red, green, blue] per class; made up without.
+        pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
 
     Raises:
         UserError: a missing folder, list or file; a malformed or empty list; arguments that do
@@ -65,6 +66,7 @@ class Dataset(SegmentationDataset):
         edge: bool = False,
         class_names: Optional[Sequence[str]] = None,
         palette: Optional[Sequence] = None,
+        pack: Optional[str] = None,
     ):
         require_mode(mode, MODES)
         refuse_edge(edge)
@@ -86,6 +88,7 @@ class Dataset(SegmentationDataset):
             _class_names(class_names, num_classes),
             _palette(palette, num_classes),
             ignore_index,
+            pack=pack,
         )
 
 
