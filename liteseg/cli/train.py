@@ -125,29 +125,19 @@ def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
 
 def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, Any]:
     """The trainer of a config, continued from `loaded` if there is one; and the dashboard."""
-    from liteseg.builder import build_dataset, build_losses, build_model, build_optimizer
+    from liteseg.builder import build_dataset
     from liteseg.cli.startup import probe
-    from liteseg.datasets import class_frequencies, class_weights
+    from liteseg.cli.training import build_trainer
     from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
     from liteseg.engine.inference import TestConfig
-    from liteseg.engine.trainer import Trainer
     from liteseg.engine.writers import Dashboard, MetricsFile
     from liteseg.schema import setting
     from liteseg.utils.runtime import is_main
-    from liteseg.utils.weights import load_weights
 
     train_set = build_dataset(cfg, "train")
     val_set = build_dataset(cfg, "val") if setting(cfg, "val_dataset") else None
     probe(train_dataset=train_set, val_dataset=val_set)
-    options = _options(cfg, device)
-    model = build_model(cfg)
-    if weights:
-        load_weights(model, weights, fine_tune=True)
-    losses = build_losses(
-        cfg, _outputs(model), lambda: class_weights(class_frequencies(train_set)).tolist()
-    )
-    model = _for_device(model, device)
-    optimizer, _ = build_optimizer(cfg, model.parameters())
+    trainer = build_trainer(cfg, train_set, device, weights)
     step = loaded[2]["iteration"] if loaded else 0
     metrics = MetricsFile(output / "metrics.jsonl", step) if is_main() else None
     dashboard = Dashboard(output / "vdl") if is_main() else None
@@ -161,75 +151,15 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
             metrics,
             dashboard,
             batch_size=setting(cfg, "eval_batch_size"),
-            num_workers=options.num_workers,
+            num_workers=trainer.options.num_workers,
             pictures=setting(cfg, "num_pictures"),
             **(setting(cfg, "early_stop") or {}),
         )
         hooks.append(evaluation)
     hooks.append(Checkpoint(checkpointer, setting(cfg, "save_interval")))
-    trainer = Trainer(model, train_set, losses, optimizer, options, hooks)
+    trainer.hooks = hooks
     if loaded:
         trainer.load_state_dict(*loaded[1:])
     elif dashboard:
         dashboard.text(0, "config", cfg.dump())
     return trainer, dashboard
-
-
-def _options(cfg: Any, device: str) -> Any:
-    """Batch arithmetic, workers, AMP and EMA of a config on this machine."""
-    from liteseg.engine.trainer import TrainOptions
-    from liteseg.schema import setting
-    from liteseg.utils.logging import get_logger
-    from liteseg.utils.runtime import cpu_threads, world_size
-
-    batch, devices = setting(cfg, "batch_size"), world_size()
-    total = setting(cfg, "total_batch_size") or batch * devices
-    if total % (batch * devices):
-        raise UserError(
-            f"total_batch_size: {total} is not a multiple of {devices} devices x batch_size {batch}"
-            f" = {batch * devices}; change batch_size or --devices"
-        )
-    amp, ema = setting(cfg, "amp"), setting(cfg, "ema")
-    if amp and ema and amp["level"] == "O2":
-        raise UserError("ema: can't average the low-precision weights of amp.level O2; use O1")
-    if amp and device == "cpu":
-        get_logger().warning("amp: Paddle has no mixed precision on CPU; training in float32")
-        amp = None
-    workers = setting(cfg, "num_workers")
-    if workers == "auto":
-        # Beside a GPU the cores are free to read; on CPU one reader keeps up with the network.
-        workers = min(8, max(1, cpu_threads() // devices)) if device == "gpu" else 1
-    return TrainOptions(
-        iters=setting(cfg, "iters"),
-        batch_size=batch,
-        accumulate=total // (batch * devices),
-        seed=setting(cfg, "seed") or 0,
-        num_workers=workers,
-        amp=amp,
-        ema_decay=ema["decay"] if ema else None,
-    )
-
-
-def _for_device(model: Any, device: str) -> Any:
-    """On GPUs batch norm over all devices, on a CPU the fast convolutions."""
-    import paddle
-
-    from liteseg.utils.onednn import accelerate_convolutions
-    from liteseg.utils.runtime import world_size
-
-    if world_size() > 1 and device == "gpu":
-        model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return accelerate_convolutions(model)
-
-
-def _outputs(model: Any) -> int:
-    """How many logits the model returns in training."""
-    import paddle
-
-    model.eval()
-    with paddle.no_grad():
-        # The heads all run in training mode only; eval-mode batch norm leaves the statistics alone.
-        model.training = True
-        count = len(model(paddle.zeros([1, 3, 64, 64])))
-    model.train()
-    return count

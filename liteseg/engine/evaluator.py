@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections import defaultdict
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
 
@@ -17,6 +16,7 @@ from liteseg.engine.loader import validation_batches
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
 from liteseg.utils.runtime import is_main, rank, world_size
+from liteseg.utils.timing import Clock
 
 Losses = Sequence[tuple[str, Callable, float]]
 
@@ -60,7 +60,7 @@ def evaluate(
     matrix = ConfusionMatrix(dataset.num_classes, dataset.ignore_index, dataset.classes)
     mine = range(rank(), len(dataset), world_size())
     sums: dict[str, float] = {name: 0.0 for name, _, _ in losses or ()}
-    clock = _Clock()
+    clock = Clock()
     begin = time.perf_counter()
     labels_needed = on_prediction is None
     batches = validation_batches(dataset, mine, batch_size, num_workers, labels_needed)
@@ -94,19 +94,6 @@ def evaluate(
         figures["loss"] = sum(coef * figures["losses"][name] for name, _, coef in losses)
     speed = matrix.images / max(seconds, 1e-9)
     return {**figures, "seconds": seconds, "images_per_second": speed, "timings": dict(clock.spent)}
-
-
-class _Clock:
-    """Seconds spent by phase."""
-
-    def __init__(self):
-        self.spent: dict[str, float] = defaultdict(float)
-
-    @contextlib.contextmanager
-    def __call__(self, phase: str) -> Iterator[None]:
-        begin = time.perf_counter()
-        yield
-        self.spent[phase] += time.perf_counter() - begin
 
 
 @contextlib.contextmanager

@@ -71,7 +71,7 @@ class Log(Hook):
             "lr": rate,
             "images_per_second": steps * trainer.options.total_batch_size / seconds,
             "seconds_per_step": seconds / steps,
-            "reader_share": trainer.seconds_waiting / seconds,
+            "reader_share": trainer.clock.spent["data"] / seconds,
         }
         if is_main():
             self._report(trainer, figures)
@@ -88,7 +88,7 @@ class Log(Hook):
 
     def _restart(self, trainer: Trainer) -> None:
         self._seconds, self._first = 0.0, trainer.iteration
-        trainer.seconds_waiting = 0.0
+        trainer.clock.spent.clear()
 
     def _report(self, trainer: Trainer, figures: dict[str, float]) -> None:
         step, iters = trainer.iteration, trainer.options.iters

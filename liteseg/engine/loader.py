@@ -225,7 +225,7 @@ def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> It
     loader = paddle.io.DataLoader(
         GuardedDataset(dataset),
         batch_sampler=order,
-        collate_fn=guarded(_training_batch),
+        collate_fn=guarded(training_batch),
         num_workers=num_workers,
         use_shared_memory=in_memory,
         worker_init_fn=quiet_worker,
@@ -234,7 +234,8 @@ def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> It
         yield raise_if_error(batch)
 
 
-def _training_batch(samples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+def training_batch(samples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
+    """Samples as one batch: `img` (n, h, w, 3), `label` (n, h, w) and `index` (n,) arrays."""
     shapes = {(sample["img"].shape, sample.get("label", np.empty(0)).shape) for sample in samples}
     if len(shapes) > 1 or "label" not in samples[0]:
         found = ", ".join(str(image[:2]) for image, _ in sorted(shapes))

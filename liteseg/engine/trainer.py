@@ -17,6 +17,7 @@ from liteseg.engine.loader import TrainingOrder, training_batches
 from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import world_size
+from liteseg.utils.timing import Clock
 
 Losses = Sequence[tuple[str, Callable, float]]
 
@@ -79,6 +80,10 @@ class Trainer:
         optimizer: over the model's parameters, with its learning-rate schedule inside.
         options: see `TrainOptions`.
         hooks: called in this order.
+
+    Attributes:
+        clock: seconds spent in `data` (waiting for it), `normalize`, `forward`, `losses`,
+            `backward` (with the exchange of gradients) and `update`.
     """
 
     def __init__(
@@ -97,7 +102,8 @@ class Trainer:
         self.options, self.hooks = options, list(hooks)
         self.iteration = 0
         self.stop_reason: Optional[str] = None
-        self.step_began = self.seconds_waiting = 0.0
+        self.step_began = 0.0
+        self.clock = Clock()
         self.ema = Ema(model, options.ema_decay) if options.ema_decay else None
         self._amp = _AmpStep(options.amp)
         self._network = paddle.DataParallel(model) if world_size() > 1 else model
@@ -140,39 +146,40 @@ class Trainer:
     def _step(self, batches: Iterator[dict]) -> None:
         """One optimizer step: `accumulate` forward and backward passes, then the update."""
         for part in range(self.options.accumulate):
-            begin = time.perf_counter()
-            batch = next(batches)
-            self.seconds_waiting += time.perf_counter() - begin
-            last = part == self.options.accumulate - 1
-            with self._gradients_stay_local(unless=last):
+            with self.clock("data"):
+                batch = next(batches)
+            last = part == self.options.accumulate - 1  # exchanges the gradients of them all
+            with contextlib.nullcontext() if last else self.gradients_stay_local():
                 losses = self._forward(batch)
-                self._amp.backward(losses.sum() / self.options.accumulate)
+                with self.clock("backward"):
+                    self._amp.backward(losses.sum() / self.options.accumulate)
             self._unread.append((self.iteration + 1, batch["index"], losses.detach()))
-        self._amp.update(self.optimizer)
-        self.optimizer.clear_grad()
-        self.optimizer._learning_rate.step()
-        if self.ema:
-            self.ema.update()
+        with self.clock("update"):
+            self._amp.update(self.optimizer)
+            self.optimizer.clear_grad()
+            self.optimizer._learning_rate.step()
+            if self.ema:
+                self.ema.update()
 
     def _forward(self, batch: dict) -> paddle.Tensor:
         """The weighted loss of each output, (outputs,) float32."""
-        images = self.dataset.transforms.normalize.batch(batch["img"])
-        label = batch["label"].astype("int64")
-        with self._amp.casts():
+        with self.clock("normalize"):
+            images = self.dataset.transforms.normalize.batch(batch["img"])
+        with self.clock("forward"), self._amp.casts():
             outputs = self._network(images)
         if len(outputs) != len(self.losses):
             raise UserError(f"{len(self.losses)} losses for {len(outputs)} outputs of the model")
-        terms = [
-            coef * loss(logits.astype("float32"), label)
-            for (_, loss, coef), logits in zip(self.losses, outputs)
-        ]
-        return paddle.stack(terms)
+        with self.clock("losses"):
+            label = batch["label"].astype("int64")
+            terms = [
+                coef * loss(logits.astype("float32"), label)
+                for (_, loss, coef), logits in zip(self.losses, outputs)
+            ]
+            return paddle.stack(terms)
 
-    def _gradients_stay_local(self, unless: bool) -> contextlib.AbstractContextManager:
-        """Only the last of the accumulated passes exchanges gradients between processes."""
-        if unless or self._network is self.model:
-            return contextlib.nullcontext()
-        return self._network.no_sync()
+    def gradients_stay_local(self) -> contextlib.AbstractContextManager:
+        """Inside, backward passes exchange no gradients between processes."""
+        return contextlib.nullcontext() if self._network is self.model else self._network.no_sync()
 
     def read_losses(self) -> None:
         """Bring the losses of the latest steps to the host (one wait for the device).

@@ -85,7 +85,7 @@ def test_log_lines(metrics, dashboard, caplog):
 
 def test_a_slow_reader_is_told(metrics, dashboard, caplog):
     def wait(trainer):
-        trainer.seconds_waiting += 1e6
+        trainer.clock.spent["data"] += 1e6
 
     with caplog.at_level(logging.INFO):
         make_trainer(2, [At(2, wait), Log(1, metrics, dashboard)]).run()
