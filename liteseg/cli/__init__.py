@@ -16,8 +16,8 @@ COMMANDS = {
     "train": "train a model from a config",
     "eval": "evaluate trained weights on a dataset",
     "predict": "label images, folders and videos; write masks and overlays",
-    "bench": "count what a network costs: parameters, multiply-adds, memory",
-    "data": "check a dataset; generate the synthetic Streets dataset",
+    "bench": "what a config costs: network, data, training step",
+    "data": "check a dataset, pack it; generate the synthetic Streets dataset",
     "config": "show a config with the origin of each value; check configs",
     "doctor": "say what on this machine would break training, and how to mend it",
 }

@@ -1,4 +1,4 @@
-"""`liteseg bench`: what a config's network costs."""
+"""`liteseg bench`: what a config's network, data and training step cost."""
 
 from __future__ import annotations
 
@@ -6,6 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
+from liteseg.cli import bench_data, bench_train
 from liteseg.cli.arguments import positive
 from liteseg.errors import UserError
 
@@ -31,11 +32,13 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
     )
     model.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    bench_data.add_arguments(actions)
+    bench_train.add_arguments(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action."""
-    return {"model": _model}[args.action](args)
+    return {"model": _model, "data": bench_data.run, "train": bench_train.run}[args.action](args)
 
 
 def _model(args: argparse.Namespace) -> int:

@@ -8,12 +8,10 @@ from __future__ import annotations
 
 import argparse
 import math
-import os
-import subprocess
-import sys
 from pathlib import Path
 from typing import Any, Optional
 
+from liteseg.cli.training import build_trainer, launch
 from liteseg.errors import UserError
 
 
@@ -53,7 +51,7 @@ def run(args: argparse.Namespace) -> int:
         for split in ("train", "val"):  # one message here, rather than one from each process
             if setting(cfg, f"{split}_dataset"):
                 build_dataset(cfg, split)
-        return _launch(args.devices, output, args.argv)
+        return launch(args.devices, output / "launch", args.argv)
     return _train(cfg, output, resume=args.resume is not None, weights=args.weights)
 
 
@@ -79,16 +77,6 @@ def _output(args: argparse.Namespace) -> Path:
             f"{output} already holds a run: give --resume to go on with it, or another --output"
         )
     return output
-
-
-def _launch(devices: int, output: Path, argv: list[str]) -> int:
-    """Start this same command in several processes; the child processes come back to `_train`."""
-    command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={devices}"]
-    package = Path(__file__).resolve().parents[1]
-    command += ["--log_dir", str(output / "launch"), str(package / "__main__.py"), *argv]
-    # The launcher runs a file, which finds the package only if that is installed or on the path.
-    path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": path}).returncode
 
 
 def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
@@ -127,7 +115,6 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     """The trainer of a config, continued from `loaded` if there is one; and the dashboard."""
     from liteseg.builder import build_dataset
     from liteseg.cli.startup import probe
-    from liteseg.cli.training import build_trainer
     from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
     from liteseg.engine.inference import TestConfig
     from liteseg.engine.writers import Dashboard, MetricsFile

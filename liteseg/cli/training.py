@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import os
+import subprocess
+import sys
+from pathlib import Path
 from typing import Any, Optional
 
 from liteseg.errors import UserError
@@ -21,7 +25,7 @@ def build_trainer(cfg: Any, train_set: Any, device: str, weights: Optional[str] 
     from liteseg.engine.trainer import Trainer
     from liteseg.utils.weights import load_weights
 
-    options = _options(cfg, device)
+    options = training_options(cfg, device)
     model = build_model(cfg)
     if weights:
         load_weights(model, weights, fine_tune=True)
@@ -33,7 +37,17 @@ def build_trainer(cfg: Any, train_set: Any, device: str, weights: Optional[str] 
     return Trainer(model, train_set, losses, optimizer, options)
 
 
-def _options(cfg: Any, device: str) -> Any:
+def launch(devices: int, logs: Path, argv: list[str]) -> int:
+    """Run this same command in several processes, which see `world_size()` above 1."""
+    command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={devices}"]
+    package = Path(__file__).resolve().parents[1]
+    command += ["--log_dir", str(logs), str(package / "__main__.py"), *argv]
+    # The launcher runs a file, which finds the package only if that is installed or on the path.
+    path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
+    return subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": path}).returncode
+
+
+def training_options(cfg: Any, device: str) -> Any:
     """Batch arithmetic, workers, AMP and EMA of a config on this machine."""
     from liteseg.engine.trainer import TrainOptions
     from liteseg.schema import setting

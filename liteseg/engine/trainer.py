@@ -134,7 +134,7 @@ class Trainer:
                 hook.before_training(self)
             while self.iteration < options.iters and not self.stop_reason:
                 self.step_began = time.perf_counter()
-                self._step(batches)
+                self.step(batches)
                 self.iteration += 1
                 for hook in self.hooks:
                     hook.after_step(self)
@@ -143,7 +143,7 @@ class Trainer:
             for hook in self.hooks:
                 hook.after_training(self)
 
-    def _step(self, batches: Iterator[dict]) -> None:
+    def step(self, batches: Iterator[dict]) -> None:
         """One optimizer step: `accumulate` forward and backward passes, then the update."""
         for part in range(self.options.accumulate):
             with self.clock("data"):

@@ -21,6 +21,9 @@ class Compose:
     the same random draws, the same pixels (within rounding), but only what the window covers is
     resized.
 
+    Attributes:
+        stages: (name, callable) of what is applied in order, a fused pair being one.
+
     Args:
         transforms: objects called as `transform(sample, rng) -> sample`; may be empty.
 
@@ -39,29 +42,31 @@ class Compose:
                     f"transforms has Normalize in place {place} of {len(self.transforms)}, "
                     "expected last: the other transforms work on 8-bit images"
                 )
-        self._steps = _fused(steps)
+        self.stages = _fused(steps)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Apply the transforms to (a shallow copy of) `sample`; all draws come from `rng`."""
         rng = rng or np.random.default_rng()
         sample = {**sample, "trans_info": list(sample.get("trans_info", ()))}
-        for step in self._steps:
-            sample = step(sample, rng)
+        for _, stage in self.stages:
+            sample = stage(sample, rng)
         return sample
 
 
-def _fused(transforms: list[Callable]) -> list[Callable]:
-    """`transforms` with each pair of random scaling and crop made one step."""
-    steps: list[Callable] = []
+def _fused(transforms: list[Callable]) -> list[tuple[str, Callable]]:
+    """`transforms` with their names, each pair of random scaling and crop made one."""
+    stages: list[tuple[str, Callable]] = []
     for transform in transforms:
-        scaling = steps[-1] if steps else None
+        name = type(transform).__name__
+        before, scaling = stages[-1] if stages else ("", None)
         if isinstance(scaling, (ResizeStepScaling, ResizeRangeScaling)) and isinstance(
             transform, RandomPaddingCrop
         ):
-            steps[-1] = functools.partial(_scale_and_crop, scaling, transform)
+            fused = functools.partial(_scale_and_crop, scaling, transform)
+            stages[-1] = (f"{before} + {name}", fused)
         else:
-            steps.append(transform)
-    return steps
+            stages.append((name, transform))
+    return stages
 
 
 def _scale_and_crop(scaling, crop: RandomPaddingCrop, sample: dict, rng) -> dict:

@@ -10,12 +10,15 @@ import contextlib
 import ctypes
 import os
 import random
+import resource
+import sys
 from pathlib import Path
 
 from liteseg.errors import UserError
 
 DEVICES = ("auto", "cpu", "gpu")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt(3), from malloc.h
+_STATUS = Path("/proc/self/status")
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -111,3 +114,17 @@ def cpu_threads() -> int:
     except (OSError, ValueError):
         return cores
     return cores if quota == "max" else max(1, min(cores, int(quota) // int(period)))
+
+
+def peak_memory() -> int:
+    """Most bytes this process had so far: of the GPU if it uses one, else of main memory."""
+    import paddle
+
+    if paddle.get_device() != "cpu":
+        return int(paddle.device.cuda.max_memory_allocated())
+    try:
+        status = _STATUS.read_text()
+    except OSError:  # getrusage begins with the peak of the parent process, but is everywhere
+        unit = 1 if sys.platform == "darwin" else 1024
+        return unit * resource.getrusage(resource.RUSAGE_SELF).ru_maxrss
+    return 1024 * int(status.partition("VmHWM:")[2].split()[0])

@@ -4,6 +4,7 @@ import logging
 import platform
 import random
 import resource
+from pathlib import Path
 
 import numpy as np
 import paddle
@@ -126,3 +127,13 @@ def test_other_ranks_are_silent(tmp_path, capsys, monkeypatch):
     get_logger().log(logging.ERROR, "x")
     assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "train.log").exists()
+
+
+@pytest.mark.parametrize("status", [None, "/no/such/file"])
+def test_peak_memory_counts_what_was_freed(monkeypatch, status):
+    if status:  # as where there is no /proc
+        monkeypatch.setattr(runtime, "_STATUS", Path(status))
+    size = runtime.peak_memory()
+    held = np.ones(size + (64 << 20), np.uint8)  # more than the process ever had
+    del held
+    assert size + (64 << 20) <= runtime.peak_memory() < 3 * size + (256 << 20)
