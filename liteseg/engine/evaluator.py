@@ -109,7 +109,7 @@ def _eval_mode(model: paddle.nn.Layer) -> Iterator[None]:
 
 
 def _to_device(dataset: Any, batch: dict[str, Any]) -> paddle.Tensor:
-    return dataset.transforms.normalize.batch(paddle.to_tensor(batch["img"].numpy()))
+    return dataset.transforms.normalize.planes(paddle.to_tensor(batch["img"].numpy()))
 
 
 def _require_classes(result: Prediction, dataset: Any) -> None:
@@ -140,6 +140,7 @@ def _count(matrix: ConfusionMatrix, dataset: Any, preds: np.ndarray, batch: dict
 
 def _show(on_prediction: Callable, preds: np.ndarray, batch: dict) -> None:
     arrays = {key: batch[key].numpy() for key in ("img", "label") if key in batch}
+    arrays["img"] = np.ascontiguousarray(arrays["img"].transpose(0, 2, 3, 1))
     for place, index in enumerate(batch["index"]):
         sample = {key: array[place] for key, array in arrays.items()}
         on_prediction(index, sample, preds[place])

@@ -14,6 +14,7 @@ import numpy as np
 import paddle
 
 from liteseg.errors import UserError
+from liteseg.utils.images import stack_planes
 from liteseg.utils.runtime import rank, world_size
 
 _ERROR = "user_error"
@@ -128,7 +129,7 @@ def validation_batches(
     """Batches of samples that agree in every size, at most `batch_size` each, in order.
 
     Yields:
-        `img` (n, H, W, 3) and `label` (n, h, w; not there where samples have none and none is
+        `img` (n, 3, H, W) and `label` (n, h, w; not there where samples have none and none is
         needed) uint8 Paddle tensors on CPU, `trans_info` of the transforms, `index` list of n
         numbers in the dataset.
 
@@ -157,7 +158,7 @@ def _groups_of_one_size(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
         groups.setdefault((arrays, shapes, way), []).append(sample)
     return [
         {
-            **{key: np.stack([sample[key] for sample in members]) for key in arrays},
+            **_stack(members, arrays),
             "trans_info": way,
             "index": [sample["index"] for sample in members],
         }
@@ -216,7 +217,7 @@ def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> It
     """Batches of the samples of `order`, read ahead by `num_workers` processes (0: a thread).
 
     Yields:
-        `img` (n, h, w, 3) uint8, `label` (n, h, w) uint8 and `index` (n,) int64 tensors.
+        `img` (n, 3, h, w) uint8, `label` (n, h, w) uint8 and `index` (n,) int64 tensors.
 
     Raises:
         UserError: a sample can't be read, has no label, or the crops of a batch differ in size.
@@ -235,7 +236,7 @@ def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> It
 
 
 def training_batch(samples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
-    """Samples as one batch: `img` (n, h, w, 3), `label` (n, h, w) and `index` (n,) arrays."""
+    """Samples as one batch: `img` (n, 3, h, w), `label` (n, h, w) and `index` (n,) arrays."""
     shapes = {(sample["img"].shape, sample.get("label", np.empty(0)).shape) for sample in samples}
     if len(shapes) > 1 or "label" not in samples[0]:
         found = ", ".join(str(image[:2]) for image, _ in sorted(shapes))
@@ -244,4 +245,10 @@ def training_batch(samples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             "the transforms with a crop (RandomPaddingCrop) or a Resize before Normalize"
         )
         return {_ERROR: np.frombuffer(message.encode(), np.uint8)}
-    return {key: np.stack([sample[key] for sample in samples]) for key in ("img", "label", "index")}
+    return _stack(samples, ("img", "label", "index"))
+
+
+def _stack(samples: list[dict[str, Any]], keys: Sequence[str]) -> dict[str, np.ndarray]:
+    """One array of each key's: images as planes (n, 3, h, w), all else as it is."""
+    columns = {key: [sample[key] for sample in samples] for key in keys}
+    return {key: (stack_planes if key == "img" else np.stack)(v) for key, v in columns.items()}

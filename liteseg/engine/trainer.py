@@ -164,7 +164,7 @@ class Trainer:
     def _forward(self, batch: dict) -> paddle.Tensor:
         """The weighted loss of each output, (outputs,) float32."""
         with self.clock("normalize"):
-            images = self.dataset.transforms.normalize.batch(batch["img"])
+            images = self.dataset.transforms.normalize.planes(batch["img"])
         with self.clock("forward"), self._amp.casts():
             outputs = self._network(images)
         if len(outputs) != len(self.losses):

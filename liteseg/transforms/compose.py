@@ -16,7 +16,7 @@ from liteseg.transforms.resizing import ResizeRangeScaling, ResizeStepScaling
 class Compose:
     """Apply transforms in order, all but the trailing `Normalize`.
 
-    That one is left to the trainer, as `compose.normalize.batch`, so that pixels stay uint8 on
+    That one is left to the trainer, as `compose.normalize.planes`, so that pixels stay uint8 on
     their way to the device. A random scaling right before a `RandomPaddingCrop` is fused with it:
     the same random draws, the same pixels (within rounding), but only what the window covers is
     resized.

@@ -77,12 +77,13 @@ def test_what_a_batch_holds():
     dataset = ToyImages()
     order = TrainingOrder(8, 3, 1, 0, 0, 1)
     (batch,) = training_batches(dataset, order, 0)
-    assert batch["img"].shape == [3, 32, 32, 3]
+    assert batch["img"].shape == [3, 3, 32, 32]
     assert str(batch["img"].dtype).endswith("uint8")
     for place, key in enumerate(next(iter(order))):
         expected = dataset[key]
         assert int(batch["index"][place]) == key[0] == expected["index"]
-        np.testing.assert_array_equal(batch["img"][place].numpy(), expected["img"])
+        planes = batch["img"][place].numpy()
+        np.testing.assert_array_equal(planes.transpose(1, 2, 0), expected["img"])
         np.testing.assert_array_equal(batch["label"][place].numpy(), expected["label"])
 
 

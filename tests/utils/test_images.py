@@ -10,7 +10,7 @@ import pytest
 from PIL import Image
 
 from liteseg.errors import UserError
-from liteseg.utils.images import label_histogram, read_image, read_label
+from liteseg.utils.images import label_histogram, read_image, read_label, stack_planes
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
@@ -184,3 +184,14 @@ def test_label_histogram():
     counts = label_histogram(label)
     assert counts.dtype == np.int64
     np.testing.assert_array_equal(counts, np.bincount(label.ravel(), minlength=256))
+
+
+@pytest.mark.parametrize("writeable", [True, False])
+def test_planes_of_images(writeable):
+    """Also of windows into larger images, as crops from a pack are."""
+    images = np.random.default_rng(0).integers(0, 256, (3, 12, 20, 3), np.uint8)
+    images.flags.writeable = writeable
+    for windows in (images, images[:, 2:9, 3:17]):
+        planes = stack_planes(list(windows))
+        assert planes.dtype == np.uint8
+        np.testing.assert_array_equal(planes, windows.transpose(0, 3, 1, 2))
