@@ -7,12 +7,16 @@ liteseg train --config output/quickstart/config.yml --resume output/quickstart
 from __future__ import annotations
 
 import argparse
+import contextlib
 import math
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional
 
 from liteseg.cli.training import build_trainer, launch
 from liteseg.errors import UserError
+from liteseg.utils.files import check_writable, locked, sweep
+from liteseg.utils.runtime import is_main, world_size
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,8 +43,6 @@ def run(args: argparse.Namespace) -> int:
     from liteseg.builder import build_dataset, ensure
     from liteseg.config import load_config
     from liteseg.schema import setting
-    from liteseg.utils.files import check_writable
-    from liteseg.utils.runtime import world_size
 
     output = _output(args)
     seed = [] if args.seed is None else [f"seed={args.seed}"]
@@ -52,7 +54,8 @@ def run(args: argparse.Namespace) -> int:
             if setting(cfg, f"{split}_dataset"):
                 build_dataset(cfg, split)
         return launch(args.devices, output / "launch", args.argv)
-    return _train(cfg, output, resume=args.resume is not None, weights=args.weights)
+    with _sole_writer(output):
+        return _train(cfg, output, resume=args.resume is not None, weights=args.weights)
 
 
 def _output(args: argparse.Namespace) -> Path:
@@ -69,7 +72,8 @@ def _output(args: argparse.Namespace) -> Path:
             "directory; leave --output out"
         )
     output = Path(args.resume or args.output or Path("output") / Path(args.config).stem)
-    started = (output / "checkpoints").is_dir()
+    # Hidden ones are half-written, by a run that was killed in its first checkpoint.
+    started = any((output / "checkpoints").glob("[!.]*"))
     if args.resume is not None and not started:
         raise UserError(f"--resume: {output} holds no run with checkpoints; start it without")
     if args.resume is None and started:
@@ -79,6 +83,18 @@ def _output(args: argparse.Namespace) -> Path:
     return output
 
 
+@contextlib.contextmanager
+def _sole_writer(output: Path) -> Iterator[None]:
+    """Inside, no other training writes to `output`; what a killed one left half-written goes."""
+    if not is_main():
+        yield
+        return
+    with locked(output):
+        sweep(output, "config.yml", "metrics.jsonl", "writable")
+        sweep(output / "vdl", "vdlrecords.*")
+        yield
+
+
 def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
     import paddle
 
@@ -86,7 +102,7 @@ def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
     from liteseg.engine.checkpoint import Checkpointer
     from liteseg.schema import setting
     from liteseg.utils.logging import get_logger, setup_logging
-    from liteseg.utils.runtime import is_main, seed_everything, select_device, world_size
+    from liteseg.utils.runtime import seed_everything, select_device
 
     device = select_device(setting(cfg, "device"))
     if world_size() > 1:
@@ -119,15 +135,14 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     from liteseg.engine.inference import TestConfig
     from liteseg.engine.writers import Dashboard, MetricsFile
     from liteseg.schema import setting
-    from liteseg.utils.runtime import is_main
 
     train_set = build_dataset(cfg, "train")
     val_set = build_dataset(cfg, "val") if setting(cfg, "val_dataset") else None
     probe(train_dataset=train_set, val_dataset=val_set)
     trainer = build_trainer(cfg, train_set, device, weights)
-    step = loaded[2]["iteration"] if loaded else 0
+    step = loaded[2]["iteration"] if loaded else -1  # a run killed before its first checkpoint
     metrics = MetricsFile(output / "metrics.jsonl", step) if is_main() else None
-    dashboard = Dashboard(output / "vdl") if is_main() else None
+    dashboard = Dashboard(output / "vdl", step) if is_main() else None
     hooks = [StopOnSignal(), Log(setting(cfg, "log_interval"), metrics, dashboard)]
     if val_set is not None:
         evaluation = Evaluate(

@@ -20,6 +20,7 @@ import paddle
 from liteseg.errors import UserError
 from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
+from liteseg.utils.runtime import is_main, world_size
 from liteseg.utils.weights import read_state, save_pdparams, write_state
 
 WEIGHTS, STATE, MANIFEST = "model.pdparams", "training.pdstate", "manifest.json"
@@ -41,7 +42,8 @@ class Checkpointer:
     def save(self, name: str, weights: dict, state: dict[str, Any]) -> Path:
         """Write a checkpoint beside the one of that name, then let it take its place.
 
-        Killed at any moment, the folder has the old one or the new one (`recover` tidies up).
+        Killed at any moment, even by a power cut, the folder has the old one or the new one
+        (`recover` tidies up).
 
         Raises:
             UserError: it can't be written; the old one is still there.
@@ -57,6 +59,7 @@ class Checkpointer:
             }
             with atomic_write(beside / MANIFEST, "w") as file:
                 json.dump(manifest, file, indent=2)
+            _sync_folder(beside)
             self._replace(beside, target)
         except OSError as error:
             raise UserError(f"cannot write the checkpoint {target}: {error}") from error
@@ -78,7 +81,10 @@ class Checkpointer:
         Raises:
             UserError: there is none.
         """
-        self.recover()
+        if is_main():
+            self.recover()
+        if world_size() > 1:
+            paddle.distributed.barrier()  # the others look when it is tidy
         others = [self.folder / f"last{_PREVIOUS}", *self._steps(), self.folder / "best"]
         candidates = [self.folder / "last", *sorted(others, key=_iteration, reverse=True)]
         problems = []
@@ -103,6 +109,8 @@ class Checkpointer:
             target = previous.with_name(previous.name[: -len(_PREVIOUS)])
             if not target.exists():
                 os.replace(previous, target)
+            elif target.name != "last":
+                shutil.rmtree(previous, ignore_errors=True)
 
     def _steps(self) -> list[Path]:
         found = [p for p in self.folder.glob("step_*") if p.name[5:].isdecimal()]
@@ -119,7 +127,8 @@ class Checkpointer:
         except OSError:
             self.recover()
             raise
-        _sync_folder(self.folder)
+        for folder in (self.folder, self.folder.parent):  # it may be the first checkpoint
+            _sync_folder(folder)
         if target.name != "last":  # the previous `last` stays as a fall-back
             shutil.rmtree(previous, ignore_errors=True)
 

@@ -67,7 +67,7 @@ def evaluate(
     bar = tqdm(
         total=len(mine), desc="eval", unit="image", disable=None if progress and is_main() else True
     )
-    with _eval_mode(model), bar:
+    with _eval_mode(model), bar, contextlib.closing(batches):
         while True:
             with clock("data"):
                 batch = next(batches, None)

@@ -104,6 +104,10 @@ class Log(Hook):
         self.dashboard.scalars(step, {f"train/{key}": value for key, value in figures.items()})
 
 
+class _Interrupted(Exception):
+    """A signal came during the evaluation."""
+
+
 class Evaluate(Hook):
     """Evaluation every `interval` steps and at the end; keeps the best, stops when it stalls.
 
@@ -119,6 +123,8 @@ class Evaluate(Hook):
         patience: evaluations without a gain before training stops; None: never.
         min_delta: gain of mIoU (0 to 1) that counts.
     """
+
+    _kept = frozenset({"best", "best_step", "stalled", "owed"})
 
     def __init__(
         self,
@@ -142,15 +148,37 @@ class Evaluate(Hook):
         self.batch_size, self.num_workers = batch_size, num_workers
         self.shown = _spread(pictures, len(dataset))
         self.patience, self.min_delta = patience, min_delta
-        self.best, self.best_step, self.stalled = -math.inf, 0, 0
+        self.best, self.best_step, self.stalled, self.owed = -math.inf, 0, 0, False
+
+    def before_training(self, trainer: Trainer) -> None:
+        """Evaluate if a signal kept the run from it; a run that stalled does not go on."""
+        if self.owed:
+            self._evaluate_unless_stopped(trainer)
+        self._stop_if_stalled(trainer)
 
     def after_step(self, trainer: Trainer) -> None:
         """Evaluate where the interval ends."""
-        step = trainer.iteration
-        if step % self.interval and step != trainer.options.iters:
+        if trainer.iteration % self.interval and trainer.iteration != trainer.options.iters:
             return
         trainer.read_losses()  # a network that diverged is not worth evaluating
-        begin = time.perf_counter()
+        self._evaluate_unless_stopped(trainer)
+        self._stop_if_stalled(trainer)
+
+    def _evaluate_unless_stopped(self, trainer: Trainer) -> None:
+        self.owed = True  # until it is done: an error or a signal leaves it to the resume
+        try:
+            self._evaluate(trainer)
+        except _Interrupted:
+            get_logger().info(f"the resume begins with the evaluation of step {trainer.iteration}")
+
+    def _evaluate(self, trainer: Trainer) -> None:
+        step, begin = trainer.iteration, time.perf_counter()
+
+        def each(*prediction: Any) -> None:
+            if trainer.stop_reason and world_size() == 1:
+                raise _Interrupted
+            self._show(step, *prediction)
+
         with trainer.shipped_weights():
             figures = evaluate(
                 trainer.model,
@@ -159,8 +187,9 @@ class Evaluate(Hook):
                 batch_size=self.batch_size,
                 num_workers=self.num_workers,
                 losses=trainer.losses[:1],  # the head that is shipped
-                on_prediction=lambda *prediction: self._show(step, *prediction),
+                on_prediction=each,
             )
+        self.owed = False
         self._judge(trainer, figures["miou"])
         if is_main():
             self._report(step, figures, time.perf_counter() - begin)
@@ -173,6 +202,8 @@ class Evaluate(Hook):
             self.best, self.best_step = miou, trainer.iteration
             if is_main():
                 self.checkpointer.save("best", *trainer.checkpoint())
+
+    def _stop_if_stalled(self, trainer: Trainer) -> None:
         if self.patience is not None and self.stalled >= self.patience:
             trainer.stop_reason = (
                 f"early stop: {self.stalled} evaluations without a better mIoU than "
@@ -204,14 +235,13 @@ class Evaluate(Hook):
         self.dashboard.image(step, f"val/{self.dataset.samples[index].name}", panel(shown))
 
     def state_dict(self) -> dict[str, Any]:
-        """Best figure and patience."""
-        return {"best": self.best, "best_step": self.best_step, "stalled": self.stalled}
+        """Best figure, patience, and whether the evaluation of this step is still to be made."""
+        return {key: getattr(self, key) for key in self._kept}
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue counting."""
-        if state:
-            self.best, self.best_step = state["best"], state["best_step"]
-            self.stalled = state["stalled"]
+        for key in self._kept & state.keys():
+            setattr(self, key, state[key])
 
 
 def _spread(count: int, length: int) -> set[int]:
@@ -251,7 +281,7 @@ class Checkpoint(Hook):
             get_logger().info(f"saved the checkpoint of step {trainer.iteration}")
 
     def _save(self, trainer: Trainer, due: bool) -> None:
-        trainer.read_losses()  # weights after a NaN must not take the place of good ones
+        trainer.read_losses()
         if is_main():
             weights, state = trainer.checkpoint()
             self.checkpointer.save("last", weights, state)

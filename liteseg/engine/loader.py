@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
+import ctypes
 import functools
+import glob
 import os
 import shutil
+import signal
+import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -21,6 +26,7 @@ _ERROR = "user_error"
 # Both are set by Paddle: batches a worker keeps ready, and where it keeps them.
 _PREFETCH = 2
 _SHARED_MEMORY = "/dev/shm"
+_PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
 _BYTES_PER_SAMPLE = 2048 * 1024 * 4  # a Cityscapes image with its label, as uint8
 
 
@@ -71,14 +77,33 @@ def raise_if_error(batch: Any) -> Any:
     return batch
 
 
-def quiet_worker(worker_id: int) -> None:
-    """Set a worker up: one core each, so OpenCV's own threads would only compete.
+def worker_setup() -> Callable[[int], None]:
+    """The `worker_init_fn` of loaders made in this process (and thread)."""
+    return functools.partial(_set_up_worker, os.getpid())
 
-    In a process group of its own it does not see the Ctrl-C or SIGTERM that tells the trainer to
-    write a checkpoint and stop, for which the trainer needs its workers.
+
+def _set_up_worker(trainer: int, worker_id: int) -> None:
+    """One core each, so OpenCV's own threads would only compete; and end with the trainer.
+
+    In a process group of its own a worker does not see the Ctrl-C or SIGTERM that tells the trainer
+    to write a checkpoint and stop, for which the trainer needs its workers.
     """
     os.setpgid(0, 0)
     cv2.setNumThreads(0)
+    signal.signal(signal.SIGTERM, _end_worker)
+    if sys.platform == "linux":
+        # Paddle's workers outlive a trainer that was killed: they hang on a pipe nobody reads.
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
+        if os.getppid() != trainer:
+            _end_worker()
+
+
+def _end_worker(*signal_and_frame: Any) -> None:
+    """Leave nothing of this worker in the shared memory; whoever read it is gone."""
+    for name in glob.glob(f"{_SHARED_MEMORY}/paddle_{os.getpid()}_*"):
+        with contextlib.suppress(OSError):
+            os.unlink(name)
+    os._exit(0)
 
 
 def shared_memory_fits(num_workers: int, batch_size: int, sample_bytes: int) -> bool:
@@ -143,7 +168,7 @@ def validation_batches(
         collate_fn=guarded(_groups_of_one_size),
         num_workers=num_workers,
         use_shared_memory=shared_memory_fits(num_workers, batch_size, _BYTES_PER_SAMPLE),
-        worker_init_fn=quiet_worker,
+        worker_init_fn=worker_setup(),
     )
     for groups in loader:
         yield from raise_if_error(groups)
@@ -229,7 +254,7 @@ def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> It
         collate_fn=guarded(training_batch),
         num_workers=num_workers,
         use_shared_memory=in_memory,
-        worker_init_fn=quiet_worker,
+        worker_init_fn=worker_setup(),
     )
     for batch in loader:
         yield raise_if_error(batch)

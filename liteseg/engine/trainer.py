@@ -16,7 +16,7 @@ from liteseg.engine.ema import Ema
 from liteseg.engine.loader import TrainingOrder, training_batches
 from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger
-from liteseg.utils.runtime import world_size
+from liteseg.utils.runtime import rank, world_size
 from liteseg.utils.timing import Clock
 
 Losses = Sequence[tuple[str, Callable, float]]
@@ -145,10 +145,13 @@ class Trainer:
 
     def step(self, batches: Iterator[dict]) -> None:
         """One optimizer step: `accumulate` forward and backward passes, then the update."""
-        for part in range(self.options.accumulate):
-            with self.clock("data"):
-                batch = next(batches)
-            last = part == self.options.accumulate - 1  # exchanges the gradients of them all
+        # All of them before the first pass: a file that can't be read must not leave a model whose
+        # batch norm has seen half a step.
+        with self.clock("data"):
+            parts = [next(batches) for _ in range(self.options.accumulate)]
+        self._seed_layers()
+        for batch in parts:
+            last = batch is parts[-1]  # exchanges the gradients of them all
             with contextlib.nullcontext() if last else self.gradients_stay_local():
                 losses = self._forward(batch)
                 with self.clock("backward"):
@@ -160,6 +163,11 @@ class Trainer:
             self.optimizer._learning_rate.step()
             if self.ema:
                 self.ema.update()
+
+    def _seed_layers(self) -> None:
+        """Let what the layers of a step draw (dropout) follow from the seed, step and process."""
+        entropy = np.random.SeedSequence((self.options.seed, self.iteration, rank()))
+        paddle.seed(int(entropy.generate_state(1)[0]))
 
     def _forward(self, batch: dict) -> paddle.Tensor:
         """The weighted loss of each output, (outputs,) float32."""
@@ -224,7 +232,12 @@ class Trainer:
             yield
 
     def checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(weights, state) to save: a copy of the weights to ship, and `state_dict`."""
+        """(weights, state) to save: a copy of the weights to ship, and `state_dict`.
+
+        Raises:
+            UserError: as `read_losses`: what follows a NaN must not take the place of good weights.
+        """
+        self.read_losses()
         with self.shipped_weights():
             weights = {k: v.astype("float32").clone() for k, v in self.model.state_dict().items()}
         return weights, self.state_dict()
@@ -239,6 +252,7 @@ class Trainer:
             "optimizer": optimizer_state(self.optimizer, self.model),
             "amp": self._amp.state_dict(),
             "ema": self.ema.state_dict() if self.ema else {},
+            "losses": np.array(self._read),  # of the steps that no log line tells yet
             "hooks": {type(hook).__name__: hook.state_dict() for hook in self.hooks},
         }
 
@@ -254,6 +268,8 @@ class Trainer:
         self._amp.load_state_dict(state["amp"])
         if self.ema:  # it may be new in this run: then the average begins here
             self.ema.load_state_dict(state["ema"] or {"steps": 0, "shadow": weights})
+        pending = state.get("losses", [])
+        self._read = [terms for terms in pending if len(terms) == len(self.losses)]
         for hook in self.hooks:
             hook.load_state_dict(state["hooks"].get(type(hook).__name__, {}))
         before, now = state["total_batch_size"], self.options.total_batch_size

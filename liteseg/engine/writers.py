@@ -16,29 +16,43 @@ from liteseg.utils.logging import get_logger
 class MetricsFile:
     """`metrics.jsonl`: one JSON object a line, with `step`, `phase` and figures.
 
+    A line that can't be written is warned of once and ends the file, never the training.
+
     Args:
         path: the file; lines are added.
-        resume_step: lines of later steps are dropped, since these steps are taken again.
+        resume_step: lines of later steps are dropped, since these steps are taken again; the log
+            says so, because `train.log` keeps its lines of them.
     """
 
     def __init__(self, path: Path, resume_step: int):
         self.path = path
-        kept = []
+        self._failed = False
+        kept, last = [], resume_step
         if path.exists():
-            for line in path.read_text(encoding="utf-8").splitlines():
+            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    if json.loads(line)["step"] <= resume_step:
+                    step = json.loads(line)["step"]
+                    if step <= resume_step:
                         kept.append(line)
+                    last = max(last, step)
                 except (ValueError, KeyError, TypeError):
                     continue  # the line a killed process left half-written
+        if last > resume_step:
+            get_logger().info(f"steps {resume_step + 1} to {last}, logged before, are taken again")
         with atomic_write(path, "w") as file:
             file.writelines(f"{line}\n" for line in kept)
 
     def write(self, step: int, phase: str, figures: dict[str, Any]) -> None:
         """Add a line; NaN and infinity, which JSON has not, become null."""
+        if self._failed:
+            return
         line = json.dumps(_jsonable({"step": step, "phase": phase, **figures}))
-        with open(self.path, "a", encoding="utf-8") as file:
-            file.write(line + "\n")
+        try:
+            with open(self.path, "a", encoding="utf-8") as file:
+                file.write(line + "\n")
+        except OSError as error:
+            self._failed = True
+            get_logger().warning(f"going on without {self.path}: {error.strerror or error}")
 
 
 def _jsonable(value: Any) -> Any:
@@ -57,17 +71,20 @@ class Dashboard:
     Args:
         folder: `<run>/vdl`. A resume goes on in the newest log file there, because VisualDL shows
             only one file of a folder.
+        resume_step: points of later steps are dropped, since these steps are taken again.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Path, resume_step: int):
         self._writer: Any = None
         self._failed = False
-        self._attempt(lambda: self._open(folder))
+        self._attempt(lambda: self._open(folder, resume_step))
 
-    def _open(self, folder: Path) -> None:
+    def _open(self, folder: Path, resume_step: int) -> None:
         from visualdl import LogWriter
 
         newest = max(folder.glob("vdlrecords.*.log"), key=lambda p: p.stat().st_mtime, default=None)
+        if newest:
+            _keep_points(newest, resume_step)
         file_name = newest.name if newest else ""
         # The name of the run, so that several runs can be told apart in one dashboard.
         name = folder.resolve().parent.name
@@ -81,6 +98,8 @@ class Dashboard:
                 # A NaN makes VisualDL's server refuse the whole curve.
                 if isinstance(value, (int, float)) and math.isfinite(value):
                     self._writer.add_scalar(tag, float(value), step)
+            # VisualDL writes in a thread: a checkpoint must not be ahead of its points.
+            self._writer.flush()
 
         self._attempt(write)
 
@@ -108,3 +127,27 @@ class Dashboard:
         except Exception as error:
             self._failed = True
             get_logger().warning(f"VisualDL failed, going on without the dashboard: {error!r}")
+
+
+def _keep_points(path: Path, resume_step: int) -> None:
+    """Leave the points up to `resume_step` in a VisualDL log, each as it was.
+
+    A record is its length in 8 bytes, little-endian, then a message. The name of the run and the
+    table of hyper-parameters are left out: a resumed run writes them anew.
+    """
+    from google.protobuf.message import DecodeError
+    from visualdl.proto.record_pb2 import Record
+
+    data, place, kept = path.read_bytes(), 0, []
+    while place + 8 <= len(data):
+        end = place + 8 + int.from_bytes(data[place : place + 8], "little")
+        try:
+            values = Record.FromString(data[place + 8 : end]).values
+        except DecodeError:
+            break  # half-written, by a process that was killed or on a full disk
+        once = any(value.HasField("meta_data") or value.HasField("hparam") for value in values)
+        if not once and all(value.id <= resume_step for value in values):
+            kept.append(data[place:end])
+        place = end
+    with atomic_write(path) as file:
+        file.writelines(kept)

@@ -3,8 +3,10 @@
 from __future__ import annotations
 
 import contextlib
+import fcntl
 import json
 import os
+import re
 import secrets
 from collections.abc import Iterator, Mapping
 from pathlib import Path
@@ -49,6 +51,46 @@ def atomic_write(path: str | Path, mode: str = "wb", *, sync: bool = True) -> It
             beside.unlink()
 
 
+@contextlib.contextmanager
+def locked(folder: Path) -> Iterator[None]:
+    """Inside, no other process has `folder` locked; the lock ends with this process, killed or not.
+
+    Raises:
+        UserError: another process holds it.
+    """
+    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+        try:
+            # Of this kind because worker processes don't inherit it.
+            fcntl.lockf(file, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except (BlockingIOError, PermissionError):
+            file.seek(0)
+            raise UserError(
+                f"{folder} is in use by process {file.read().strip()} on this or another machine; "
+                "wait for it to end or stop it, or choose another folder"
+            ) from None
+        except OSError:
+            pass  # some network disks have no locks
+        file.truncate(0)
+        file.write(f"{os.getpid()}\n")
+        file.flush()
+        yield
+
+
+def sweep(folder: Path, *names: str) -> None:
+    """Remove what `atomic_write` of these files in `folder` left when its process was killed.
+
+    Nobody else may be writing them (see `locked`).
+
+    Args:
+        folder: need not exist.
+        names: of the files, as patterns of `fnmatch`.
+    """
+    for name in names:
+        for path in folder.glob(f".{name}.*.tmp"):
+            if re.fullmatch(r"\.[0-9a-f]{8}\.tmp", path.name[-13:]):
+                path.unlink(missing_ok=True)
+
+
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
     """Write `content` as indented JSON.
 
@@ -70,7 +112,7 @@ def check_writable(folder: str | Path) -> Path:
         UserError: the folder cannot be made or written.
     """
     folder = Path(folder)
-    probe = folder / f".writable.{secrets.token_hex(4)}"
+    probe = folder / f".writable.{secrets.token_hex(4)}.tmp"
     try:
         folder.mkdir(parents=True, exist_ok=True)
         probe.write_bytes(b"liteseg")

@@ -130,7 +130,7 @@ def test_leftovers_of_a_kill_between_the_renames(store):
     assert loaded(store) == ("last", 2)
 
 
-@pytest.mark.parametrize("call", range(8))
+@pytest.mark.parametrize("call", range(12))
 @pytest.mark.parametrize("first", [True, False])
 def test_failing_at_any_call_loses_nothing(store, monkeypatch, call, first):
     """A disk that fails at the n-th rename or sync, whichever that is."""

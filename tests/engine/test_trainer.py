@@ -27,16 +27,6 @@ class Losses(Hook):
         self.taken.append(trainer.take_mean_losses())
 
 
-class Rates(Hook):
-    """The learning rate after each step."""
-
-    def __init__(self):
-        self.taken = []
-
-    def after_step(self, trainer):
-        self.taken.append(trainer.optimizer.get_lr())
-
-
 def test_ten_steps_reduce_the_loss():
     losses = Losses()
     trainer = make_trainer(10, [losses], batch_size=4, norm=True)
@@ -90,41 +80,6 @@ def test_workers_and_a_smaller_dataset_than_a_batch_change_nothing():
         return trainer.model.state_dict()
 
     assert_same(trained(1), trained(0))
-
-
-@pytest.mark.parametrize("ema_decay", [None, 0.9])
-@pytest.mark.parametrize("workers", [0, 1])
-def test_interrupted_and_resumed_is_as_if_it_had_not_been(tmp_path, workers, ema_decay):
-    options = {
-        "norm": True,
-        "accumulate": 2,
-        "seed": 5,
-        "num_workers": workers,
-        "ema_decay": ema_decay,
-    }
-    losses, rates = Losses(), Rates()
-    whole = make_trainer(7, [losses, rates], **options)
-    whole.run()
-
-    def interrupt(trainer):
-        trainer.stop_reason = "interrupted"
-
-    store = Checkpointer(tmp_path)
-    first = make_trainer(7, [At(3, interrupt), Checkpoint(store, 100)], **options)
-    first.run()
-    assert first.iteration == 3
-
-    paddle.nn.Conv2D(1, 1, 1)  # another process would count its layers otherwise
-    rest, rest_rates = Losses(), Rates()
-    second = make_trainer(7, [rest, rest_rates], init_seed=99, **options)
-    second.load_state_dict(*store.load_last()[1:])
-    assert second.iteration == 3
-    second.run()
-    assert rest.taken == losses.taken[3:]
-    assert rest_rates.taken == rates.taken[3:]
-    assert_same(second.model.state_dict(), whole.model.state_dict())
-    assert_same(second.state_dict()["optimizer"], whole.state_dict()["optimizer"])
-    assert_same(second.state_dict()["ema"], whole.state_dict()["ema"])
 
 
 def test_the_average_is_shipped_and_the_own_weights_resume(tmp_path):

@@ -73,7 +73,7 @@ def test_a_dashboard_goes_on_in_its_file(tmp_path, caplog):
     pytest.importorskip("visualdl")
     folder = tmp_path / "vdl"
     for steps in ((1, 2), (3,)):
-        dashboard = Dashboard(folder)
+        dashboard = Dashboard(folder, steps[0] - 1)
         for step in steps:
             dashboard.scalars(step, {"train/loss": 1 / step, "bad": math.nan, "none": None})
         dashboard.image(steps[0], "val/picture", np.zeros((4, 6, 3), np.uint8))
@@ -85,7 +85,7 @@ def test_a_dashboard_goes_on_in_its_file(tmp_path, caplog):
 
 def test_the_table_of_hyperparameters(tmp_path, caplog):
     pytest.importorskip("visualdl")
-    dashboard = Dashboard(tmp_path)
+    dashboard = Dashboard(tmp_path, -1)
     dashboard.scalars(5, {"val/best_miou": 0.5})
     dashboard.hparams({"config": "toy", "learning_rate": 0.01, "batch": 2}, "val/best_miou")
     dashboard.close()
@@ -101,7 +101,7 @@ def test_a_failing_dashboard_warns_once(tmp_path, monkeypatch, caplog):
 
     monkeypatch.setattr(visualdl, "LogWriter", refuse)
     with caplog.at_level(logging.WARNING):
-        dashboard = Dashboard(tmp_path)
+        dashboard = Dashboard(tmp_path, -1)
         dashboard.scalars(1, {"loss": 1.0})
         dashboard.image(1, "picture", np.zeros((2, 2, 3), np.uint8))
         dashboard.text(1, "config", "x")
@@ -114,6 +114,6 @@ def test_a_failing_dashboard_warns_once(tmp_path, monkeypatch, caplog):
 
 def test_without_visualdl(tmp_path, monkeypatch, caplog):
     monkeypatch.setitem(__import__("sys").modules, "visualdl", None)
-    Dashboard(tmp_path).scalars(1, {"loss": 1.0})
+    Dashboard(tmp_path, -1).scalars(1, {"loss": 1.0})
     (record,) = caplog.records
     assert "visualdl" in record.getMessage()

@@ -1,0 +1,230 @@
+"""A training that is interrupted and resumed, against the same training left alone: bit for bit."""
+
+from __future__ import annotations
+
+import json
+import os
+import signal
+
+import numpy as np
+import paddle
+import pytest
+from paddle import nn
+from toy_training import At, ToyImages, ToyNet, assert_same, make_trainer
+
+from liteseg.engine.checkpoint import Checkpointer
+from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
+from liteseg.engine.inference import TestConfig
+from liteseg.engine.writers import Dashboard, MetricsFile
+from liteseg.errors import UserError
+from liteseg.utils.weights import read_state
+
+STEPS = 14
+TIMES = {"images_per_second", "seconds_per_step", "reader_share", "seconds", "timings"}
+
+
+class Run:
+    """A run directory in which trainings are begun and resumed, as `liteseg train` does."""
+
+    def __init__(self, folder):
+        self.folder = folder
+        self.store = Checkpointer(folder / "checkpoints", keep=1)
+
+    def train(self, *disturbances, workers=0, patience=None, iters=STEPS, **options):
+        """Go on from the last checkpoint, if there is one."""
+        paddle.nn.Conv2D(1, 1, 1)  # moves Paddle's counters on, as another process might
+        loaded = self.store.load_last() if self.store.folder.exists() else None
+        step = loaded[2]["iteration"] if loaded else -1
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", step)
+        dashboard = Dashboard(self.folder / "vdl", step)
+        self.evaluation = Evaluate(
+            4,
+            ToyImages(3),
+            TestConfig(),
+            self.store,
+            self.metrics,
+            dashboard,
+            num_workers=workers,
+            patience=patience,
+        )
+        hooks = [StopOnSignal(), Log(3, self.metrics, dashboard), self.evaluation]
+        hooks += [Checkpoint(self.store, 5), *disturbances]
+        given = {"norm": True, "accumulate": 2, "seed": 5, "ema_decay": 0.9, "dataset": Dropping(7)}
+        trainer = make_trainer(iters, hooks, num_workers=workers, **{**given, **options})
+        if loaded:
+            trainer.load_state_dict(*loaded[1:])
+        try:
+            trainer.run()
+        finally:
+            dashboard.close()
+        return trainer
+
+    def figures(self):
+        """`metrics.jsonl` without what the clock decides."""
+        lines = map(json.loads, (self.folder / "metrics.jsonl").read_text().splitlines())
+        return [{key: line[key] for key in line.keys() - TIMES} for line in lines]
+
+    def curves(self):
+        visualdl = pytest.importorskip("visualdl")
+        (log,) = (self.folder / "vdl").glob("vdlrecords.*.log")
+        reader = visualdl.LogReader(file_path=str(log))
+        return {
+            tag: [(point.id, point.value) for point in reader.get_data("scalar", tag)]
+            for tag in reader.get_tags()["scalar"]
+            if tag.rpartition("/")[2] not in TIMES
+        }
+
+
+class Dropping(ToyImages):
+    """Images whose noise is of the augmentation's draw too."""
+
+    def __getitem__(self, key):
+        sample = super().__getitem__(key)
+        rng = np.random.default_rng((self.seed, key[1]))
+        return {**sample, "img": sample["img"] ^ rng.integers(0, 8, (32, 32, 3), dtype=np.uint8)}
+
+
+@pytest.fixture
+def whole(tmp_path):
+    run = Run(tmp_path / "whole")
+    run.trainer = run.train()
+    return run
+
+
+def assert_as_if_never_interrupted(run, trainer, whole):
+    assert trainer.iteration == STEPS
+    assert_same(trainer.model.state_dict(), whole.trainer.model.state_dict())
+    assert_same(trainer.state_dict(), whole.trainer.state_dict())
+    assert run.figures() == whole.figures()
+    assert run.curves() == whole.curves()
+    for name in ("best", "last", "step_10"):
+        for file in ("model.pdparams", "training.pdstate"):
+            found, expected = (read_state(r.store.folder / name / file) for r in (run, whole))
+            assert_same(found, expected)
+
+
+# 7 samples in steps of 4: every step here is inside an epoch, inside a log interval (3), or both.
+@pytest.mark.parametrize("steps", [(5,), (7,), (1, 2, 8, 13)])
+def test_stopped_by_a_signal(tmp_path, whole, steps):
+    run = Run(tmp_path / "run")
+    for workers, step in enumerate(steps):
+        stop = At(step, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+        assert run.train(stop, workers=workers % 3, init_seed=workers).iteration == step
+    trainer = run.train(workers=1, init_seed=99)
+    assert_as_if_never_interrupted(run, trainer, whole)
+
+
+@pytest.mark.parametrize("step", [6, 8, 9, 12])
+def test_crashed_after_the_last_checkpoint(tmp_path, whole, step, caplog):
+    """The steps since then were logged, evaluated (8, 12), perhaps kept as best."""
+
+    def crash(trainer):
+        raise RuntimeError
+
+    run = Run(tmp_path / "run")
+    with pytest.raises(RuntimeError):
+        run.train(At(step, crash), workers=1)
+    caplog.set_level("INFO")
+    trainer = run.train(init_seed=99)
+    saved = step // 5 * 5
+    assert f"steps {saved + 1} to {max(step // 3 * 3, step // 4 * 4)}, logged" in caplog.text
+    assert_as_if_never_interrupted(run, trainer, whole)
+
+
+def test_an_unreadable_file_in_the_middle_of_a_step(tmp_path, whole):
+    """The second half of step 7 can't be read; then the file is mended."""
+
+    class Breaking(Dropping):
+        def __getitem__(self, key):
+            if key[1] == 26:
+                raise UserError("picture_x.png: the file is truncated")
+            return super().__getitem__(key)
+
+    run = Run(tmp_path / "run")
+    with pytest.raises(UserError, match="picture_x"):
+        run.train(dataset=Breaking(7))
+    assert run.store.load_last()[2]["iteration"] == 6
+    assert_as_if_never_interrupted(run, run.train(), whole)
+
+
+@pytest.mark.parametrize("workers", [0, 1])
+def test_a_signal_in_the_evaluation_leaves_it_to_the_resume(tmp_path, whole, workers):
+    run = Run(tmp_path / "run")
+
+    class Signalling(ToyImages):
+        def load(self, index):
+            if index == 1:
+                os.kill(trainer_process, signal.SIGTERM)
+            return super().load(index)
+
+    trainer_process = os.getpid()
+    evaluation_of_8 = At(7, lambda trainer: setattr(run.evaluation, "dataset", Signalling(3)))
+    stopped = run.train(evaluation_of_8, workers=workers)
+    assert stopped.iteration == 8
+    assert [line["step"] for line in run.figures() if line["phase"] == "eval"] == [4]
+    assert_as_if_never_interrupted(run, run.train(), whole)
+
+
+def test_a_run_that_stopped_early_does_not_go_on(tmp_path):
+    run = Run(tmp_path / "run")
+
+    def stall(trainer):
+        run.evaluation.best = 2.0
+
+    first = run.train(At(3, stall), patience=2)
+    assert first.stop_reason.startswith("early stop: 2 evaluations")
+    again = run.train(patience=2)
+    assert again.iteration == first.iteration == 8
+    assert again.stop_reason == first.stop_reason
+    assert run.train(patience=3).iteration == 12
+
+
+def test_layers_that_draw_go_on_drawing_the_same(tmp_path, monkeypatch):
+    class DroppingNet(ToyNet):
+        def __init__(self, norm):
+            super().__init__(norm)
+            self.body = nn.Sequential(self.body, nn.Dropout(0.5))
+
+    monkeypatch.setattr("toy_training.ToyNet", DroppingNet)
+    whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
+    expected = whole.train(iters=6)
+    run.train(At(3, lambda trainer: setattr(trainer, "stop_reason", "x")), iters=6)
+    paddle.rand([7])
+    assert_same(run.train(iters=6).state_dict(), expected.state_dict())
+
+
+class FakeScaler:
+    """Stands for Paddle's loss scaler, which works on GPUs only."""
+
+    def __init__(self, enable, init_loss_scaling):
+        self.scale_, self.good_steps = np.array([init_loss_scaling], np.float32), 0
+
+    def scale(self, loss):
+        return loss * float(self.scale_[0])
+
+    def step(self, optimizer):
+        for parameter in optimizer._parameter_list:
+            if parameter.grad is not None:
+                parameter.grad.set_value(parameter.grad / float(self.scale_[0]))
+        optimizer.step()
+
+    def update(self):
+        self.good_steps += 1
+        if self.good_steps % 4 == 0:
+            self.scale_ = self.scale_ * 3
+
+    def state_dict(self):
+        return {"scale": self.scale_, "incr_count": self.good_steps}
+
+    def load_state_dict(self, state):
+        self.scale_, self.good_steps = state["scale"], state["incr_count"]
+
+
+def test_the_loss_scaler_goes_on(tmp_path, monkeypatch):
+    monkeypatch.setattr(paddle.amp, "GradScaler", FakeScaler)
+    whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
+    expected = whole.train(iters=7)
+    run.train(At(3, lambda trainer: setattr(trainer, "stop_reason", "x")), iters=7)
+    found = run.train(iters=7)
+    assert found.state_dict()["amp"]["incr_count"] == 7
+    assert_same(found.state_dict(), expected.state_dict())
