@@ -8,7 +8,7 @@ import math
 import numpy as np
 import paddle
 import pytest
-from toy_training import At, ToyImages, arrays, assert_same, cross_entropy, make_trainer
+from toy_training import ToyImages, arrays, assert_same, cross_entropy, make_trainer
 
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.hooks import Checkpoint
