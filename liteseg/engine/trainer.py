@@ -19,6 +19,11 @@ from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import rank, world_size
 from liteseg.utils.timing import Clock
 
+_DIVERGED = (
+    "The last checkpoint is intact. Lower lr_scheduler.learning_rate, lengthen warmup_iters or set "
+    "grad_clip"
+)
+
 Losses = Sequence[tuple[str, Callable, float]]
 
 
@@ -193,7 +198,8 @@ class Trainer:
         """Bring the losses of the latest steps to the host (one wait for the device).
 
         Raises:
-            UserError: one of them is NaN or infinite; names step, losses and files.
+            UserError: one of them is NaN or infinite; names step, losses and files. Or a weight is:
+                an activation such as ReLU may hide from the loss what a gradient has done.
         """
         if not self._unread:
             return
@@ -201,6 +207,7 @@ class Trainer:
         for (iteration, index, _), terms in zip(self._unread, values):
             if not np.isfinite(terms).all():
                 raise UserError(self._divergence(iteration, index.numpy(), terms))
+        self._require_finite_weights()
         self._read.extend(values)
         self._unread.clear()
 
@@ -220,10 +227,20 @@ class Trainer:
         named = ", ".join(f"{name} {term:g}" for (name, _, _), term in zip(self.losses, terms))
         files = "\n  ".join(str(self.dataset.samples[int(i)].image) for i in index)
         return (
-            f"the loss is not finite at step {iteration}: {named}. The last checkpoint is intact. "
-            "Lower lr_scheduler.learning_rate, lengthen warmup_iters or set grad_clip, and look at "
-            f"the images of that step:\n  {files}"
+            f"the loss is not finite at step {iteration}: {named}. {_DIVERGED}, and look at the "
+            f"images of that step:\n  {files}"
         )
+
+    def _require_finite_weights(self) -> None:
+        weights = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
+        finite = paddle.stack([weight.isfinite().all() for weight in weights.values()]).numpy()
+        bad = [key for key, fine in zip(weights, finite) if not fine]
+        if bad:
+            raise UserError(
+                f"{len(bad)} of {len(weights)} weights are not finite after step {self.iteration}, "
+                f"{bad[0]} among them: a gradient was not in step {self._unread[0][0]} or later, "
+                f"though the losses were. {_DIVERGED}"
+            )
 
     @contextlib.contextmanager
     def shipped_weights(self) -> Iterator[None]:

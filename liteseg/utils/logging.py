@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import logging
 import sys
 from pathlib import Path
@@ -21,6 +22,17 @@ class _ConsoleHandler(logging.Handler):
             sys.stdout.flush()
         except Exception:
             self.handleError(record)
+
+
+class _FileHandler(logging.FileHandler):
+    """Ends at the first line that can't be written (disk full), with one warning."""
+
+    def handleError(self, record: logging.LogRecord) -> None:
+        error = sys.exc_info()[1]
+        get_logger().removeHandler(self)
+        with contextlib.suppress(OSError):
+            self.close()
+        get_logger().warning(f"going on without {self.baseFilename}: {error}")
 
 
 def get_logger() -> logging.Logger:
@@ -54,6 +66,6 @@ def setup_logging(
     console = _ConsoleHandler(logging.WARNING if quiet else logging.DEBUG)
     logger.addHandler(console)
     if log_file is not None:
-        file = logging.FileHandler(log_file, encoding="utf-8")
+        file = _FileHandler(log_file, encoding="utf-8")
         file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
         logger.addHandler(file)

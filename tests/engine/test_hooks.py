@@ -277,3 +277,16 @@ def test_a_signal_after_the_checkpoint_hook(store):
 def test_nothing_is_saved_twice(store):
     make_trainer(4, [Checkpoint(store, 4)]).run()
     assert steps(store) == ["last", "step_4"]
+
+
+def test_a_full_disk_ends_with_the_last_checkpoint_intact(store, monkeypatch):
+    def fill(trainer):
+        def full(descriptor):
+            raise OSError(28, "No space left on device")
+
+        monkeypatch.setattr(os, "fsync", full)
+
+    with pytest.raises(UserError, match="No space left"):
+        make_trainer(9, [At(5, fill), Checkpoint(store, 2)]).run()
+    assert steps(store) == ["last", "last.previous", "step_2", "step_4"]
+    assert store.load_last()[2]["iteration"] == 4

@@ -61,6 +61,17 @@ def test_a_new_run_begins_empty(tmp_path):
     assert (tmp_path / "metrics.jsonl").read_text() == ""
 
 
+def test_a_full_disk_ends_the_metrics_with_one_warning(tmp_path, caplog):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    metrics.path.unlink()
+    metrics.path.symlink_to("/dev/full")
+    for step in (1, 2):
+        metrics.write(step, "train", {"loss": 1.0})
+    (record,) = caplog.records
+    assert "No space left" in record.getMessage()
+    assert str(metrics.path) in record.getMessage()
+
+
 def curve(folder, tag):
     from visualdl import LogReader
 
@@ -81,6 +92,37 @@ def test_a_dashboard_goes_on_in_its_file(tmp_path, caplog):
         dashboard.close()
     assert curve(folder, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert caplog.text == ""
+
+
+@pytest.mark.parametrize("torn", [0, 3, 11, 30])
+def test_a_resume_drops_later_points_and_a_torn_end(tmp_path, caplog, torn):
+    pytest.importorskip("visualdl")
+    dashboard = Dashboard(tmp_path, -1)
+    for step in (1, 2, 3, 4):
+        dashboard.scalars(step, {"train/loss": step})
+        dashboard.image(step, "val/picture", np.zeros((4, 6, 3), np.uint8))
+    dashboard.hparams({"config": "toy"}, "train/loss")
+    dashboard.close()
+    (log,) = tmp_path.glob("vdlrecords.*.log")
+    log.write_bytes(log.read_bytes()[: -torn or None])
+    dashboard = Dashboard(tmp_path, 2)
+    for step in (3, 4):
+        dashboard.scalars(step, {"train/loss": -step})
+    dashboard.hparams({"config": "toy"}, "train/loss")
+    dashboard.close()
+    assert curve(tmp_path, "train/loss") == [(1, 1), (2, 2), (3, -3), (4, -4)]
+    assert log.read_bytes().count(b"toy") == 1
+    assert caplog.text == ""
+
+
+def test_points_are_in_the_file_at_once(tmp_path):
+    """A process that is killed now loses none that a checkpoint could be ahead of."""
+    pytest.importorskip("visualdl")
+    dashboard = Dashboard(tmp_path, -1)
+    dashboard.scalars(1, {f"tag{i}": i for i in range(40)})
+    for i in range(40):
+        assert curve(tmp_path, f"tag{i}") == [(1, i)]
+    dashboard.close()
 
 
 def test_the_table_of_hyperparameters(tmp_path, caplog):

@@ -1,11 +1,14 @@
 from __future__ import annotations
 
 import os
+import subprocess
+import sys
 
 import pytest
+from conftest import ROOT
 
 from liteseg.errors import UserError
-from liteseg.utils.files import atomic_write, check_writable
+from liteseg.utils.files import atomic_write, check_writable, locked, sweep
 
 
 def test_writes_bytes_and_text_with_folders(tmp_path):
@@ -52,3 +55,38 @@ def test_check_writable(tmp_path):
         check_writable(tmp_path / "file")
     with pytest.raises(UserError, match="cannot write in"):
         check_writable("/proc/liteseg")
+
+
+LOCK_AND_WAIT = """
+import sys
+from pathlib import Path
+from liteseg.utils.files import locked
+with locked(Path(sys.argv[1])):
+    print("locked", flush=True)
+    sys.stdin.read()
+"""
+
+
+def test_a_folder_is_locked_by_one_process_until_it_ends_or_is_killed(tmp_path):
+    other = subprocess.Popen(
+        [sys.executable, "-c", LOCK_AND_WAIT, str(tmp_path)],
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        cwd=ROOT,
+    )
+    assert other.stdout.readline() == b"locked\n"
+    with pytest.raises(UserError, match=f"in use by process {other.pid} "), locked(tmp_path):
+        pass
+    other.kill()
+    other.communicate()
+    with locked(tmp_path):
+        assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
+
+
+def test_only_what_was_half_written_is_swept(tmp_path):
+    kept = {"config.yml", ".config.yml.tmp", ".config.yml.xyz12345.tmp", ".other.01234567.tmp"}
+    for name in kept | {".config.yml.0123abcd.tmp", ".vdlrecords.17.log.01234567.tmp"}:
+        (tmp_path / name).touch()
+    sweep(tmp_path, "config.yml", "vdlrecords.*")
+    sweep(tmp_path / "missing", "config.yml")
+    assert set(os.listdir(tmp_path)) == kept

@@ -137,3 +137,15 @@ def test_peak_memory_counts_what_was_freed(monkeypatch, status):
     held = np.ones(size + (64 << 20), np.uint8)  # more than the process ever had
     del held
     assert size + (64 << 20) <= runtime.peak_memory() < 3 * size + (256 << 20)
+
+
+def test_a_full_disk_ends_the_log_file_with_one_warning(tmp_path, capfd):
+    (tmp_path / "train.log").symlink_to("/dev/full")
+    setup_logging(tmp_path / "train.log")
+    for line in ("one", "two"):
+        get_logger().info(line)
+    told = capfd.readouterr()
+    assert told.err == ""
+    assert told.out.count("No space left") == 1
+    assert told.out.split("\n")[0] == "one"
+    assert "two" in told.out
