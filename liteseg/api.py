@@ -1,53 +1,87 @@
-"""The Python face of a trained model: image in, labels out."""
+"""The Python face of a model, trained or exported: image in, labels out."""
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Protocol, Union
 
 import numpy as np
-import paddle
 
 from liteseg.builder import build, build_model, ensure
 from liteseg.config import Config, load_config
-from liteseg.engine.inference import TestConfig, predict_labels
+from liteseg.deploy import manifest
 from liteseg.errors import UserError
 from liteseg.plugins import load_components
 from liteseg.registry import DATASETS, TRANSFORMS
 from liteseg.schema import setting
 from liteseg.utils.download import is_url
 from liteseg.utils.onednn import accelerate_convolutions
+from liteseg.utils.overlap import read_ahead
 from liteseg.utils.runtime import select_device
+from liteseg.utils.video import Video
 from liteseg.utils.weights import load_weights
 
 # A weights file lies at most that deep in its run: RUN/checkpoints/best/model.pdparams.
 _LEVELS_BELOW_RUN = 3
+_FRAMES_AHEAD = 4
 
 
-class Segmenter:
-    """A network with everything around it: transforms, test settings, class names, colours.
+class Network(Protocol):
+    """What a `Segmenter` asks for labels."""
+
+    def labels(
+        self, images: np.ndarray, trans_info: Sequence[tuple[str, Sequence[int]]]
+    ) -> Sequence[np.ndarray]:
+        """(N, H, W, 3) uint8 RGB -> N label maps at the size before the steps of `trans_info`."""
+
+
+class TrainedNetwork:
+    """A Paddle model with the normalisation and test settings of its config.
 
     Args:
         model: maps (N, 3, H, W) float32 to a list of logits; put into eval mode.
-        transforms: the validation `Compose`, with a `Normalize` at its end.
-        test: scales, flips, sliding window.
+        normalize: the `Normalize` at the end of the validation transforms.
+        test: the `TestConfig`: scales, flips, sliding window.
+    """
+
+    def __init__(self, model: Any, normalize: Any, test: Any):
+        model.eval()
+        self.model = model
+        self.normalize = normalize
+        self.test = test
+
+    def labels(
+        self, images: np.ndarray, trans_info: Sequence[tuple[str, Sequence[int]]]
+    ) -> np.ndarray:
+        """See `Network`."""
+        import paddle
+
+        from liteseg.engine.inference import predict_labels
+
+        batch = self.normalize.batch(paddle.to_tensor(images))
+        return predict_labels(self.model, batch, self.test, trans_info)
+
+
+class Segmenter:
+    """A network with everything around it: transforms, class names, colours.
+
+    Args:
+        network: trained or exported.
+        transforms: the validation `Compose`; a `Normalize` at its end is left to the network.
         class_names: one for each class.
         palette: (classes, 3) uint8 RGB.
     """
 
     def __init__(
         self,
-        model: paddle.nn.Layer,
+        network: Network,
         transforms: Any,
-        test: TestConfig,
         class_names: Sequence[str],
         palette: np.ndarray,
     ):
-        model.eval()
-        self.model = model
+        self.network = network
         self.transforms = transforms
-        self.test = test
         self.class_names = tuple(class_names)
         self.palette = np.asarray(palette, np.uint8)
 
@@ -58,27 +92,69 @@ class Segmenter:
         config: Union[str, Path, Config, None] = None,
         *,
         device: Optional[str] = None,
+        runtime: Optional[str] = None,
+        threads: Optional[int] = None,
+        precision: Optional[str] = None,
     ) -> Segmenter:
-        """Make one from a training's output or from published weights; no dataset is needed.
+        """Make one from an exported model, a training's output or published weights.
+
+        No dataset is needed, and for an exported model not even Paddle (unless it runs it).
 
         Args:
-            source: a run directory (its best checkpoint), a checkpoint directory, or a weights
-                file, archive or URL.
-            config: YAML file or loaded config; the `config.yml` of the run when None.
+            source: the folder of `liteseg export` or the model's file in it; or a run directory
+                (its best checkpoint), a checkpoint directory, or a weights file, archive or URL.
+            config: YAML file or loaded config, for weights; the `config.yml` of the run when None.
             device: `auto`, `cpu` or `gpu`; the `device` of the config when None.
+            runtime: of an exported model: `paddle`, `onnxruntime` or `openvino`; by its format
+                when None.
+            threads: of an exported model on CPU; all cores when None.
+            precision: of an exported model: `fp32`, or (OpenVINO) `bf16`; `fp32` when None.
 
         Raises:
-            UserError: no config can be found, it has errors, or the weights don't fit.
+            UserError: no config can be found, it has errors, the weights don't fit, or the runtime
+                is missing or can't do what is asked for.
         """
-        cfg = config if isinstance(config, Config) else load_config(config or _run_config(source))
+        if (folder := manifest.find(source)) is not None:
+            if config is not None:
+                raise UserError(
+                    f"{source}: an exported model carries its settings; leave the config out"
+                )
+            how = {"runtime": runtime, "threads": threads, "precision": precision}
+            return cls._exported(folder, device=device, **how)
+        if (runtime, threads, precision) != (None, None, None):
+            raise UserError(
+                f"{source}: runtime, threads and precision are for exported models; make one with "
+                f"`liteseg export --weights {source} --format openvino --output DIR`"
+            )
+        cfg = config if isinstance(config, Config) else trained_config(source, config)
         ensure(cfg)
         select_device(device or setting(cfg, "device"))
         model = build_model(cfg)
         load_weights(model, source)
         accelerate_convolutions(model)
+        return cls.from_model(model, cfg)
+
+    @classmethod
+    def from_model(cls, model: Any, cfg: Config) -> Segmenter:
+        """Make one from a Paddle model and the (checked) config it was built from."""
+        from liteseg.engine.inference import TestConfig
+
         names, palette = _appearance(cfg)
         test = TestConfig.from_dict(setting(cfg, "test_config"))
-        return cls(model, build_val_transforms(cfg), test, names, palette)
+        transforms = build_val_transforms(cfg)
+        return cls(TrainedNetwork(model, transforms.normalize, test), transforms, names, palette)
+
+    @classmethod
+    def _exported(cls, folder: Path, **how: Any) -> Segmenter:
+        from liteseg.deploy.network import ExportedNetwork
+        from liteseg.deploy.runtimes import open_runtime
+        from liteseg.transforms import Compose  # and nothing that needs Paddle
+
+        about = manifest.read(folder)
+        network = ExportedNetwork(open_runtime(folder, about, **how), about)
+        where = f"{folder / manifest.NAME}: transforms"
+        steps = [build(spec, TRANSFORMS, where) for spec in about.transforms]
+        return cls(network, Compose(steps), about.class_names, about.palette)
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Labels of one image.
@@ -91,6 +167,7 @@ class Segmenter:
 
         Raises:
             ValueError: another shape or dtype.
+            UserError: an exported model takes another size.
         """
         return self.predict_batch([image])[0]
 
@@ -106,9 +183,29 @@ class Segmenter:
         labels: dict[int, np.ndarray] = {}
         for (_, way), members in groups.items():
             places, pixels = zip(*members)
-            batch = self.transforms.normalize.batch(paddle.to_tensor(np.stack(pixels)))
-            labels.update(zip(places, predict_labels(self.model, batch, self.test, way)))
+            batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
+            labels.update(zip(places, self.network.labels(batch, way)))
         return [labels[place] for place in range(len(images))]
+
+    def stream(
+        self, video: Union[str, Path, Iterable[np.ndarray]]
+    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+        """Each frame of a video with its labels, in order; the next ones are read meanwhile.
+
+        Memory is that of a few frames, whatever the length.
+
+        Args:
+            video: a file or a stream's URL that OpenCV reads, or the frames themselves.
+
+        Yields:
+            (H, W, 3) uint8 RGB and (H, W) uint8.
+
+        Raises:
+            UserError: the video can't be read.
+        """
+        frames = Video(video) if isinstance(video, (str, Path)) else video
+        for frame in read_ahead(frames, _FRAMES_AHEAD):
+            yield frame, self.predict(frame)
 
 
 def build_val_transforms(cfg: Mapping[str, Any]) -> Any:
@@ -148,17 +245,31 @@ def _appearance(cfg: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:
     return names, default_palette(len(names)) if palette is None else np.asarray(palette, np.uint8)
 
 
-def _run_config(source: Union[str, Path]) -> Path:
-    """The `config.yml` of the run that `source` is, or lies in."""
-    if not is_url(source):
+def trained_config(
+    source: Union[str, Path],
+    config: Union[str, Path, None] = None,
+    overrides: Sequence[str] = (),
+) -> Config:
+    """The config of trained weights: `config`, or the `config.yml` of the run they lie in.
+
+    Args:
+        source: the weights, as for `Segmenter.from_pretrained`.
+        config: YAML file, or None.
+        overrides: `key=value` changes.
+
+    Raises:
+        UserError: no config can be found, or it can't be read.
+    """
+    if config is None and not is_url(source):
         path = Path(source).expanduser().resolve()
-        for folder in (path, *path.parents[:_LEVELS_BELOW_RUN]):
-            if (folder / "config.yml").is_file():
-                return folder / "config.yml"
-    raise UserError(
-        f"{source}: no config.yml there or around it, so the model is unknown; give config= the "
-        "YAML file that the weights were trained with"
-    )
+        folders = (path, *path.parents[:_LEVELS_BELOW_RUN])
+        config = next((f / "config.yml" for f in folders if (f / "config.yml").is_file()), None)
+    if config is None:
+        raise UserError(
+            f"{source}: no config.yml there or around it, so the model is unknown; give config= "
+            "(on the command line --config) the YAML file that the weights were trained with"
+        )
+    return load_config(config, overrides)
 
 
 def _require_rgb(image: np.ndarray) -> None:

@@ -93,22 +93,8 @@ def find_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
     Raises:
         UserError: an input does not exist, or a folder holds nothing to predict.
     """
-    found: list[tuple[Path, Path]] = []  # the file, and its place under the output
-    for given in inputs:
-        if os.path.isdir(given):
-            inside = _files_below(given, output)
-            if not inside:
-                raise UserError(
-                    f"{given}: holds no images or videos ({' '.join((*IMAGES, *VIDEOS))})"
-                )
-            root = Path() if len(inputs) == 1 else Path(given.resolve().name)
-            found += [(path, root / path.relative_to(given)) for path in inside]
-        elif os.path.exists(given):
-            found.append((given, Path(given.name)))
-        else:
-            raise UserError(f"{given}: does not exist; expected an image, a video or a folder")
     jobs, taken = [], set()
-    for source, place in found:
+    for source, place in find_files(inputs, (*IMAGES, *VIDEOS), output):
         name, number = place.stem, 2
         while (target := output / place.with_name(name)) in taken:  # a.jpg beside a.png
             name, number = f"{place.stem}_{number}", number + 1
@@ -117,14 +103,37 @@ def find_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
     return jobs
 
 
-def _files_below(folder: Path, output: Path) -> list[Path]:
-    output = output.resolve()
+def find_files(
+    inputs: Sequence[Path], suffixes: Sequence[str], output: Optional[Path] = None
+) -> list[tuple[Path, Path]]:
+    """The files that the inputs stand for, and the place of each among the results.
+
+    Raises:
+        UserError: an input does not exist, or a folder holds no file with one of `suffixes`.
+    """
+    found: list[tuple[Path, Path]] = []
+    for given in inputs:
+        if os.path.isdir(given):
+            inside = _files_below(given, suffixes, output)
+            if not inside:
+                raise UserError(f"{given}: holds no images or videos ({' '.join(suffixes)})")
+            root = Path() if len(inputs) == 1 else Path(given.resolve().name)
+            found += [(path, root / path.relative_to(given)) for path in inside]
+        elif os.path.exists(given):
+            found.append((given, Path(given.name)))
+        else:
+            raise UserError(f"{given}: does not exist; expected an image, a video or a folder")
+    return found
+
+
+def _files_below(folder: Path, suffixes: Sequence[str], output: Optional[Path]) -> list[Path]:
+    earlier = output.resolve() if output else None
     return [
         path
         for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in (*IMAGES, *VIDEOS)
+        if path.suffix.lower() in suffixes
         and os.path.isfile(path)
-        and not (output != folder.resolve() and path.resolve().is_relative_to(output))
+        and not (earlier and earlier != folder.resolve() and path.resolve().is_relative_to(earlier))
         and not path.name.startswith(".")
     ]
 

@@ -14,7 +14,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from liteseg.models.layers import ConvBN, ConvBNReLU, channel_max, resize, spatial_size
+from liteseg.models.layers import ConvBN, ConvBNReLU, channel_max, resize
 from liteseg.registry import MODELS
 from liteseg.utils.weights import load_weights
 
@@ -37,7 +37,7 @@ class SPPM(nn.Layer):
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
         """See the class."""
-        size = spatial_size(x)
+        size = x.shape[2:]
         total = None
         for stage in self.stages:
             pooled = resize(stage(x), size)
@@ -68,7 +68,7 @@ class UAFM(nn.Layer):
     def forward(self, low: paddle.Tensor, high: paddle.Tensor) -> paddle.Tensor:
         """See the class."""
         low = self.conv_x(low)
-        up = resize(high, spatial_size(low), self.resize_mode)
+        up = resize(high, low.shape[2:], self.resize_mode)
         return self.conv_out(self.fuse(low, up))
 
     def fuse(self, low: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
@@ -267,11 +267,15 @@ class PPLiteSeg(nn.Layer):
 
         One for each decoder level in training, the finest alone in evaluation.
         """
+        size = x.shape[2:]
+        return [resize(logits, size) for logits in self.coarse_logits(x)]
+
+    def coarse_logits(self, x: paddle.Tensor) -> list[paddle.Tensor]:
+        """`forward` without its last step: logits at the sizes of the decoder levels, 1/8 first."""
         outputs = self.backbone(x)
         decoded = self.ppseg_head([outputs[i] for i in self.backbone_indices])
         heads = self.seg_heads if self.training else [self.seg_heads[0]]
-        size = spatial_size(x)
-        return [resize(head(feature), size) for head, feature in zip(heads, decoded)]
+        return [head(feature) for head, feature in zip(heads, decoded)]
 
 
 def _one_each(name: str, values: Sequence[int], levels: int) -> list[int]:

@@ -1,0 +1,1 @@
+"""Exported models: making them, checking them, running them."""

@@ -1,0 +1,170 @@
+"""The network as it is shipped: pixels in, labels out, batch norm folded into the convolutions."""
+
+from __future__ import annotations
+
+import copy
+from collections.abc import Sequence
+from typing import Union
+
+import numpy as np
+import paddle
+import paddle.nn.functional as F
+from paddle import nn
+
+Side = Union[int, paddle.Tensor]
+
+
+class DeployGraph(nn.Layer):
+    """A network with what belongs before and behind it.
+
+    Normalises, resizes by `scale`, runs `network`, brings the logits back to the size of the image.
+
+    Args:
+        network: maps (N, 3, H, W) to a list whose first item is (N, C, H, W) logits. A method
+            `coarse_logits`, if it has one, gives them before the last upsampling.
+        mean: of R, G, B in units of 255.
+        std: likewise.
+        scale: of the image that the network gets.
+        kind: label, logits or softmax.
+    """
+
+    def __init__(
+        self,
+        network: nn.Layer,
+        mean: Sequence[float],
+        std: Sequence[float],
+        scale: float,
+        kind: str,
+    ):
+        super().__init__()
+        self.network = with_exact_pooling(folded(network))
+        self.coarse = getattr(self.network, "coarse_logits", self.network)
+        factor = 1 / (255 * np.asarray(std, np.float64))
+        offset = -np.asarray(mean, np.float64) / np.asarray(std, np.float64)
+        for name, values in (("factor", factor), ("offset", offset)):
+            values = values.astype(np.float32).reshape(1, 3, 1, 1)
+            self.register_buffer(name, paddle.to_tensor(values))
+        self.scale = scale
+        self.kind = kind
+
+    def forward(self, image: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
+        """(N, H, W, 3) uint8 RGB -> the output of `kind`, and the coarse logits (N, C, h, w)."""
+        # (N,H,W,C) -> (N,C,H,W)
+        x = image.astype("float32").transpose([0, 3, 1, 2]) * self.factor + self.offset
+        size = x.shape[2:]
+        if self.scale != 1:
+            x = _bilinear(x, [_scaled(side, self.scale) for side in size])
+        coarse = self.coarse(x)[0]
+        # In two steps, as in evaluation: it interpolates the logits at the network's size.
+        scores = _bilinear(coarse, x.shape[2:])
+        if self.scale != 1:
+            scores = _bilinear(scores, size)
+        if self.kind == "softmax":
+            scores = F.softmax(scores, axis=1)
+        if self.kind == "label":
+            return paddle.argmax(scores, axis=1, dtype="int32").astype("uint8"), coarse
+        return scores, coarse
+
+
+def folded(network: nn.Layer) -> nn.Layer:
+    """A copy in eval mode whose batch norms are part of the convolutions before them.
+
+    Which convolution feeds which batch norm is seen in one forward pass.
+    """
+    network = copy.deepcopy(network)
+    network.eval()
+    made: list[tuple[nn.Conv2D, paddle.Tensor]] = []
+    pairs: list[tuple[nn.Conv2D, nn.Layer]] = []
+
+    def after_conv(layer: nn.Layer, inputs: tuple, output: paddle.Tensor) -> None:
+        made.append((layer, output))
+
+    def before_norm(layer: nn.Layer, inputs: tuple) -> None:
+        pairs.extend((conv, layer) for conv, output in made if output is inputs[0])
+
+    handles = []
+    for layer in network.sublayers():
+        if isinstance(layer, nn.Conv2D):
+            handles.append(layer.register_forward_post_hook(after_conv))
+        elif isinstance(layer, nn.BatchNorm2D):
+            handles.append(layer.register_forward_pre_hook(before_norm))
+    with paddle.no_grad():
+        network(paddle.zeros([1, 3, 64, 64]))
+        for handle in handles:
+            handle.remove()
+        for conv, norm in pairs:
+            _fold(conv, norm)
+    norms = {id(norm) for _, norm in pairs}
+    _replace(network, lambda layer: nn.Identity() if id(layer) in norms else None)
+    return network
+
+
+def with_exact_pooling(network: nn.Layer) -> nn.Layer:
+    """The network with its adaptive average pools written as matrix products.
+
+    ONNX has pools of a fixed kernel only, which are others unless the bins divide the size, and
+    none for images of any size.
+    """
+    return _replace(
+        network,
+        lambda layer: (
+            _AdaptivePool(layer._output_size) if isinstance(layer, nn.AdaptiveAvgPool2D) else None
+        ),
+    )
+
+
+class _AdaptivePool(nn.Layer):
+    """`nn.AdaptiveAvgPool2D`: bin i of n covers floor(i·size/n) to ceil((i+1)·size/n)."""
+
+    def __init__(self, bins: Union[int, Sequence[int]]):
+        super().__init__()
+        self.rows, self.columns = (bins, bins) if isinstance(bins, int) else bins
+
+    def forward(self, x: paddle.Tensor) -> paddle.Tensor:
+        """(N, C, H, W) -> (N, C, rows, columns)."""
+        if self.rows == self.columns == 1:
+            return x.mean([2, 3], keepdim=True)
+        rows, columns = _shares(x.shape[2], self.rows), _shares(x.shape[3], self.columns)
+        return paddle.matmul(paddle.matmul(rows, x), columns, transpose_y=True)
+
+
+def _shares(size: Side, bins: int) -> paddle.Tensor:
+    """(bins, size) float32: what each position adds to the mean of each bin."""
+    place = paddle.arange(size, dtype="int64").unsqueeze(0)
+    number = paddle.arange(bins, dtype="int64").unsqueeze(1)
+    start = number * size // bins
+    end = ((number + 1) * size + bins - 1) // bins
+    inside = paddle.logical_and(place >= start, place < end)
+    return inside.astype("float32") / (end - start).astype("float32")
+
+
+def _fold(conv: nn.Conv2D, norm: nn.Layer) -> None:
+    factor = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
+    bias = norm.bias - norm._mean * factor
+    if conv.bias is None:
+        conv.bias = conv.create_parameter(bias.shape, is_bias=True)
+    else:
+        bias = bias + conv.bias * factor
+    conv.bias.set_value(bias)
+    conv.weight.set_value(conv.weight * factor.reshape([-1, 1, 1, 1]))
+
+
+def _replace(network: nn.Layer, substitute) -> nn.Layer:
+    """Put `substitute(layer)` in the place of every layer for which it is not None."""
+    for parent in network.sublayers(include_self=True):
+        for name, child in list(parent.named_children()):
+            other = substitute(child)
+            if other is not None:
+                parent.add_sublayer(name, other)
+    return network
+
+
+def _scaled(side: Side, scale: float) -> Side:
+    """A side of the image after scaling, rounded as in evaluation."""
+    if isinstance(side, int):
+        return int(side * scale + 0.5)
+    return paddle.floor(side.astype("float32") * scale + 0.5).astype("int32")
+
+
+def _bilinear(x: paddle.Tensor, size: Sequence[Side]) -> paddle.Tensor:
+    return F.interpolate(x, size, mode="bilinear", align_corners=False)

@@ -1,0 +1,55 @@
+"""An exported model as the network of a `Segmenter`."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+import numpy as np
+
+from liteseg.deploy.manifest import COARSE, Manifest
+from liteseg.deploy.runtimes import Runtime
+from liteseg.errors import UserError
+from liteseg.utils.upsample import labels_at_full_size
+
+
+class ExportedNetwork:
+    """Labels from the coarse logits of an exported model.
+
+    The model's own labels are the same, but cost more: upsampling and arg-max inside the graph
+    write and read logits at full size. And they could not be brought to another size.
+    """
+
+    def __init__(self, runtime: Runtime, manifest: Manifest):
+        self.runtime = runtime
+        self.manifest = manifest
+
+    def labels(
+        self, images: np.ndarray, trans_info: Sequence[tuple[str, Sequence[int]]] = ()
+    ) -> list[np.ndarray]:
+        """Labels of images of one size.
+
+        Args:
+            images: (N, H, W, 3) uint8 RGB, after the validation transforms.
+            trans_info: ("resize" | "padding", (h, w)): the size before each of them.
+
+        Returns:
+            N times (h, w) uint8 at the size before all of them.
+
+        Raises:
+            UserError: the model takes another size.
+        """
+        height, width = images.shape[1:3]
+        size = self.manifest.size
+        if size is not None and size != (width, height):
+            raise UserError(
+                f"the image is {width}x{height}, and the model was exported for "
+                f"{size[0]}x{size[1]}; export it with `--input-size {width} {height}`, or without "
+                "--input-size for images of any size"
+            )
+        scale = self.manifest.scale
+        steps = [("resize", (int(height * scale + 0.5), int(width * scale + 0.5)))]
+        steps.append(("resize", (height, width)))
+        for step, before in reversed(trans_info):
+            steps.append(("resize" if step == "resize" else "crop", tuple(before)))
+        coarse = self.runtime.run(images, COARSE)
+        return [labels_at_full_size(scores, steps) for scores in coarse]
