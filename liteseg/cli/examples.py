@@ -39,7 +39,7 @@ def from_files(paths: Sequence[str]) -> Iterator[Example]:
     Raises:
         UserError: (at once) one does not exist; (later) one can't be read.
     """
-    from liteseg.cli.predict import IMAGES, find_files
+    from liteseg.cli.inputs import IMAGES, find_files
     from liteseg.utils.images import read_image
 
     files = [path for path, _ in find_files(list(map(Path, paths)), IMAGES)]

@@ -1,4 +1,7 @@
-"""`liteseg predict`: label maps, colour masks and overlays of images, folders and videos."""
+"""`liteseg predict`: label maps, colour masks and overlays of images, folders and videos.
+
+Reading, inference and writing overlap. Memory is that of a few images, whatever there is to do.
+"""
 
 from __future__ import annotations
 
@@ -8,31 +11,35 @@ import os
 import sys
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, Optional
 
+from liteseg.cli.arguments import positive
+from liteseg.cli.inputs import Job, find_jobs
 from liteseg.errors import UserError
 
 if TYPE_CHECKING:
-    import cv2
     import numpy as np
 
     from liteseg.api import Segmenter
+    from liteseg.utils.overlap import WriteBehind
 
-IMAGES = (".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp", ".ppm")
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv")
 KINDS = ("mask", "palette", "overlay")
-
-
-class Job(NamedTuple):
-    """A file to predict, and the path, without ending, that its results begin with."""
-
-    source: Path
-    target: Path
+_ENDINGS = {"mask": "_label", "palette": "_color", "overlay": "_overlay"}
+_READ_AHEAD = 4
+_WRITERS, _UNWRITTEN = 2, 8
+# Containers estimate their number of frames; beyond this share, frames are missing.
+_FRAMES_EXPECTED = 0.9
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg predict`."""
-    parser.add_argument("inputs", nargs="+", metavar="INPUT", help="images, videos, folders")
+    parser.add_argument(
+        "inputs",
+        nargs="+",
+        metavar="INPUT",
+        help="images, videos, folders, numbered sequences (frames/%%06d.png)",
+    )
+    parser.add_argument("--model", metavar="EXPORTED", help="folder of `liteseg export`")
     parser.add_argument("--config", help="YAML file (default: config.yml of the run of --weights)")
     parser.add_argument(
         "--weights", help="weights file, archive or URL, or a run directory (best checkpoint)"
@@ -46,196 +53,233 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         choices=("all", *KINDS),
         default="all",
         help="NAME_label.png: train ids (mask); NAME_color.png: the same with colours (palette); "
-        "NAME_overlay.png: over the image, with a legend; a video gives an overlay video",
+        "NAME_overlay.png: over the image, with a legend; of a video NAME_overlay.mp4, and masks "
+        "or palettes only when asked for, a PNG a frame in NAME_label/ or NAME_color/",
     )
     parser.add_argument("--device", help="auto, cpu or gpu (default: the config's)")
+    add_runtime_arguments(parser)
+
+
+def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
+    """Declare how an exported model runs."""
+    parser.add_argument("--runtime", help="of --model: paddle, onnxruntime or openvino")
+    parser.add_argument("--threads", type=positive, metavar="N", help="of --model (default: all)")
+    parser.add_argument("--precision", help="of --model: fp32 (default) or bf16")
 
 
 def run(args: argparse.Namespace) -> int:
     """Predict every input; 2 when some could not be read (the others are done)."""
-    if not args.weights:
-        raise UserError(
-            "--weights is missing: a network without trained weights predicts noise; give a "
-            "weights file, URL or run directory"
-        )
     from tqdm import tqdm
 
-    from liteseg.api import Segmenter
-    from liteseg.config import load_config
     from liteseg.utils.files import check_writable
+    from liteseg.utils.overlap import WriteBehind, read_ahead
 
     output = check_writable(args.output)
     jobs = find_jobs([Path(os.path.expanduser(given)) for given in args.inputs], output)
-    config = load_config(args.config, args.set) if args.config else None
-    segmenter = Segmenter.from_pretrained(args.weights, config, device=args.device)
-    kinds = KINDS if args.what == "all" else (args.what,)
-    failed = 0
-    for job in (bar := tqdm(jobs, unit="file", desc="predict", disable=None)):
-        bar.set_postfix_str(job.source.name)
-        try:
-            if job.source.suffix.lower() in VIDEOS:
-                predict_video(segmenter, job)
-            else:
-                predict_image(segmenter, job, kinds)
-        except UserError as error:
-            failed += 1
-            tqdm.write(f"skipped: {error}", file=sys.stderr)
-    print(f"{len(jobs) - failed} of {len(jobs)} inputs predicted, results are in {output}")
+    segmenter = open_segmenter(args)
+    failed: set[Path] = set()
+
+    def skip(error: BaseException, job: Job) -> None:
+        if not isinstance(error, UserError):
+            raise error
+        failed.add(job.source)
+        tqdm.write(f"skipped: {error}", file=sys.stderr)
+
+    bar = tqdm(total=len(jobs), unit="image", desc="predict", disable=None)
+    ready = contextlib.closing(read_ahead(_read(jobs), _READ_AHEAD))
+    with bar, WriteBehind(_WRITERS, _UNWRITTEN, skip) as writer, ready as images:
+        for job, image in images:
+            try:
+                _predict(segmenter, job, image, args.what, writer)
+            except UserError as error:
+                skip(error, job)
+            bar.update()
+    print(f"{len(jobs) - len(failed)} of {len(jobs)} inputs predicted, results are in {output}")
     return 2 if failed else 0
 
 
-def find_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
-    """The files that the inputs stand for, each with a target of its own under `output`.
-
-    Folders are searched in depth, for known suffixes; their sub-folders are kept in the output.
-    Earlier results (`output` inside an input) are left out.
+def open_segmenter(args: argparse.Namespace) -> Segmenter:
+    """The trained or exported model that the arguments name.
 
     Raises:
-        UserError: an input does not exist, or a folder holds nothing to predict.
+        UserError: neither or both are given, or it can't be had.
     """
-    jobs, taken = [], set()
-    for source, place in find_files(inputs, (*IMAGES, *VIDEOS), output):
-        name, number = place.stem, 2
-        while (target := output / place.with_name(name)) in taken:  # a.jpg beside a.png
-            name, number = f"{place.stem}_{number}", number + 1
-        taken.add(target)
-        jobs.append(Job(source, target))
-    return jobs
+    from liteseg.api import Segmenter, trained_config
+    from liteseg.deploy import manifest
+
+    if args.model:
+        if args.weights or args.config or args.set:
+            raise UserError(
+                "--model is an exported model, which carries its weights and settings: leave out "
+                "--weights, --config and --set"
+            )
+        if manifest.find(args.model) is None:
+            raise UserError(
+                f"--model {args.model}: no {manifest.NAME} there; give the folder that `liteseg "
+                "export` wrote, or trained weights as --weights"
+            )
+        how = {name: getattr(args, name) for name in ("runtime", "threads", "precision")}
+        return Segmenter.from_pretrained(args.model, device=args.device, **how)
+    if not args.weights:
+        raise UserError(
+            "--weights is missing: a network without trained weights predicts noise; give a "
+            "weights file, URL or run directory, or an exported model as --model"
+        )
+    if args.runtime or args.threads or args.precision:
+        raise UserError("--runtime, --threads and --precision go with --model, an exported model")
+    config = trained_config(args.weights, args.config, args.set)
+    return Segmenter.from_pretrained(args.weights, config, device=args.device)
 
 
-def find_files(
-    inputs: Sequence[Path], suffixes: Sequence[str], output: Optional[Path] = None
-) -> list[tuple[Path, Path]]:
-    """The files that the inputs stand for, and the place of each among the results.
+def _read(jobs: Sequence[Job]) -> Iterator[tuple[Job, Any]]:
+    """Each job with its image, the error in its place, or None for a video."""
+    from liteseg.utils.images import read_image
 
-    Raises:
-        UserError: an input does not exist, or a folder holds no file with one of `suffixes`.
-    """
-    found: list[tuple[Path, Path]] = []
-    for given in inputs:
-        if os.path.isdir(given):
-            inside = _files_below(given, suffixes, output)
-            if not inside:
-                raise UserError(f"{given}: holds no images or videos ({' '.join(suffixes)})")
-            root = Path() if len(inputs) == 1 else Path(given.resolve().name)
-            found += [(path, root / path.relative_to(given)) for path in inside]
-        elif os.path.exists(given):
-            found.append((given, Path(given.name)))
-        else:
-            raise UserError(f"{given}: does not exist; expected an image, a video or a folder")
-    return found
+    for job in jobs:
+        try:
+            yield job, None if job.is_video else read_image(job.source, exif=True)
+        except UserError as error:
+            yield job, error
 
 
-def _files_below(folder: Path, suffixes: Sequence[str], output: Optional[Path]) -> list[Path]:
-    earlier = output.resolve() if output else None
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes
-        and os.path.isfile(path)
-        and not (earlier and earlier != folder.resolve() and path.resolve().is_relative_to(earlier))
-        and not path.name.startswith(".")
-    ]
+def _predict(segmenter: Segmenter, job: Job, image: Any, what: str, writer: WriteBehind) -> None:
+    """Predict what `_read` gave; the results of an image are written later."""
+    if isinstance(image, UserError):
+        raise image
+    if image is None:
+        predict_video(segmenter, job, what)
+        return
+    label = segmenter.predict(image)
+    kinds = KINDS if what == "all" else (what,)
+    writer.add(job, write_results, segmenter, job, kinds, image, label)
 
 
-def predict_image(segmenter: Segmenter, job: Job, kinds: Sequence[str]) -> None:
+def write_results(
+    segmenter: Segmenter, job: Job, kinds: Sequence[str], image: np.ndarray, label: np.ndarray
+) -> None:
     """Write the results of one image.
 
     Raises:
-        UserError: the image can't be read, or a result not written.
+        UserError: a result can't be written.
     """
     import numpy as np
 
-    from liteseg.utils.images import read_image
-    from liteseg.utils.visualize import overlay, save_palette_png, with_legend, write_png
+    from liteseg.utils.visualize import overlay, with_legend, write_png
 
-    image = read_image(job.source, exif=True)
-    label = segmenter.predict(image)
-    if "mask" in kinds:
-        write_png(_named(job, "_label.png"), label)
-    if "palette" in kinds:
-        save_palette_png(_named(job, "_color.png"), label, segmenter.palette)
-    if "overlay" in kinds:
-        picture = overlay(image, label, segmenter.palette)
-        names, palette = segmenter.class_names, segmenter.palette
-        picture = with_legend(picture, names, palette, np.unique(label))
-        write_png(_named(job, "_overlay.png"), picture)
+    names, palette = segmenter.class_names, segmenter.palette
+    for kind in kinds:
+        path = job.named(f"{_ENDINGS[kind]}.png")
+        if kind == "overlay":
+            picture = overlay(image, label, palette)
+            write_png(path, with_legend(picture, names, palette, np.unique(label)))
+        else:
+            _write_label(path, kind, label, palette)
 
 
-def predict_video(segmenter: Segmenter, job: Job) -> None:
-    """Write the overlay of a video, at its rate; the file appears when the last frame is in.
+def _write_label(path: Path, kind: str, label: np.ndarray, palette: np.ndarray) -> None:
+    from liteseg.utils.visualize import save_palette_png, write_png
+
+    if kind == "mask":
+        write_png(path, label)
+    else:
+        save_palette_png(path, label, palette)
+
+
+def predict_video(segmenter: Segmenter, job: Job, what: str) -> None:
+    """Write the overlay of a video at its rate, or a label picture of each frame.
+
+    A video appears when its last frame is in. Of a damaged one, what can be read is written.
 
     Raises:
-        UserError: no frame can be read, or the result not written.
+        UserError: no frame or not all can be read, or the result not written.
     """
     from tqdm import tqdm
 
-    target = _named(job, "_overlay.mp4")
+    from liteseg.utils.video import Video
+
+    video = Video(job.source)
+    bar = tqdm(total=video.count, unit="frame", desc=job.source.name, leave=False, disable=None)
+    with bar, contextlib.closing(segmenter.stream(video)) as frames:
+        if what in ("all", "overlay"):
+            count = _write_video(segmenter, _counting(frames, bar), video.rate, job)
+        else:
+            count = _write_frames(segmenter, _counting(frames, bar), what, job)
+    if video.count and count < _FRAMES_EXPECTED * video.count:
+        raise UserError(
+            f"{job.source}: only {count} of {video.count} frames can be read (their results are "
+            "written); is the file complete?"
+        )
+
+
+def _counting(frames: Iterator, bar: Any) -> Iterator:
+    for frame in frames:
+        yield frame
+        bar.update()
+
+
+def _write_frames(segmenter: Segmenter, frames: Iterator, kind: str, job: Job) -> int:
+    folder, count = job.named(_ENDINGS[kind]), 0
+    with _writer(_WRITERS) as writer:
+        for _, label in frames:
+            path = folder / f"{count:06d}.png"
+            writer.add(path, _write_label, path, kind, label, segmenter.palette)
+            count += 1
+    return count
+
+
+def _write_video(segmenter: Segmenter, frames: Iterator, rate: float, job: Job) -> int:
+    """Encode the overlay of every frame beside the target, and put it there at the end."""
+    target = job.named("_overlay.mp4")
     beside = target.with_name(f".{target.stem}.tmp.mp4")
     target.parent.mkdir(parents=True, exist_ok=True)
-    with contextlib.ExitStack() as stack:
-        stack.callback(beside.unlink, missing_ok=True)
-        capture = stack.enter_context(_opened(job.source))
-        rate, count = _rate_and_count(capture)
-        frames = tqdm(_frames(capture), total=count, unit="frame", leave=False, disable=None)
-        if not _write_overlays(segmenter, frames, rate, beside):
-            raise UserError(f"{job.source}: no frame can be read; is it a complete video?")
+    encoder, count = _Encoder(beside, rate, segmenter), 0
+    try:
+        with _writer(1) as writer:  # one thread keeps the order
+            for frame, label in frames:
+                writer.add(count, encoder.add, frame, label)
+                count += 1
+        encoder.close()
         beside.replace(target)
-
-
-def _write_overlays(
-    segmenter: Segmenter, frames: Iterator[np.ndarray], rate: float, target: Path
-) -> bool:
-    """Encode the overlay of every frame; False if there was none."""
-    import cv2
-
-    from liteseg.utils.visualize import overlay, with_legend
-
-    writer = None
-    try:
-        for frame in frames:
-            picture = overlay(frame, segmenter.predict(frame), segmenter.palette)
-            picture = with_legend(picture, segmenter.class_names, segmenter.palette)
-            if writer is None:
-                size = picture.shape[1::-1]
-                writer = cv2.VideoWriter(str(target), cv2.VideoWriter_fourcc(*"mp4v"), rate, size)
-                if not writer.isOpened():
-                    raise UserError(f"{target}: this OpenCV can't write mp4 videos there")
-            writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
     finally:
-        if writer is not None:
-            writer.release()
-    return writer is not None
+        encoder.close()
+        beside.unlink(missing_ok=True)
+    return count
 
 
-@contextlib.contextmanager
-def _opened(path: Path) -> Iterator[cv2.VideoCapture]:
-    import cv2
+class _Encoder:
+    """An mp4 file of overlays, opened with the first one."""
 
-    capture = cv2.VideoCapture(str(path))
-    try:
-        yield capture
-    finally:
-        capture.release()
+    def __init__(self, path: Path, rate: float, segmenter: Segmenter):
+        self.path = path
+        self.rate = rate
+        self.segmenter = segmenter
+        self.writer: Any = None
+
+    def add(self, frame: np.ndarray, label: np.ndarray) -> None:
+        """Draw and encode a frame."""
+        import cv2
+
+        from liteseg.utils.visualize import overlay, with_legend
+
+        names, palette = self.segmenter.class_names, self.segmenter.palette
+        picture = with_legend(overlay(frame, label, palette), names, palette)
+        if self.writer is None:
+            code, size = cv2.VideoWriter_fourcc(*"mp4v"), picture.shape[1::-1]
+            self.writer = cv2.VideoWriter(str(self.path), code, self.rate, size)
+            if not self.writer.isOpened():
+                raise UserError(f"{self.path}: this OpenCV can't write mp4 videos there")
+        self.writer.write(cv2.cvtColor(picture, cv2.COLOR_RGB2BGR))
+
+    def close(self) -> None:
+        """Finish the file."""
+        if self.writer is not None:
+            self.writer.release()
 
 
-def _rate_and_count(capture: cv2.VideoCapture) -> tuple[float, Optional[int]]:
-    import cv2
+def _writer(threads: int) -> WriteBehind:
+    from liteseg.utils.overlap import WriteBehind
 
-    # Some containers know neither: 25 frames a second, and a bar without an end.
-    rate = capture.get(cv2.CAP_PROP_FPS) or 25.0
-    return rate, max(int(capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) or None
+    def fail(error: BaseException, which: Optional[Any]) -> None:
+        raise error
 
-
-def _frames(capture: cv2.VideoCapture) -> Iterator[np.ndarray]:
-    import cv2
-
-    while True:
-        read, frame = capture.read()
-        if not read:
-            return
-        yield cv2.cvtColor(frame, cv2.COLOR_BGR2RGB)
-
-
-def _named(job: Job, ending: str) -> Path:
-    return job.target.with_name(job.target.name + ending)
+    return WriteBehind(threads, _UNWRITTEN, fail)

@@ -11,7 +11,7 @@ import pytest
 from PIL import Image
 
 from liteseg.api import Segmenter
-from liteseg.cli import predict
+from liteseg.cli import inputs, predict
 from liteseg.errors import UserError
 
 PALETTE = np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180]], np.uint8)
@@ -24,10 +24,12 @@ class RedSegmenter:
     def predict(self, image):
         return (image[..., 0] // 100).astype(np.uint8)
 
+    stream = Segmenter.stream
+
 
 @pytest.fixture
 def run(monkeypatch, tmp_path):
-    monkeypatch.setattr(Segmenter, "from_pretrained", lambda *a, **k: RedSegmenter())
+    monkeypatch.setattr(predict, "open_segmenter", lambda args: RedSegmenter())
 
     def call(*arguments):
         parser = argparse.ArgumentParser()
@@ -45,6 +47,13 @@ def write_image(path, seed=0, size=(20, 30)):
     path.parent.mkdir(parents=True, exist_ok=True)
     assert cv2.imwrite(str(path), image[..., ::-1])
     return image
+
+
+def write_video(path, frames=5, rate=12.0):
+    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), rate, (64, 48))
+    for i in range(frames):
+        writer.write(np.full((48, 64, 3), 40 * i % 256, np.uint8))
+    writer.release()
 
 
 def files_of(folder: Path):
@@ -79,7 +88,7 @@ def test_only_what_is_asked_for(run, tmp_path, what, name):
 
 def test_folders_are_mirrored(run, tmp_path):
     for name in ("in/x.png", "in/deep/er/x.jpg", "in/x.bmp", "in/notes.txt", "in/.hidden.png"):
-        write_image(tmp_path / name) if "." + name.split(".")[-1] in predict.IMAGES else (
+        write_image(tmp_path / name) if "." + name.split(".")[-1] in inputs.IMAGES else (
             tmp_path / name
         ).write_text("no image")
     assert run(tmp_path / "in", "--what", "mask") == 0
@@ -115,10 +124,7 @@ def test_a_broken_file_is_skipped_and_told(run, tmp_path, capsys):
 
 def test_video(run, tmp_path):
     path = tmp_path / "v.avi"
-    writer = cv2.VideoWriter(str(path), cv2.VideoWriter_fourcc(*"MJPG"), 12.0, (64, 48))
-    for i in range(5):
-        writer.write(np.full((48, 64, 3), 40 * i, np.uint8))
-    writer.release()
+    write_video(path)
     assert run(path) == 0
     assert files_of(tmp_path / "out") == ["v_overlay.mp4"]
     video = cv2.VideoCapture(str(tmp_path / "out" / "v_overlay.mp4"))
@@ -145,8 +151,84 @@ def test_inputs_that_are_not_there(run, tmp_path, name, message):
         run(tmp_path / name)
 
 
-def test_weights_are_needed(tmp_path):
+def test_labels_of_the_frames(run, tmp_path):
+    write_video(tmp_path / "v.avi")
+    assert run(tmp_path / "v.avi", "--what", "mask") == 0
+    out = tmp_path / "out"
+    assert files_of(out) == [f"v_label/00000{i}.png" for i in range(5)]
+    assert [Image.open(path).getpixel((5, 5)) for path in sorted(out.rglob("*.png"))] == [
+        *(0, 0, 0, 1, 1)
+    ]
+
+
+def test_a_numbered_sequence_is_a_video(run, tmp_path):
+    for i in range(4):
+        write_image(tmp_path / "drive" / f"{i:03d}.png", i, (48, 64))
+    assert run(tmp_path / "drive" / "%03d.png") == 0
+    assert files_of(tmp_path / "out") == ["drive_overlay.mp4"]
+    video = cv2.VideoCapture(str(tmp_path / "out" / "drive_overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4
+
+
+def test_a_video_cut_off_gives_what_it_has_and_is_told(run, tmp_path, capsys):
+    path = tmp_path / "v.avi"
+    write_video(path, frames=40)
+    data = path.read_bytes()
+    path.write_bytes(data[: len(data) // 2])
+    capture = cv2.VideoCapture(str(path))
+    if capture.get(cv2.CAP_PROP_FRAME_COUNT) < 40:
+        pytest.skip("this OpenCV counts the frames that are there")
+    assert run(path) == 2
+    assert "of 40 frames can be read" in capsys.readouterr().err
+    assert files_of(tmp_path / "out") == ["v_overlay.mp4"]
+
+
+def test_common_pictures(run, tmp_path):
+    """Grey, transparent, 16-bit, CMYK and turned ones: labels are those of their RGB."""
+    folder = tmp_path / "in"
+    folder.mkdir()
+    rgb = np.zeros((24, 32, 3), np.uint8)
+    rgb[:, :16] = 250, 20, 120
+    plain = Image.fromarray(rgb)
+    plain.save(folder / "plain.png")
+    plain.convert("L").save(folder / "grey.png")
+    alpha = plain.copy()
+    alpha.putalpha(128)
+    alpha.save(folder / "alpha.png")
+    plain.convert("CMYK").save(folder / "cmyk.jpg", quality=100)
+    plain.quantize(8).save(folder / "few.gif")
+    plain.save(folder / "lossless.webp", lossless=True)
+    assert cv2.imwrite(str(folder / "deep.png"), rgb[..., ::-1].astype(np.uint16) * 257)
+    exif = Image.Exif()
+    exif[0x0112] = 6  # turn by 90 degrees clockwise
+    plain.save(folder / "turned.jpg", quality=100, exif=exif)
+    assert run(folder, "--what", "mask") == 0
+    expected = rgb[..., 0] // 100
+    for name in ("plain", "alpha", "deep", "few", "lossless", "cmyk"):
+        found = np.array(Image.open(tmp_path / "out" / f"{name}_label.png"))
+        assert found.shape == (24, 32), name
+        assert (found == expected).mean() > 0.95, name
+    turned = np.array(Image.open(tmp_path / "out" / "turned_label.png"))
+    assert (turned == np.rot90(expected, -1)).mean() > 0.9
+    grey = np.array(Image.open(tmp_path / "out" / "grey_label.png"))
+    assert set(np.unique(grey)) == {0, np.asarray(plain.convert("L"))[0, 0] // 100}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ([], "--weights is missing"),
+        (["--model", "{}"], "no liteseg.json there"),
+        (["--model", "{}", "--weights", "w"], "leave out --weights"),
+        (["--weights", "w", "--threads", "2"], "go with --model"),
+    ],
+)
+def test_which_model(tmp_path, arguments, message):
+    write_image(tmp_path / "a.png")
     parser = argparse.ArgumentParser()
     predict.add_arguments(parser)
-    with pytest.raises(UserError, match="--weights is missing"):
-        predict.run(parser.parse_args(["a.png", "--output", str(tmp_path)]))
+    given = [argument.format(tmp_path) for argument in arguments]
+    with pytest.raises(UserError, match=message):
+        predict.run(
+            parser.parse_args([str(tmp_path / "a.png"), "--output", str(tmp_path / "o"), *given])
+        )
