@@ -28,7 +28,7 @@ def add_arguments(actions: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure here or in `--devices` processes, print the table, write what was asked for."""
     from liteseg.builder import ensure
-    from liteseg.cli.training import launch
+    from liteseg.cli.launch import launch, on_gpus
     from liteseg.config import load_config
     from liteseg.utils.files import check_writable
     from liteseg.utils.runtime import world_size
@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
         check_writable(Path(args.json).parent)
     if args.devices > 1 and world_size() == 1:
         with tempfile.TemporaryDirectory(prefix="liteseg-bench-") as logs:
-            return launch(args.devices, Path(logs), args.argv)
+            return launch(args.argv, args.devices, Path(logs), on_gpus(cfg, args.devices))
     return _measure(cfg, args)
 
 

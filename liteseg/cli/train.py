@@ -11,9 +11,11 @@ import contextlib
 import math
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
-from liteseg.cli.training import build_trainer, launch
+from liteseg.cli.arguments import positive
+from liteseg.cli.launch import launch, on_gpus
+from liteseg.cli.training import build_trainer
 from liteseg.errors import UserError
 from liteseg.utils.files import check_writable, locked, sweep
 from liteseg.utils.runtime import is_main, world_size
@@ -36,6 +38,15 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--weights", metavar="W", help="file, run or URL to start from (fine-tune)")
     parser.add_argument("--seed", type=int, help="overrides the config's seed")
+    parser.add_argument(
+        "--deterministic", action="store_true", help="short for --set deterministic=true"
+    )
+    parser.add_argument(
+        "--compare-weights",
+        type=positive,
+        metavar="N",
+        help="for debugging: every N steps, see that all processes have the same weights",
+    )
 
 
 def run(args: argparse.Namespace) -> int:
@@ -46,16 +57,18 @@ def run(args: argparse.Namespace) -> int:
 
     output = _output(args)
     seed = [] if args.seed is None else [f"seed={args.seed}"]
-    cfg = load_config(args.config or output / "config.yml", [*args.set, *seed])
+    deterministic = ["deterministic=true"] if args.deterministic else []
+    changes = [*args.set, *seed, *deterministic]
+    cfg = load_config(args.config or output / "config.yml", changes)
     ensure(cfg)
     check_writable(output)
     if args.devices > 1 and world_size() == 1:
         for split in ("train", "val"):  # one message here, rather than one from each process
             if setting(cfg, f"{split}_dataset"):
                 build_dataset(cfg, split)
-        return launch(args.devices, output / "launch", args.argv)
+        return launch(args.argv, args.devices, output / "launch", gpu=on_gpus(cfg, args.devices))
     with _sole_writer(output):
-        return _train(cfg, output, resume=args.resume is not None, weights=args.weights)
+        return _train(cfg, output, args)
 
 
 def _output(args: argparse.Namespace) -> Path:
@@ -95,25 +108,37 @@ def _sole_writer(output: Path) -> Iterator[None]:
         yield
 
 
-def _train(cfg: Any, output: Path, resume: bool, weights: Optional[str]) -> int:
+def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     import paddle
 
     from liteseg.cli.startup import announce, hparams, write_config
     from liteseg.engine.checkpoint import Checkpointer
+    from liteseg.engine.hooks import CompareWeights
     from liteseg.schema import setting
     from liteseg.utils.logging import get_logger, setup_logging
-    from liteseg.utils.runtime import seed_everything, select_device
+    from liteseg.utils.runtime import (
+        end_with_launcher,
+        make_deterministic,
+        seed_everything,
+        select_device,
+    )
 
+    end_with_launcher()
     device = select_device(setting(cfg, "device"))
+    cost = make_deterministic(device) if setting(cfg, "deterministic") else None
     if world_size() > 1:
         paddle.distributed.init_parallel_env()
     setup_logging(output / "train.log")
+    if cost:
+        get_logger().info(cost)
     seed_everything(setting(cfg, "seed") or 0)
     checkpointer = Checkpointer(output / "checkpoints", setting(cfg, "keep_checkpoints"))
-    loaded = checkpointer.load_last() if resume else None
-    trainer, dashboard = _assemble(cfg, output, device, checkpointer, weights, loaded)
+    loaded = None if args.resume is None else checkpointer.load_last()
+    trainer, dashboard = _assemble(cfg, output, device, checkpointer, args.weights, loaded)
+    if args.compare_weights:
+        trainer.hooks.insert(1, CompareWeights(args.compare_weights))
     if is_main():
-        write_config(cfg, output, resume)
+        write_config(cfg, output, resume=loaded is not None)
     announce(cfg, trainer, device, loaded)
     trainer.run()
     if is_main():

@@ -2,10 +2,6 @@
 
 from __future__ import annotations
 
-import os
-import subprocess
-import sys
-from pathlib import Path
 from typing import Any, Optional
 
 from liteseg.errors import UserError
@@ -35,16 +31,6 @@ def build_trainer(cfg: Any, train_set: Any, device: str, weights: Optional[str] 
     model = _for_device(model, device)
     optimizer, _ = build_optimizer(cfg, model.parameters())
     return Trainer(model, train_set, losses, optimizer, options)
-
-
-def launch(devices: int, logs: Path, argv: list[str]) -> int:
-    """Run this same command in several processes, which see `world_size()` above 1."""
-    command = [sys.executable, "-m", "paddle.distributed.launch", f"--nproc_per_node={devices}"]
-    package = Path(__file__).resolve().parents[1]
-    command += ["--log_dir", str(logs), str(package / "__main__.py"), *argv]
-    # The launcher runs a file, which finds the package only if that is installed or on the path.
-    path = os.pathsep.join([str(package.parent), os.environ.get("PYTHONPATH", "")])
-    return subprocess.run(command, check=False, env={**os.environ, "PYTHONPATH": path}).returncode
 
 
 def training_options(cfg: Any, device: str) -> Any:

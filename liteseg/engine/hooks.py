@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import hashlib
 import math
 import signal
 import sys
@@ -21,7 +22,7 @@ from liteseg.engine.trainer import Hook, Trainer
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger
-from liteseg.utils.runtime import is_main, world_size
+from liteseg.utils.runtime import gathered, is_main, world_size
 from liteseg.utils.visualize import colorize, error_map, overlay, panel
 
 _INPUT_BOUND = 0.3  # share of the time spent waiting for data from which the log says so
@@ -180,6 +181,7 @@ class Evaluate(Hook):
             self._show(step, *prediction)
 
         with trainer.shipped_weights():
+            trainer.share_statistics()
             figures = evaluate(
                 trainer.model,
                 self.dataset,
@@ -274,7 +276,9 @@ class Checkpoint(Hook):
     def after_training(self, trainer: Trainer) -> None:
         """Save the steps that a file nobody can read, or a late signal, would lose."""
         error = sys.exc_info()[1]
-        if self._saved == trainer.iteration or not (error is None or isinstance(error, UserError)):
+        # Of several processes, the others may not get here: saving asks all of them.
+        savable = isinstance(error, UserError) and world_size() == 1
+        if self._saved == trainer.iteration or not (error is None or savable):
             return
         with contextlib.suppress(UserError):  # diverged, or the disk is full: `error` says so
             self._save(trainer, due=False)
@@ -288,6 +292,34 @@ class Checkpoint(Hook):
             if due:
                 self.checkpointer.save_step(weights, state)
         self._saved = trainer.iteration
+
+
+class CompareWeights(Hook):
+    """Every `interval` steps, see that all processes have the same weights, bit for bit."""
+
+    def __init__(self, interval: int):
+        self.interval = interval
+
+    def after_step(self, trainer: Trainer) -> None:
+        """Exchange a checksum of each parameter.
+
+        Raises:
+            UserError: in all processes, if one differs.
+        """
+        if trainer.iteration % self.interval:
+            return
+        parameters = {k: p for k, p in trainer.model.named_parameters() if not p.stop_gradient}
+        checksums = [hashlib.sha256(p.numpy().tobytes()).digest() for p in parameters.values()]
+        words = np.frombuffer(b"".join(checksums), np.int64).reshape(len(parameters), -1)
+        everywhere = gathered(paddle.to_tensor(words))
+        same = (everywhere == everywhere[0]).all(axis=(0, 2))
+        if not same.all():
+            bad = [key for key, fine in zip(parameters, same) if not fine]
+            raise UserError(
+                f"after step {trainer.iteration} the processes differ in {len(bad)} of "
+                f"{len(parameters)} weights, {bad[0]} among them: a loss or layer of the config "
+                "does something in one process that it does not do in the others"
+            )
 
 
 class StopOnSignal(Hook):

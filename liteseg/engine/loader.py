@@ -3,13 +3,11 @@
 from __future__ import annotations
 
 import contextlib
-import ctypes
 import functools
 import glob
 import os
 import shutil
 import signal
-import sys
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -20,13 +18,12 @@ import paddle
 
 from liteseg.errors import UserError
 from liteseg.utils.images import stack_planes
-from liteseg.utils.runtime import rank, world_size
+from liteseg.utils.runtime import end_with_parent, rank, world_size
 
 _ERROR = "user_error"
 # Both are set by Paddle: batches a worker keeps ready, and where it keeps them.
 _PREFETCH = 2
 _SHARED_MEMORY = "/dev/shm"
-_PR_SET_PDEATHSIG = 1  # prctl(2): the signal to get when the parent ends
 _BYTES_PER_SAMPLE = 2048 * 1024 * 4  # a Cityscapes image with its label, as uint8
 
 
@@ -91,11 +88,8 @@ def _set_up_worker(trainer: int, worker_id: int) -> None:
     os.setpgid(0, 0)
     cv2.setNumThreads(0)
     signal.signal(signal.SIGTERM, _end_worker)
-    if sys.platform == "linux":
-        # Paddle's workers outlive a trainer that was killed: they hang on a pipe nobody reads.
-        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, signal.SIGTERM)
-        if os.getppid() != trainer:
-            _end_worker()
+    # Paddle's workers outlive a trainer that was killed: they hang on a pipe nobody reads.
+    end_with_parent(trainer, signal.SIGTERM)
 
 
 def _end_worker(*signal_and_frame: Any) -> None:

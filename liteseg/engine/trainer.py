@@ -16,7 +16,7 @@ from liteseg.engine.ema import Ema
 from liteseg.engine.loader import TrainingOrder, training_batches
 from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger
-from liteseg.utils.runtime import rank, world_size
+from liteseg.utils.runtime import gathered, rank, world_size
 from liteseg.utils.timing import Clock
 
 _DIVERGED = (
@@ -203,12 +203,16 @@ class Trainer:
         """
         if not self._unread:
             return
-        values = paddle.stack([losses for _, _, losses in self._unread]).numpy()
-        for (iteration, index, _), terms in zip(self._unread, values):
-            if not np.isfinite(terms).all():
-                raise UserError(self._divergence(iteration, index.numpy(), terms))
+        # (processes, passes, outputs) and (processes, passes, images), the same in every process:
+        # all of them report the mean, and all stop at what one of them met.
+        values = gathered(paddle.stack([losses for _, _, losses in self._unread]))
+        index = gathered(paddle.stack([index for _, index, _ in self._unread]))
+        for place, (iteration, _, _) in enumerate(self._unread):
+            for terms, images in zip(values[:, place], index[:, place]):
+                if not np.isfinite(terms).all():
+                    raise UserError(self._divergence(iteration, images, terms))
         self._require_finite_weights()
-        self._read.extend(values)
+        self._read.extend(values[0] if len(values) == 1 else values.mean(axis=0))
         self._unread.clear()
 
     def take_mean_losses(self) -> dict[str, float]:
@@ -247,6 +251,16 @@ class Trainer:
         """Inside, the model has the weights to evaluate and ship: the averaged ones under EMA."""
         with self.ema.applied() if self.ema else contextlib.nullcontext():
             yield
+
+    def share_statistics(self) -> None:
+        """Give every process the main one's batch-norm statistics, which checkpoints hold.
+
+        Without SyncBatchNorm each process has those of its own images. They play no part in
+        training, but evaluation must use the same in every process.
+        """
+        if world_size() > 1:
+            for statistic in self.model.buffers():
+                paddle.distributed.broadcast(statistic, 0)
 
     def checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(weights, state) to save: a copy of the weights to ship, and `state_dict`.

@@ -11,14 +11,22 @@ import ctypes
 import os
 import random
 import resource
+import signal
 import sys
 from pathlib import Path
+from typing import TYPE_CHECKING
+
+import numpy as np
 
 from liteseg.errors import UserError
+
+if TYPE_CHECKING:
+    from paddle import Tensor
 
 DEVICES = ("auto", "cpu", "gpu")
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt(3), from malloc.h
 _STATUS = Path("/proc/self/status")
+_PR_SET_PDEATHSIG = 1  # prctl(2)
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
@@ -36,9 +44,8 @@ def select_device(name: str = "auto") -> str:
 
     if name not in DEVICES:
         raise UserError(f"device: {name!r} is unknown; expected one of {', '.join(DEVICES)}")
-    built_with_cuda = paddle.is_compiled_with_cuda()
-    gpus = paddle.device.cuda.device_count() if built_with_cuda else 0
-    if name == "gpu" and not built_with_cuda:
+    gpus = gpu_count()
+    if name == "gpu" and not paddle.is_compiled_with_cuda():
         raise UserError(
             f"device: 'gpu' was asked for, but the installed Paddle {paddle.__version__} is the "
             "CPU build; install paddlepaddle-gpu "
@@ -75,6 +82,13 @@ def _keep_freed_memory() -> None:
         libc.mallopt(_M_TRIM_THRESHOLD, 2**31 - 1)
 
 
+def gpu_count() -> int:
+    """The GPUs that Paddle can use here."""
+    import paddle
+
+    return paddle.device.cuda.device_count() if paddle.is_compiled_with_cuda() else 0
+
+
 def seed_everything(seed: int) -> None:
     """Seed the global generators of Python, numpy and Paddle."""
     import numpy as np
@@ -85,6 +99,45 @@ def seed_everything(seed: int) -> None:
     paddle.seed(seed)
 
 
+def make_deterministic(device: str) -> str:
+    """Let two runs from the same seed give the same bits, as far as Paddle can; says what it costs.
+
+    Call it before the first operation on the device ("cpu" or "gpu").
+    """
+    import paddle
+
+    if device == "cpu":
+        return (
+            "deterministic: costs nothing on CPU, where the operators of PP-LiteSeg always are; "
+            "the same bits need the same number of threads and processes"
+        )
+    os.environ.setdefault("CUBLAS_WORKSPACE_CONFIG", ":4096:8")
+    paddle.set_flags({"FLAGS_cudnn_deterministic": True, "FLAGS_cudnn_exhaustive_search": False})
+    return (
+        "deterministic: cuDNN and cuBLAS take algorithms of a fixed order, which are slower and "
+        "are not searched for the fastest. The gradient of Paddle's bilinear upsampling adds in "
+        "any order and has no such switch: on GPU, the last bits may still differ"
+    )
+
+
+def end_with_parent(parent: int, number: signal.Signals) -> None:
+    """Get the signal `number` when the process `parent`, this one's parent, has ended (on Linux).
+
+    It also comes at the end of the thread, in the parent, that started this process.
+    """
+    if sys.platform == "linux":
+        ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
+        if os.getppid() != parent:
+            os.kill(os.getpid(), number)
+
+
+def end_with_launcher() -> None:
+    """Get a SIGTERM when the `liteseg train --devices` that started this process is killed."""
+    launcher = os.environ.get("LITESEG_LAUNCHER")
+    if launcher:
+        end_with_parent(int(launcher), signal.SIGTERM)
+
+
 def rank() -> int:
     """The number of this training process, from 0; 0 when it is alone."""
     return int(os.environ.get("PADDLE_TRAINER_ID", "0"))
@@ -93,6 +146,17 @@ def rank() -> int:
 def world_size() -> int:
     """How many training processes there are; 1 when this one is alone."""
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
+
+
+def gathered(tensor: Tensor) -> np.ndarray:
+    """The tensors (...) of all processes, which must agree in shape, as (processes, ...)."""
+    if world_size() == 1:
+        return tensor.numpy()[None]
+    import paddle
+
+    tensors: list[Tensor] = []
+    paddle.distributed.all_gather(tensors, tensor)
+    return np.stack([one.numpy() for one in tensors])
 
 
 def is_main() -> bool:

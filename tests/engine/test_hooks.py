@@ -12,9 +12,10 @@ import pytest
 from toy_training import CLASSES, At, ToyImages, assert_same, make_trainer
 
 from liteseg.engine import hooks
+from liteseg.engine import trainer as trainer_module
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.evaluator import evaluate
-from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
+from liteseg.engine.hooks import Checkpoint, CompareWeights, Evaluate, Log, StopOnSignal
 from liteseg.engine.inference import TestConfig
 from liteseg.engine.writers import MetricsFile
 from liteseg.errors import UserError
@@ -290,3 +291,50 @@ def test_a_full_disk_ends_with_the_last_checkpoint_intact(store, monkeypatch):
         make_trainer(9, [At(5, fill), Checkpoint(store, 2)]).run()
     assert steps(store) == ["last", "last.previous", "step_2", "step_4"]
     assert store.load_last()[2]["iteration"] == 4
+
+
+@pytest.mark.parametrize("differing", [None, "heads.0.bias"])
+def test_weights_are_compared_between_processes(monkeypatch, differing):
+    hook, names = CompareWeights(2), []
+
+    def two_processes(checksums):
+        """Those of this process, and those of one in which a parameter differs."""
+        names.extend(key for key, _ in trainer.model.named_parameters())
+        both = np.stack([checksums.numpy()] * 2)
+        if differing:
+            both[1, names.index(differing), 3] ^= 1
+        return both
+
+    monkeypatch.setattr(hooks, "gathered", two_processes)
+    trainer = make_trainer(5, [hook])
+    if differing is None:
+        trainer.run()
+        assert len(names) == 2 * 6
+        return
+    with pytest.raises(UserError, match=r"after step 2 .* 1 of 6 weights, heads\.0\.bias among"):
+        trainer.run()
+
+
+def test_checksums_tell_weights_apart(monkeypatch):
+    found = []
+    monkeypatch.setattr(hooks, "gathered", lambda c: found.append(c.numpy()) or c.numpy()[None])
+    make_trainer(2, [CompareWeights(1)]).run()
+    assert found[0].shape == (6, 4)
+    assert (found[0] != found[1]).any(axis=1).all()  # every one of them was trained
+
+
+def test_a_broken_network_in_one_process_stops_all_of_them(monkeypatch):
+    """The losses of all processes are read: here those of another, which has met a NaN."""
+
+    def two_processes(tensor):
+        own = tensor.numpy()
+        other = own.copy()
+        if own.dtype == np.float32:
+            other[1, 0] = np.nan
+        else:
+            other[:] = 7
+        return np.stack([own, other])
+
+    monkeypatch.setattr(trainer_module, "gathered", two_processes)
+    with pytest.raises(UserError, match=r"step 2: main nan, (.|\n)*picture_7\.png"):
+        make_trainer(4, [Log(3, None, None)]).run()
