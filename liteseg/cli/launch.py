@@ -17,6 +17,7 @@ from liteseg.errors import UserError
 
 _GRACE = 10  # seconds that the others have to end by themselves when one has failed
 _POLL = 0.2  # seconds
+_LOST = (1, -signal.SIGABRT)  # how Paddle ends a process that lost another: exception or abort
 _LINES = 20  # of the log of the one that failed
 
 
@@ -46,18 +47,21 @@ def launch(argv: Sequence[str], devices: int, folder: Path, gpu: bool) -> int:
     its last lines are printed and the others end within `_GRACE` seconds and a little.
 
     Returns:
-        0 when all ended well, 2 if the first that failed did so by a user error, 1 otherwise.
+        0 when all ended well, also after a signal; 2 if the first that failed did so by a user
+        error; 128 + its number if a signal ended them; 1 otherwise.
     """
     folder.mkdir(exist_ok=True)
     endpoints = _free_endpoints(devices + 1)
     processes: list[subprocess.Popen] = []
-    with _signals_passed_on(processes):
+    with _signals_passed_on(processes) as passed_on:
         for rank in range(devices):
             environment = _environment(rank, endpoints[0], endpoints[1:], gpu)
             processes.append(_start(argv, rank, folder, environment))
         failed = _wait(processes)
     if failed is None:
         return 0
+    if passed_on:
+        return 128 + passed_on[-1]  # they were stopped before they could train, or twice
     print(_report(failed, processes, folder), file=sys.stderr)
     return 2 if processes[failed].returncode == 2 else 1
 
@@ -104,15 +108,19 @@ def _free_endpoints(count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _signals_passed_on(processes: list[subprocess.Popen]) -> Iterator[None]:
+def _signals_passed_on(processes: list[subprocess.Popen]) -> Iterator[list[int]]:
+    """Inside, SIGINT and SIGTERM go to the processes; yields the numbers of those that came."""
+    came: list[int] = []
+
     def pass_on(number: int, frame: Any) -> None:
+        came.append(number)
         for process in processes:
             if process.poll() is None:
                 process.send_signal(number)
 
     before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
-        yield
+        yield came
     finally:
         for number, handler in before.items():
             signal.signal(number, handler)
@@ -124,8 +132,9 @@ def _wait(processes: list[subprocess.Popen]) -> int | None:
         if all(process.poll() == 0 for process in processes):
             return None
         time.sleep(_POLL)
-    # One that dies takes others with it, which lose their connection: a user error comes first.
-    first = max(failed, key=lambda process: (process.returncode == 2, process.returncode < 0))
+    # Whom one that dies takes with it is not to blame: they lose their connection to it.
+    codes = [process.returncode for process in failed]
+    first = failed[min(range(len(failed)), key=lambda i: (codes[i] in _LOST, codes[i] != 2))]
     deadline = time.monotonic() + _GRACE
     while time.monotonic() < deadline and any(process.poll() is None for process in processes):
         time.sleep(_POLL)

@@ -13,6 +13,7 @@ from liteseg.builder import build_model
 from liteseg.cli import main
 from liteseg.config import load_config
 from liteseg.datasets.streets import generate
+from liteseg.utils import runtime
 from liteseg.utils.weights import load_weights, read_pdparams, read_state
 
 CONFIG = """
@@ -228,3 +229,10 @@ def test_a_dashboard_that_fails_stops_nothing(trained, tmp_path, monkeypatch):
     assert main([*command, "--set", "iters=3"]) == 0
     assert (tmp_path / "train.log").read_text().count("VisualDL failed") == 1
     assert iteration(tmp_path, "last") == 3
+
+
+def test_more_processes_than_gpus_are_refused(trained, tmp_path, monkeypatch, capsys):
+    monkeypatch.setattr(runtime, "gpu_count", lambda: 2)
+    command = ["train", "--config", str(trained[0]), "--output", str(tmp_path), "--devices", "3"]
+    assert main(command) == 2
+    assert "3 processes need as many GPUs, and Paddle sees 2" in capsys.readouterr().err

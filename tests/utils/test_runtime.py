@@ -1,6 +1,7 @@
 from __future__ import annotations
 
 import logging
+import os
 import platform
 import random
 import resource
@@ -149,3 +150,24 @@ def test_a_full_disk_ends_the_log_file_with_one_warning(tmp_path, capfd):
     assert told.out.count("No space left") == 1
     assert told.out.split("\n")[0] == "one"
     assert "two" in told.out
+
+
+@pytest.mark.parametrize(
+    ("device", "flags", "said"),
+    [
+        ("cpu", {}, "costs nothing"),
+        (
+            "gpu",
+            {"FLAGS_cudnn_deterministic": True, "FLAGS_cudnn_exhaustive_search": False},
+            "bilinear upsampling",
+        ),
+    ],
+)
+def test_deterministic_mode_tells_its_cost(monkeypatch, device, flags, said):
+    found = {}
+    monkeypatch.setattr(paddle, "set_flags", found.update)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+    assert said in runtime.make_deterministic(device)
+    assert found == flags
+    assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if flags else None)
+    monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
