@@ -121,9 +121,7 @@ SCHEMA: dict[str, Key] = {
     "loss": Key(dict, REQUIRED, "losses over the training heads", section=LOSS),
     "test_config": Key(dict, {}, "how evaluation and prediction run", section=TEST_CONFIG),
     "seed": Key(Optional[int], 0, "of weights, order and augmentation", NOT_NEGATIVE),
-    "deterministic": Key(
-        bool, False, "the same bits from the same seed; the log says at what cost"
-    ),
+    "deterministic": Key(bool, False, "the same bits from the same seed; the log tells the cost"),
     "device": Key(Literal["auto", "cpu", "gpu"], "auto", "auto: GPU if Paddle sees one"),
     "amp": Key(
         Union[bool, None, dict], False, "mixed precision on devices that have it", section=AMP
