@@ -30,7 +30,7 @@ def _shown(path: Path) -> str:
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
-        return str(path)
+        return os.path.normpath(path)
 
 
 def _read_file(path: Path) -> Node:
