@@ -30,7 +30,8 @@ def accelerate_convolutions(model: nn.Layer) -> nn.Layer:
     Returns:
         `model`.
     """
-    if paddle.get_device() == "cpu" and hasattr(paddle, "pir") and _has_onednn():
+    is_paddle_3 = int(paddle.__version__.partition(".")[0]) >= 3
+    if paddle.get_device() == "cpu" and is_paddle_3 and _has_onednn():
         for layer in model.sublayers(include_self=True):
             if type(layer) is nn.Conv2D and layer._padding_mode == "zeros":
                 layer.forward = _OneDnnConvolution(layer)
