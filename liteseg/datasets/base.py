@@ -64,8 +64,7 @@ class SegmentationDataset(paddle.io.Dataset):
         self.notes = list(notes)
         self.seed = 0
         self.pack = None if pack is None else Pack(pack)
-        if self.pack is not None:
-            self.pack.require(self)
+        self._packed = {} if self.pack is None else self.pack.entries_of(self)
         for note in self.notes:
             logger.warning(note)
 
@@ -100,7 +99,7 @@ class SegmentationDataset(paddle.io.Dataset):
         """
         if self.pack is None:
             return self.load_files(index)
-        image, label = self.pack.load(self.samples[index].name)
+        image, label = self.pack.load(self._packed[self.samples[index]])
         sample = {"img": image, "trans_info": []}
         return sample if label is None else {**sample, "label": label}
 
@@ -125,7 +124,9 @@ class SegmentationDataset(paddle.io.Dataset):
     def load_label(self, index: int) -> np.ndarray:
         """The label of a sample alone: (h, w) uint8 train ids, values checked like in `load`."""
         files = self.samples[index]
-        return self._read_label(files.label) if self.pack is None else self.pack.load(files.name)[1]
+        if self.pack is None:
+            return self._read_label(files.label)
+        return self.pack.load(self._packed[files])[1]
 
     def _read_label(self, path: Path) -> np.ndarray:
         label = self.decode_label(path)

@@ -57,6 +57,11 @@ class Entry(NamedTuple):
     crc32: int = -1
 
     @property
+    def key(self) -> tuple:
+        """What tells samples apart: names may repeat, as those of Streets do in train and val."""
+        return self.name, tuple(self.image), None if self.label is None else tuple(self.label)
+
+    @property
     def bytes(self) -> int:
         """Length in `pixels.bin`."""
         return self.height * self.width * (3 if self.label is None else 4)
@@ -89,7 +94,7 @@ class Pack:
         index = _read_index(self.folder)
         self.about = {key: index[key] for key in ("dataset", "classes", "ignore_index")}
         self.bytes = index["bytes"]
-        self.entries = {entry[0]: Entry(*entry) for entry in index["samples"]}
+        self.entries = [Entry(*entry) for entry in index["samples"]]
         self._pixels: Optional[np.ndarray] = None
         path = self.folder / PIXELS
         found = path.stat().st_size if path.is_file() else 0
@@ -110,15 +115,15 @@ class Pack:
             self._pixels = np.memmap(self.folder / PIXELS, np.uint8, "r").view(np.ndarray)
         return self._pixels
 
-    def load(self, name: str) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    def load(self, entry: Entry) -> tuple[np.ndarray, Optional[np.ndarray]]:
         """Image (h, w, 3) and label (h, w) of a sample, read-only views of the map."""
-        return self.entries[name].arrays(self.pixels)
+        return entry.arrays(self.pixels)
 
-    def require(self, dataset: Any) -> None:
-        """See that the pack holds the dataset as its files are now.
+    def entries_of(self, dataset: Any) -> dict[Any, Entry]:
+        """{sample: entry} of all samples of the dataset, as its files are now.
 
         Raises:
-            UserError: other classes, samples that are not in it, or files that changed.
+            UserError: other classes, samples that are not in the pack, or files that changed.
         """
         for key, wanted in _about(dataset).items():
             if self.about[key] != wanted:
@@ -126,20 +131,19 @@ class Pack:
                     f"pack: {self.folder} was made with {key} {self.about[key]}, the config has "
                     f"{wanted}; build it again with this config (the command `data pack`)"
                 )
-        lacking, changed = [], []
-        for sample in dataset.samples:
-            entry = self.entries.get(sample.name)
-            if entry is None:
-                lacking.append(sample.image)
-                continue
-            pairs = (sample.image, entry.image), (sample.label, entry.label)
-            changed += [path for path, stamp in pairs if _stamp(path) != stamp]
-        for paths, problem in ((lacking, "are not in it"), (changed, "changed since it was built")):
-            if paths:
-                raise UserError(
-                    f"pack: {self.folder} is stale: {len(paths)} files {problem}, the first "
-                    f"{paths[0]}; build it again (the command `data pack`)"
-                )
+        by_key = {entry.key: entry for entry in self.entries}
+        found = {sample: by_key.get(_key(sample)) for sample in dataset.samples}
+        names = {entry.name for entry in self.entries}
+        absent = [sample for sample, entry in found.items() if entry is None]
+        if absent:
+            changed = [sample for sample in absent if sample.name in names]
+            first = (changed or absent)[0]
+            raise UserError(
+                f"pack: {self.folder} is stale: {len(absent)} samples are not in it or changed "
+                f"since; the first, {first.image}, {'changed' if changed else 'is not in it'}; "
+                "build it again (the command `data pack`)"
+            )
+        return found
 
     def verify(self, progress: bool = True) -> None:
         """Read everything and compare the checksums.
@@ -147,7 +151,7 @@ class Pack:
         Raises:
             UserError: names the samples whose bytes are not what was written.
         """
-        bar = tqdm(self.entries.values(), "checksums", disable=None if progress else True)
+        bar = tqdm(self.entries, "checksums", disable=None if progress else True)
         broken = [entry.name for entry in bar if entry.checksum(self.pixels) != entry.crc32]
         if broken:
             raise UserError(
@@ -175,7 +179,7 @@ def build_pack(
     _require_ours(folder)
     with contextlib.suppress(UserError):
         pack = Pack(folder)
-        pack.require(dataset)
+        pack.entries_of(dataset)
         return pack
     entries, total = _plan(dataset)
     logger.info(f"packing {len(entries)} images: {_in_units(total)} in {folder}")
@@ -190,7 +194,7 @@ def build_pack(
         pixels.flush()
         (folder / INDEX).unlink(missing_ok=True)  # an old one must not speak of the new pixels
         os.replace(folder / PARTIAL, folder / PIXELS)
-        samples = [done[entry.name] for entry in entries]
+        samples = [done[entry.key] for entry in entries]
         index = {"format": FORMAT, **_about(dataset), "bytes": total, "samples": samples}
         write_json(folder / INDEX, index)
         (folder / PROGRESS).unlink()
@@ -203,15 +207,13 @@ def _plan(dataset: Any) -> tuple[list[Entry], int]:
     """Where each sample will lie, from the files' headers alone; and the bytes of them all."""
     with ThreadPoolExecutor() as pool:  # opening files is waiting, on a network above all
         sizes = list(pool.map(_size_of, [sample.image for sample in dataset.samples]))
-    entries, seen, offset = [], set(), 0
+    entries, offset = {}, 0
     for sample, (width, height) in zip(dataset.samples, sizes):
-        if sample.name in seen:  # a list may name an image twice
-            continue
-        seen.add(sample.name)
-        stamps = _stamp(sample.image), _stamp(sample.label)
-        entries.append(Entry(sample.name, *stamps, height, width, offset))
-        offset += -(-entries[-1].bytes // _ALIGNMENT) * _ALIGNMENT
-    return entries, offset
+        entry = Entry(sample.name, *_stamps(sample), height, width, offset)
+        if entry.key not in entries:  # a list may name an image twice
+            entries[entry.key] = entry
+            offset += -(-entry.bytes // _ALIGNMENT) * _ALIGNMENT
+    return list(entries.values()), offset
 
 
 def _size_of(path: Path) -> tuple[int, int]:
@@ -224,12 +226,16 @@ def _size_of(path: Path) -> tuple[int, int]:
         raise UserError(f"{path}: can't read the image's size: {error}") from None
 
 
-def _stamp(path: Optional[Path]) -> Optional[list[int]]:
-    """Size and time of change of a file, by which a later change is noticed."""
-    if path is None:
-        return None
-    stat = path.stat()
-    return [stat.st_size, stat.st_mtime_ns]
+def _stamps(sample: Any) -> tuple[list[int], Optional[list[int]]]:
+    """Size and time of change of a sample's files, by which a later change is noticed."""
+    stats = [path and path.stat() for path in (sample.image, sample.label)]
+    image, label = (stat and [stat.st_size, stat.st_mtime_ns] for stat in stats)
+    return image, label
+
+
+def _key(sample: Any) -> tuple:
+    """As `Entry.key`."""
+    return Entry(sample.name, *_stamps(sample), 0, 0, 0).key
 
 
 def _about(dataset: Any) -> dict[str, Any]:
@@ -269,31 +275,31 @@ def _allocate(file: IO[bytes], total: int, folder: Path) -> None:
         raise short from None
 
 
-def _resume(log: IO[str], entries: list[Entry], pixels: np.ndarray) -> dict[str, Entry]:
+def _resume(log: IO[str], entries: list[Entry], pixels: np.ndarray) -> dict[tuple, Entry]:
     """What an earlier call noted in `log`, planned as now, and whose bytes are still there."""
-    planned = {entry.name: entry for entry in entries}
+    planned = {entry.key: entry for entry in entries}
     done = {}
     log.seek(0)
     for line in log:
         with contextlib.suppress(ValueError):  # the last line may have been cut off
             entry = Entry(*json.loads(line))
-            if entry._replace(crc32=-1) == planned.get(entry.name):
-                done[entry.name] = entry
+            if entry._replace(crc32=-1) == planned.get(entry.key):
+                done[entry.key] = entry
     print(file=log)
-    return {name: entry for name, entry in done.items() if entry.checksum(pixels) == entry.crc32}
+    return {key: entry for key, entry in done.items() if entry.checksum(pixels) == entry.crc32}
 
 
 def _fill(
     dataset: Any,
     entries: list[Entry],
-    done: dict[str, Entry],
+    done: dict[tuple, Entry],
     pixels: np.ndarray,
     log: IO[str],
     workers: Optional[int],
     progress: bool,
 ) -> None:
     """Decode what is not `done` into its place in `pixels`, adding it to `log` and `done`."""
-    index_of = {sample.name: index for index, sample in enumerate(dataset.samples)}
+    index_of = {_key(sample): index for index, sample in enumerate(dataset.samples)}
     bar = tqdm(
         total=len(entries),
         initial=len(done),
@@ -303,16 +309,16 @@ def _fill(
     )
 
     def pack(entry: Entry) -> Entry:
-        _copy(dataset.load_files(index_of[entry.name]), entry, pixels)
+        _copy(dataset.load_files(index_of[entry.key]), entry, pixels)
         return entry._replace(crc32=entry.checksum(pixels))
 
     # Threads: decoding lets go of the lock, and the map is shared.
     with bar, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        tasks = [pool.submit(pack, entry) for entry in entries if entry.name not in done]
+        tasks = [pool.submit(pack, entry) for entry in entries if entry.key not in done]
         try:
             for task in as_completed(tasks):
                 entry = task.result()
-                done[entry.name] = entry
+                done[entry.key] = entry
                 print(json.dumps(entry), file=log, flush=True)
                 bar.update()
         finally:

@@ -13,8 +13,9 @@ import cv2
 import numpy as np
 import pytest
 
-from liteseg.datasets import Dataset
+from liteseg.datasets import Dataset, Streets
 from liteseg.datasets.pack import INDEX, PARTIAL, PIXELS, PROGRESS, Pack, build_pack
+from liteseg.datasets.streets import generate
 from liteseg.errors import UserError
 from liteseg.transforms import RandomHorizontalFlip, RandomPaddingCrop, ResizeStepScaling
 
@@ -76,7 +77,7 @@ def test_nothing_can_be_written_into_it(root, folder):
 def test_arrays_are_views_of_the_map(folder):
     """So that a crop reads only the rows it covers."""
     pack = Pack(folder)
-    image, label = pack.load("i1")
+    image, label = pack.load(pack.entries[1])
     assert np.shares_memory(image, pack.pixels)
     assert np.shares_memory(label, pack.pixels)
 
@@ -86,7 +87,9 @@ def test_pickled_without_the_pixels(root, folder):
     packed.load(0)
     data = pickle.dumps(packed.pack)
     assert len(data) < 3000 < (folder / PIXELS).stat().st_size
-    np.testing.assert_array_equal(pickle.loads(data).load("i0")[0], packed.load(0)["img"])
+    np.testing.assert_array_equal(
+        pickle.loads(data).load(packed.pack.entries[0])[0], packed.load(0)["img"]
+    )
 
 
 def test_same_bytes_whatever_the_workers(root, folder, tmp_path):
@@ -139,7 +142,7 @@ def test_up_to_date_is_kept_and_stale_is_replaced(root, folder):
 @pytest.mark.parametrize("name", ["i3.png", "l2.png"])
 def test_changed_file_is_refused_by_name(root, folder, name):
     os.utime(root / name, ns=(1, 1))
-    with pytest.raises(UserError, match=rf"stale: 1 files changed .*{name}.*data pack"):
+    with pytest.raises(UserError, match=rf"stale: 1 samples .*i{name[1]}\.png, changed.*data pack"):
         dataset(root, pack=str(folder))
 
 
@@ -148,7 +151,7 @@ def test_new_sample_is_refused_by_name(root, folder):
         shutil.copy(root / f"{kind}0.png", root / f"{kind}9.png")
     with open(root / "train.txt", "a") as file:
         file.write("i9.png l9.png\n")
-    with pytest.raises(UserError, match=r"stale: 1 files are not in it.*i9\.png"):
+    with pytest.raises(UserError, match=r"stale: 1 samples .*i9\.png, is not in it"):
         dataset(root, pack=str(folder))
 
 
@@ -159,6 +162,19 @@ def test_new_sample_is_refused_by_name(root, folder):
 def test_other_classes_are_refused(root, folder, options, key):
     with pytest.raises(UserError, match=f"made with {key}.*the config has"):
         dataset(root, pack=str(folder), **options)
+
+
+def test_names_may_repeat(tmp_path):
+    """Those of Streets do in train and val; another file of the same name is another sample."""
+    root = generate(tmp_path / "streets", train=2, val=2, size=(128, 64), progress=False)
+    files = Streets((), str(root), "trainval")
+    assert len({sample.name for sample in files.samples}) == 2
+    build_pack(files, tmp_path / "pack", progress=False)
+    packed = Streets((), str(root), "trainval", pack=str(tmp_path / "pack"))
+    for index in range(4):
+        assert_same_samples(packed.load(index), files.load(index))
+    packed.samples = packed.samples[2:]
+    assert_same_samples(packed.load(0), files.load(2))
 
 
 def test_part_of_a_pack_is_enough(root, folder):
