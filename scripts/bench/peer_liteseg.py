@@ -1,0 +1,191 @@
+"""liteseg as its own commands use it."""
+
+from __future__ import annotations
+
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+import protocol
+
+import liteseg  # noqa: F401  before Paddle
+from liteseg.datasets import CamVid, Cityscapes
+from liteseg.engine.evaluator import evaluate
+from liteseg.engine.inference import TestConfig
+from liteseg.engine.loader import training_batch
+from liteseg.engine.trainer import Trainer, TrainOptions
+from liteseg.losses import OhemCrossEntropyLoss
+from liteseg.metrics import ConfusionMatrix
+from liteseg.models import STDC1, PPLiteSeg
+from liteseg.transforms import (
+    Compose,
+    Normalize,
+    RandomDistort,
+    RandomHorizontalFlip,
+    RandomPaddingCrop,
+    ResizeStepScaling,
+)
+from liteseg.utils.images import stack_planes
+from liteseg.utils.onednn import accelerate_convolutions
+from liteseg.utils.runtime import select_device
+from liteseg.utils.weights import load_weights
+
+import paddle  # isort: skip
+
+
+def _model(classes: int, weights: Path) -> paddle.nn.Layer:
+    model = PPLiteSeg(classes, STDC1(), **protocol.MODEL)
+    load_weights(model, str(weights))
+    return accelerate_convolutions(model)
+
+
+def _training_samples(work: Path, pack: Optional[str] = None) -> protocol.Case:
+    transforms = [
+        ResizeStepScaling(*protocol.SCALES),
+        RandomPaddingCrop(protocol.CROP),
+        RandomHorizontalFlip(),
+        RandomDistort(**protocol.JITTER),
+        Normalize(),
+    ]
+    dataset = Cityscapes(transforms, str(work / "cityscapes"), "train", pack=pack)
+    draws = iter(range(10**9))
+
+    def run():
+        keys = [next(draws) for _ in range(protocol.SAMPLES_A_RUN)]
+        batch = training_batch([dataset[key % len(dataset), key] for key in keys])
+        return dataset.transforms.normalize.planes(paddle.to_tensor(batch["img"]))
+
+    def result():
+        found = {}
+        for number, scale in enumerate(protocol.scales()):
+            crop = RandomPaddingCrop(protocol.CROP)
+            transforms = Compose([ResizeStepScaling(scale, scale, 0), crop])
+            raw = dataset.load(number % len(dataset))
+            sample = transforms(raw, protocol.Draws(number))
+            found[f"image at {scale}"] = sample["img"]
+            found[f"label at {scale}"] = sample["label"]
+        return found
+
+    return protocol.Case(run, result)
+
+
+def _packed_samples(work: Path) -> protocol.Case:
+    return _training_samples(work, str(work / "cityscapes.pack"))
+
+
+def _counts(work: Path) -> protocol.Case:
+    pred, label = protocol.prediction()
+
+    def run():
+        matrix = ConfusionMatrix(19, protocol.IGNORE)
+        matrix.update(pred, label)
+        return matrix.matrix
+
+    def result():
+        matrix = run()
+        return {
+            "hits": np.diag(matrix),
+            "area of prediction": matrix.sum(axis=0),
+            "area of label": matrix.sum(axis=1),
+        }
+
+    return protocol.Case(run, result)
+
+
+def _ohem(work: Path) -> protocol.Case:
+    logits, label = (paddle.to_tensor(array) for array in protocol.ohem_batch())
+    logits.stop_gradient = False
+    loss_of = OhemCrossEntropyLoss(min_kept=int(label.size * protocol.KEPT))
+
+    def run():
+        logits.clear_gradient()
+        loss = loss_of(logits, label)
+        loss.backward()
+        return float(loss)
+
+    def result():
+        return {"loss": np.array(run()), "gradient": logits.grad.numpy()}
+
+    return protocol.Case(run, result)
+
+
+class _OneBatch:
+    """What the trainer asks of a dataset, for batches that come from elsewhere."""
+
+    seed = 0
+    transforms = Compose([Normalize()])
+
+
+def _step(work: Path) -> protocol.Case:
+    images, label = protocol.step_batch()
+    images, label = paddle.to_tensor(stack_planes(images)), paddle.to_tensor(label)
+    batch = {"img": images, "label": label, "index": paddle.arange(len(images))}
+    kept = int(label.size * protocol.KEPT)
+    losses = [(f"head{i}", OhemCrossEntropyLoss(min_kept=kept), 1.0) for i in range(3)]
+
+    def training():
+        model = _model(protocol.STEP_CLASSES, work / "step.pdparams")
+        model.train()
+        rate = paddle.optimizer.lr.LambdaDecay(protocol.STEP_RATE, lambda step: 1.0)
+        optimizer = paddle.optimizer.Momentum(rate, 0.9, model.parameters(), weight_decay=5e-4)
+        options = TrainOptions(iters=1, batch_size=len(images))
+        return Trainer(model, _OneBatch(), losses, optimizer, options)
+
+    trainer = training()
+
+    def step_of(trainer):
+        trainer.step(iter([batch]))
+        return list(trainer.take_mean_losses().values())[1:]
+
+    def result():
+        trainer = training()
+        weights = {key: value.numpy() for key, value in trainer.model.state_dict().items()}
+        losses = step_of(trainer)
+        now = trainer.model.state_dict()
+        moved = {f"moved {key}": value.numpy() - weights[key] for key, value in now.items()}
+        return {"losses": np.array(losses), **moved}
+
+    return protocol.Case(lambda: step_of(trainer), result)
+
+
+def _evaluation(model, dataset, test: TestConfig) -> protocol.Case:
+    model.eval()
+    model(paddle.zeros([1, 3, 64, 64]))  # warms up
+    figures = {}
+
+    def run():
+        figures.update(evaluate(model, dataset, test, progress=False))
+
+    def result():
+        # PaddleSeg counts a class in neither labels nor predictions as 1.
+        iou = [1.0 if iou is None else iou for iou in figures["class_iou"].values()]
+        scalars = {"accuracy": figures["acc"], "kappa": figures["kappa"]}
+        return {"IoU": np.array(iou), **{key: np.array(value) for key, value in scalars.items()}}
+
+    return protocol.Case(run, result)
+
+
+def _evaluate_cityscapes(work: Path) -> protocol.Case:
+    dataset = Cityscapes([Normalize()], str(work / "cityscapes"), "val")
+    test = TestConfig(aug_eval=True, scales=(protocol.CITYSCAPES_SCALE,))
+    return _evaluation(_model(19, work / "cityscapes.pdparams"), dataset, test)
+
+
+def _evaluate_camvid(work: Path) -> protocol.Case:
+    dataset = CamVid([Normalize()], str(work / "camvid"), "val")
+    return _evaluation(_model(11, work / "camvid.pdparams"), dataset, TestConfig())
+
+
+CASES = {
+    "samples from PNG": _training_samples,
+    "samples from a pack": _packed_samples,
+    "confusion counts": _counts,
+    "OHEM head": _ohem,
+    "training step": _step,
+    "evaluate Cityscapes": _evaluate_cityscapes,
+    "evaluate CamVid": _evaluate_camvid,
+}
+
+if __name__ == "__main__":
+    select_device("cpu")
+    protocol.serve(f"liteseg, Paddle {paddle.__version__}", CASES)

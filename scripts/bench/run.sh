@@ -1,0 +1,25 @@
+#!/usr/bin/env bash
+# Time liteseg against PaddleSeg (the release on PyPI) on this machine: same work, taking turns.
+# Makes .venv (liteseg) and .venv-paddleseg where they are missing. Arguments go to compare.py:
+#
+#   bash scripts/bench/run.sh                                         on synthetic streets
+#   bash scripts/bench/run.sh --cityscapes DIR --camvid DIR           on real data
+#   bash scripts/bench/run.sh --rounds 15 --json speed.json
+#   PYTHON=python3.11 bash scripts/bench/run.sh                       the Python that makes them
+set -euo pipefail
+source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
+help_if_asked "$@"
+
+peer=$ROOT/.venv-paddleseg
+pins=$ROOT/scripts/bench/paddleseg.txt
+make_venv "$ROOT/.venv" cpu 3.3
+if ! cmp -s "$pins" "$peer/.installed"; then
+    "$(find_python 11)" -m venv --clear "$peer"
+    echo "Installing PaddleSeg into $peer (once; 1 GB on disk)"
+    "$peer/bin/python" -m pip install -q -r "$pins"
+    mend_opencv "$peer/bin/python"
+    cp "$pins" "$peer/.installed"
+fi
+# Both on the Paddle that PaddleSeg works on, and liteseg on the newer one besides.
+exec "$ROOT/.venv/bin/python" "$ROOT/scripts/bench/compare.py" --paddleseg "$peer/bin/python" \
+    --liteseg "$peer/bin/python" --liteseg "$ROOT/.venv/bin/python" "$@"

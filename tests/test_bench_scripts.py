@@ -1,0 +1,142 @@
+"""scripts/bench without PaddleSeg: our side of every case, and the comparison of made-up peers."""
+
+from __future__ import annotations
+
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+
+BENCH = ROOT / "scripts" / "bench"
+
+PEER = """\
+import sys
+import numpy as np
+import protocol
+values = {values}
+protocol.serve({about!r}, {{"confusion counts": lambda work: protocol.Case(
+    lambda: print("chatter"), lambda: {{"hits": np.array(values)}})}})
+"""
+
+
+@pytest.fixture
+def bench(monkeypatch):
+    """The modules of scripts/bench, imported as its scripts do."""
+    monkeypatch.syspath_prepend(str(BENCH))
+    names = ("protocol", "prepare", "peer_liteseg", "compare")
+    yield lambda name: __import__(name)
+    for name in names:
+        sys.modules.pop(name, None)
+
+
+@pytest.fixture
+def small(bench, monkeypatch):
+    """Cases of a moment."""
+    protocol = bench("protocol")
+    sizes = {
+        "CROP": (64, 32),
+        "SCALES": (0.5, 1.0, 0.25),
+        "SAMPLES_A_RUN": 3,
+        "STEP_SHAPE": (2, 64, 64),
+        "OHEM_SHAPE": (2, 5, 16, 24),
+    }
+    for name, value in sizes.items():
+        monkeypatch.setattr(protocol, name, value)
+    monkeypatch.setattr(bench("prepare"), "CITYSCAPES_SIZE", (128, 64))
+    return protocol
+
+
+def test_our_side_of_every_case(bench, small, tmp_path):
+    bench("prepare").prepare(tmp_path, cityscapes=None, camvid=None)
+    ours = bench("peer_liteseg")
+    tolerances = bench("compare").TOLERANCES
+    for name, make in ours.CASES.items():
+        if name == "evaluate CamVid":  # whose data is not made up
+            continue
+        case = make(tmp_path)
+        case.run()
+        result = case.result()
+        assert result, name
+        assert {key.split()[0] for key in result} <= tolerances.keys(), name
+        assert all(np.isfinite(array).all() for array in result.values()), name
+    assert set(ours.CASES) == {case.name for case in bench("compare").CASES}
+    paddleseg = (BENCH / "peer_paddleseg.py").read_text()
+    assert all(f'"{name}"' in paddleseg for name in ours.CASES)
+
+
+def test_counts_are_those_of_numpy(bench, tmp_path):
+    pred, label = bench("protocol").prediction()
+    result = bench("peer_liteseg").CASES["confusion counts"](tmp_path).result()
+    for i in range(19):
+        assert result["hits"][i] == ((pred == i) & (label == i)).sum()
+        assert result["area of prediction"][i] == ((pred == i) & (label != 255)).sum()
+        assert result["area of label"][i] == (label == i).sum()
+
+
+def peers(bench, monkeypatch, folder: Path, **values) -> list:
+    """Commands of peers with these results, in a folder that stands in for scripts/bench."""
+    compare = bench("compare")
+    (folder / "protocol.py").write_text((BENCH / "protocol.py").read_text())
+    monkeypatch.setattr(compare, "BENCH", folder)
+    for name, value in values.items():
+        (folder / f"{name}.py").write_text(PEER.format(about=name, values=value))
+    return [compare.Command(sys.executable, f"{name}.py", {}) for name in values]
+
+
+def test_measures_and_compares(bench, monkeypatch, tmp_path):
+    """What a peer prints does not get between its answers."""
+    commands = peers(bench, monkeypatch, tmp_path, first=[3, 4], same=[3, 4], other=[3, 5])
+    compare = bench("compare")
+    rows = compare.measure(commands, compare.Case("confusion counts"), tmp_path, 2)
+    assert [row["peer"] for row in rows] == ["first", "same", "other"]
+    assert all(len(row["seconds"]) == 2 and row["peak_mib"] > 5 for row in rows)
+    assert rows[0]["ratio"] == 1
+    assert [row["differences"] for row in rows] == [
+        [],
+        [],
+        ["hits: largest difference 1, at most 0"],
+    ]
+    table = compare.table(rows)
+    assert table.splitlines()[0] == "| work | first | same | other |"
+    assert table.count("DIFFERS") == 1
+
+
+def test_a_peer_that_breaks_ends_it(bench, monkeypatch, tmp_path):
+    commands = peers(bench, monkeypatch, tmp_path, first=[1])
+    (tmp_path / "first.py").write_text("raise SystemExit('no such library')")
+    compare = bench("compare")
+    with pytest.raises(SystemExit, match=r"first\.py confusion counts .* ended early"):
+        compare.measure(commands, compare.Case("confusion counts"), tmp_path, 1)
+
+
+@pytest.mark.parametrize(
+    ("name", "found", "wanted", "told"),
+    [
+        ("image at 0.5", [10.0, 20.4], [10.0, 20.0], []),
+        ("image at 0.5", [10.0, 22.0], [10.0, 20.0], ["grey levels 1, at most 0.5"]),
+        ("label at 0.5", [1, 2], [1, 3], ["share of other labels 0.5"]),
+        ("losses", [2.0, 3.0], [2.0, 3.00001], []),
+        ("losses", [2.0, 3.0], [2.0, 3.1], ["relative difference 0.0271"]),
+        ("losses", [np.nan], [1.0], ["relative difference nan"]),
+        ("hits", [1, 2], [1, 2, 3], ["hits is (2,), not (3,)"]),
+    ],
+)
+def test_differences(bench, name, found, wanted, told):
+    said = bench("compare").differences({name: np.array(found)}, {name: np.array(wanted)})
+    assert len(said) == len(told)
+    assert all(part in sentence for part, sentence in zip(told, said))
+
+
+def test_nothing_in_common_is_a_difference(bench):
+    assert bench("compare").differences({"hits": np.zeros(1)}, {}) == ["no result in common"]
+
+
+def test_run_sh():
+    script = BENCH / "run.sh"
+    assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
+    helped = subprocess.run(["bash", str(script), "--help"], capture_output=True, text=True)
+    assert helped.returncode == 0
+    assert "bash scripts/bench/run.sh --cityscapes DIR --camvid DIR" in helped.stdout
