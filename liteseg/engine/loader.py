@@ -8,6 +8,7 @@ import glob
 import os
 import shutil
 import signal
+import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -110,6 +111,26 @@ def shared_memory_fits(num_workers: int, batch_size: int, sample_bytes: int) -> 
     return free > (_PREFETCH * num_workers + 2) * batch_size * sample_bytes
 
 
+def _batches_of(loader: paddle.io.DataLoader) -> Iterator[Any]:
+    """What the loader yields.
+
+    Raises:
+        UserError: a reader process was killed, or raised something that is no `UserError`.
+    """
+    batches = iter(loader)
+    if threading.current_thread() is threading.main_thread():
+        # With Paddle's handler, the death of a reader raises in the middle of anything, such as
+        # an optimizer step. Without it the loader tells it where the next batch is asked for.
+        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
+    try:
+        yield from batches
+    except SystemError as error:
+        raise UserError(
+            "a process that reads the data was killed (for lack of memory?) or failed; what it "
+            "said stands above. Try a smaller num_workers or batch_size"
+        ) from error
+
+
 class ValidationSamples(paddle.io.Dataset):
     """Some samples of a dataset, transformed for evaluation: the label keeps its original size.
 
@@ -164,7 +185,7 @@ def validation_batches(
         use_shared_memory=shared_memory_fits(num_workers, batch_size, _BYTES_PER_SAMPLE),
         worker_init_fn=worker_setup(),
     )
-    for groups in loader:
+    for groups in _batches_of(loader):
         yield from raise_if_error(groups)
 
 
@@ -250,7 +271,7 @@ def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> It
         use_shared_memory=in_memory,
         worker_init_fn=worker_setup(),
     )
-    for batch in loader:
+    for batch in _batches_of(loader):
         yield raise_if_error(batch)
 
 

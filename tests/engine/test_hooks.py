@@ -258,6 +258,22 @@ def test_an_unreadable_file_loses_no_step(store, workers):
     assert steps(store) == ["last"]
 
 
+class KillingImages(ToyImages):
+    """Images at whose draw 6 the reader is killed, as by a system that lacks memory."""
+
+    def __getitem__(self, key):
+        if key[1] == 6:
+            os.kill(os.getpid(), signal.SIGKILL)
+        return super().__getitem__(key)
+
+
+def test_a_reader_that_is_killed_loses_no_step(store):
+    trainer = make_trainer(9, [Checkpoint(store, 100)], dataset=KillingImages(), num_workers=1)
+    with pytest.raises(UserError, match="reads the data was killed"):
+        trainer.run()
+    assert iteration(store, "last") == 3
+
+
 def test_a_failing_evaluation_loses_no_step(store, metrics, dashboard):
     class Unreadable(ToyImages):
         def load(self, index):
