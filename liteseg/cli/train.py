@@ -98,11 +98,14 @@ def _output(args: argparse.Namespace) -> Path:
 
 @contextlib.contextmanager
 def _sole_writer(output: Path) -> Iterator[None]:
-    """Inside, no other training writes to `output`; what a killed one left half-written goes."""
+    """Inside, no other training writes to `output`; what a killed one left behind goes."""
+    from liteseg.engine.readers import clear_shared_memory
+
     if not is_main():
         yield
         return
     with locked(output):
+        clear_shared_memory()
         sweep(output, "config.yml", "metrics.jsonl", "writable")
         sweep(output / "vdl", "vdlrecords.*")
         yield

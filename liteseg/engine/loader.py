@@ -2,29 +2,20 @@
 
 from __future__ import annotations
 
-import contextlib
 import functools
-import glob
-import os
-import shutil
-import signal
-import threading
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
-import cv2
 import numpy as np
 import paddle
 
+from liteseg.engine.readers import batches_of, reader_setup, shared_memory_fits
 from liteseg.errors import UserError
 from liteseg.utils.images import stack_planes
-from liteseg.utils.runtime import end_with_parent, rank, world_size
+from liteseg.utils.runtime import rank, world_size
 
 _ERROR = "user_error"
-# Both are set by Paddle: batches a worker keeps ready, and where it keeps them.
-_PREFETCH = 2
-_SHARED_MEMORY = "/dev/shm"
 _BYTES_PER_SAMPLE = 2048 * 1024 * 4  # a Cityscapes image with its label, as uint8
 
 
@@ -73,62 +64,6 @@ def raise_if_error(batch: Any) -> Any:
     if isinstance(batch, dict) and _ERROR in batch:
         raise UserError(np.asarray(batch[_ERROR]).tobytes().decode())
     return batch
-
-
-def worker_setup() -> Callable[[int], None]:
-    """The `worker_init_fn` of loaders made in this process (and thread)."""
-    return functools.partial(_set_up_worker, os.getpid())
-
-
-def _set_up_worker(trainer: int, worker_id: int) -> None:
-    """One core each, so OpenCV's own threads would only compete; and end with the trainer.
-
-    In a process group of its own a worker does not see the Ctrl-C or SIGTERM that tells the trainer
-    to write a checkpoint and stop, for which the trainer needs its workers.
-    """
-    os.setpgid(0, 0)
-    cv2.setNumThreads(0)
-    signal.signal(signal.SIGTERM, _end_worker)
-    # Paddle's workers outlive a trainer that was killed: they hang on a pipe nobody reads.
-    end_with_parent(trainer, signal.SIGTERM)
-
-
-def _end_worker(*signal_and_frame: Any) -> None:
-    """Leave nothing of this worker in the shared memory; whoever read it is gone."""
-    for name in glob.glob(f"{_SHARED_MEMORY}/paddle_{os.getpid()}_*"):
-        with contextlib.suppress(OSError):
-            os.unlink(name)
-    os._exit(0)
-
-
-def shared_memory_fits(num_workers: int, batch_size: int, sample_bytes: int) -> bool:
-    """Whether the batches that workers keep ready fit the shared memory (64 MB in a container)."""
-    try:
-        free = shutil.disk_usage(_SHARED_MEMORY).free
-    except OSError:
-        return False
-    # Besides those kept ready, one batch is made and one is used.
-    return free > (_PREFETCH * num_workers + 2) * batch_size * sample_bytes
-
-
-def _batches_of(loader: paddle.io.DataLoader) -> Iterator[Any]:
-    """What the loader yields.
-
-    Raises:
-        UserError: a reader process was killed, or raised something that is no `UserError`.
-    """
-    batches = iter(loader)
-    if threading.current_thread() is threading.main_thread():
-        # With Paddle's handler, the death of a reader raises in the middle of anything, such as
-        # an optimizer step. Without it the loader tells it where the next batch is asked for.
-        signal.signal(signal.SIGCHLD, signal.SIG_DFL)
-    try:
-        yield from batches
-    except SystemError as error:
-        raise UserError(
-            "a process that reads the data was killed (for lack of memory?) or failed; what it "
-            "said stands above. Try a smaller num_workers or batch_size"
-        ) from error
 
 
 class ValidationSamples(paddle.io.Dataset):
@@ -183,9 +118,9 @@ def validation_batches(
         collate_fn=guarded(_groups_of_one_size),
         num_workers=num_workers,
         use_shared_memory=shared_memory_fits(num_workers, batch_size, _BYTES_PER_SAMPLE),
-        worker_init_fn=worker_setup(),
+        worker_init_fn=reader_setup(),
     )
-    for groups in _batches_of(loader):
+    for groups in batches_of(loader):
         yield from raise_if_error(groups)
 
 
@@ -269,9 +204,9 @@ def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> It
         collate_fn=guarded(training_batch),
         num_workers=num_workers,
         use_shared_memory=in_memory,
-        worker_init_fn=worker_setup(),
+        worker_init_fn=reader_setup(),
     )
-    for batch in _batches_of(loader):
+    for batch in batches_of(loader):
         yield raise_if_error(batch)
 
 

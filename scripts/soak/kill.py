@@ -62,10 +62,12 @@ class Training:
         children = Path(f"/proc/{self.process.pid}/task/{self.process.pid}/children")
         return [int(pid) for pid in children.read_text().split()]
 
-    def kill(self) -> list[int]:
+    def kill(self, readers_too: bool) -> list[int]:
         """Ends the process at once; the readers it had."""
         self.process.send_signal(signal.SIGSTOP)  # so that it starts no more of them
         readers = self.readers()
+        for reader in readers if readers_too else ():
+            os.kill(reader, signal.SIGKILL)
         self.process.kill()
         self.process.wait()
         return readers
@@ -155,7 +157,7 @@ def check_after_kill(run: Path) -> int:
 def check_after_start(run: Path, readers: list[int]) -> None:
     for pid in readers:
         require(not is_alive(pid), f"reader process {pid} lives on")
-        left = list(SHARED_MEMORY.glob(f"paddle_{pid}_*"))
+        left = [*SHARED_MEMORY.glob(f"paddle_{pid}_*"), *SHARED_MEMORY.glob(f"liteseg_*_{pid}")]
         require(not left, f"left in the shared memory: {left}")
     # This process may be writing a checkpoint itself; metrics and config are written at the start.
     left = [*run.glob(".*.tmp"), *(run / "vdl").glob(".*.tmp")]
@@ -227,7 +229,7 @@ def soak(folder: Path, rounds: int, draw: random.Random) -> None:
         check_after_start(run, readers)
         kind = kinds[number % len(kinds)]
         wait_for_moment(training, kind, draw)
-        readers = training.kill()
+        readers = training.kill(readers_too=draw.random() < 0.3)
         saved, logged = check_after_kill(run), last_step(run)
         taken_again += max(0, logged - max(saved, 0))
         count[kind] += 1
