@@ -5,6 +5,7 @@ from __future__ import annotations
 import contextlib
 import hashlib
 import math
+import os
 import signal
 import sys
 import time
@@ -325,22 +326,27 @@ class CompareWeights(Hook):
 class StopOnSignal(Hook):
     """Ctrl-C and SIGTERM end training after the running step, with a checkpoint.
 
-    A second signal ends it at once. Comes first among the hooks. Several processes must stop after
-    the same step, so they ask each other every few steps: asking waits for the device.
+    A second signal, `again` seconds later or more, ends it at once (the system, launchers and
+    schedulers may send the first one twice). Comes first among the hooks. Several processes must
+    stop after the same step, so they ask each other every few steps: asking waits for the device.
     """
 
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
     ask_every = 5
+    again = 1.0
 
     def before_training(self, trainer: Trainer) -> None:
         """Take the signals over."""
         self._received = 0
 
         def stop(number: int, frame: Any) -> None:
-            self._received = number
-            if world_size() == 1:
-                trainer.stop_reason = _stopped_by(number)
-            self._give_back()
+            if not self._received:
+                self._received, self._since = number, time.monotonic()
+                if world_size() == 1:
+                    trainer.stop_reason = _stopped_by(number)
+            elif time.monotonic() - self._since >= self.again:
+                self._give_back()
+                os.kill(os.getpid(), number)
 
         self._before = {number: signal.signal(number, stop) for number in self.signals}
 

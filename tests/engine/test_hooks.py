@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import logging
 import os
+import shutil
 import signal
 
 import numpy as np
@@ -217,14 +218,19 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(store, number, workers)
     assert signal.getsignal(number) is before
 
 
-def test_a_second_signal_ends_at_once(store):
+def test_a_second_signal_ends_at_once_but_not_an_echo_of_the_first(store, monkeypatch):
     def interrupt(trainer):
         os.kill(os.getpid(), signal.SIGINT)
 
-    twice = [At(2, interrupt), At(2, interrupt)]
-    trainer = make_trainer(50, [StopOnSignal(), *twice, Checkpoint(store, 1)])
+    def twice():
+        return [StopOnSignal(), At(2, interrupt), At(2, interrupt), Checkpoint(store, 1)]
+
+    make_trainer(50, twice()).run()
+    assert iteration(store, "last") == 2
+    monkeypatch.setattr(StopOnSignal, "again", 0)
+    shutil.rmtree(store.folder)
     with pytest.raises(KeyboardInterrupt):
-        trainer.run()
+        make_trainer(50, twice()).run()
     assert iteration(store, "last") == 1
 
 
