@@ -150,6 +150,7 @@ def _report(rank: int, processes: list[subprocess.Popen], folder: Path) -> str:
     how = f"was killed by {signal.Signals(-code).name}" if code < 0 else f"ended with code {code}"
     told = f"process {rank} of {len(processes)} {how}, so the others were stopped"
     if rank:
-        lines = _log(folder, rank).read_text(errors="replace").splitlines()[-_LINES:]
-        told += "; its last lines were\n  " + "\n  ".join(lines)
+        log = _log(folder, rank)
+        lines = log.read_text(errors="replace").splitlines()[-_LINES:]
+        told += "\n  ".join([f"; its last lines (of {log}) were", *lines])
     return f"{told}\nGo on from the last checkpoint with --resume, on any number of --devices."

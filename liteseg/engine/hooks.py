@@ -126,7 +126,7 @@ class Evaluate(Hook):
         min_delta: gain of mIoU (0 to 1) that counts.
     """
 
-    _kept = frozenset({"best", "best_step", "stalled", "owed"})
+    _kept = ("best", "best_step", "stalled", "owed")
 
     def __init__(
         self,
@@ -243,8 +243,8 @@ class Evaluate(Hook):
 
     def load_state_dict(self, state: dict[str, Any]) -> None:
         """Continue counting."""
-        for key in self._kept & state.keys():
-            setattr(self, key, state[key])
+        for key in self._kept:
+            setattr(self, key, state.get(key, getattr(self, key)))
 
 
 def _spread(count: int, length: int) -> set[int]:

@@ -107,7 +107,7 @@ def batches_of(loader: paddle.io.DataLoader) -> Iterator[Any]:
         UserError: a reader process was killed, or raised something that is no `UserError`.
     """
     batches = iter(loader)
-    if threading.current_thread() is threading.main_thread():
+    if loader.num_workers and threading.current_thread() is threading.main_thread():
         # With Paddle's handler, the death of a reader raises in the middle of anything, such as
         # an optimizer step. Without it the loader tells it where the next batch is asked for.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
