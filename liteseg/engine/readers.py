@@ -118,3 +118,6 @@ def batches_of(loader: paddle.io.DataLoader) -> Iterator[Any]:
             "a process that reads the data was killed (for lack of memory?) or failed; what it "
             "said stands above. Try a smaller num_workers or batch_size"
         ) from error
+    finally:
+        # Where the loader has more to read, its own thread keeps it, and the readers, alive.
+        batches._try_shutdown_all()

@@ -265,19 +265,20 @@ def test_an_unreadable_file_loses_no_step(store, workers):
 
 
 class KillingImages(ToyImages):
-    """Images at whose draw 6 the reader is killed, as by a system that lacks memory."""
+    """Images at whose draw 20 the reader is killed, as by a system that lacks memory."""
 
     def __getitem__(self, key):
-        if key[1] == 6:
+        if key[1] == 20:
             os.kill(os.getpid(), signal.SIGKILL)
         return super().__getitem__(key)
 
 
 def test_a_reader_that_is_killed_loses_no_step(store):
-    trainer = make_trainer(9, [Checkpoint(store, 100)], dataset=KillingImages(), num_workers=1)
+    trainer = make_trainer(99, [Checkpoint(store, 100)], dataset=KillingImages(), num_workers=1)
     with pytest.raises(UserError, match="reads the data was killed"):
         trainer.run()
-    assert iteration(store, "last") == 3
+    # What it had read ahead may be lost, but no step that was taken is.
+    assert iteration(store, "last") == trainer.iteration > 0
 
 
 def test_a_failing_evaluation_loses_no_step(store, metrics, dashboard):

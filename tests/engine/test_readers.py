@@ -94,13 +94,16 @@ def test_what_is_left_is_cleared_once_all_are_dead(trainer):
         other.unlink()
 
 
-def test_they_leave_nothing_when_they_have_read_all():
+@pytest.mark.parametrize("all_of_it", [True, False])
+def test_they_end_and_leave_nothing_when_reading_ends(all_of_it):
+    before = set(SHARED_MEMORY.glob("liteseg_*"))
     batches = training_batches(ToyImages(), TrainingOrder(8, 2, 1, 0, 0, 8), 2)
     next(batches)
-    mine = f"liteseg_*_{os.getpid()}_*"
-    markers = list(SHARED_MEMORY.glob(mine))
-    assert len(markers) == 2
-    for _ in batches:
-        pass
-    assert list(SHARED_MEMORY.glob(mine)) == []
-    assert left_by(marker.name.split("_")[-1] for marker in markers) == []
+    markers = set(SHARED_MEMORY.glob(f"liteseg_*_{os.getpid()}_*")) - before
+    pids = [marker.name.split("_")[-1] for marker in markers]
+    assert len(pids) == 2
+    if all_of_it:
+        assert len(list(batches)) == 7
+    batches.close()
+    assert not any(map(readers._lives, pids))
+    assert left_by(pids) == []
