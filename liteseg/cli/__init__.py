@@ -33,7 +33,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parse(argv)
-        setup_logging()
+        setup_logging(quiet=args.quiet, verbose=args.verbose)
         return importlib.import_module(f"liteseg.cli.{args.command}").run(args)
     except UserError as error:
         problem = str(error)
@@ -54,9 +54,7 @@ def _parse(argv: list[str]) -> argparse.Namespace:
     parser.add_argument("--version", action="version", version=f"liteseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, purpose in COMMANDS.items():
-        command = commands.add_parser(
-            name, help=purpose, formatter_class=argparse.RawDescriptionHelpFormatter
-        )
+        command = commands.add_parser(name, help=purpose)
         if name in argv[:1]:  # the other modules stay unread: `liteseg --help` is quick
             module = importlib.import_module(f"liteseg.cli.{name}")
             command.description = module.__doc__

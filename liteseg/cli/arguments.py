@@ -1,4 +1,4 @@
-"""Types of command-line arguments that several subcommands have."""
+"""What several subcommands share: types of arguments, and what every one of them has."""
 
 from __future__ import annotations
 
@@ -17,3 +17,14 @@ def not_negative(text: str) -> int:
     if not text.isdecimal():
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number from 0")
     return int(text)
+
+
+def complete(parser: argparse.ArgumentParser, *examples: str) -> None:
+    """Add what every command has: `--quiet`, `--verbose`, and examples below its help."""
+    words = parser.add_mutually_exclusive_group()
+    words.add_argument(
+        "--quiet", action="store_true", help="results, warnings and errors only; no progress"
+    )
+    words.add_argument("--verbose", action="store_true", help="more lines")
+    parser.formatter_class = argparse.RawDescriptionHelpFormatter
+    parser.epilog = "\n  ".join(["for example:", *examples])

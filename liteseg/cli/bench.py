@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from liteseg.cli import bench_data, bench_train
-from liteseg.cli.arguments import positive
+from liteseg.cli.arguments import complete, positive
 from liteseg.errors import UserError
 
 CITYSCAPES_SIZE = (2048, 1024)
@@ -32,6 +32,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
     )
     model.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    complete(model, "liteseg bench model --config quickstart --size 512 256")
     bench_data.add_arguments(actions)
     bench_train.add_arguments(actions)
 

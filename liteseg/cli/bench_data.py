@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liteseg.cli.arguments import not_negative, positive
+from liteseg.cli.arguments import complete, not_negative, positive
 
 
 def add_arguments(actions: Any) -> None:
@@ -22,6 +22,7 @@ def add_arguments(actions: Any) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
     )
     data.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    complete(data, "liteseg bench data --config quickstart")
 
 
 def run(args: argparse.Namespace) -> int:

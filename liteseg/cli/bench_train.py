@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from liteseg.cli.arguments import positive
+from liteseg.cli.arguments import complete, positive
 
 
 def add_arguments(actions: Any) -> None:
@@ -23,6 +23,7 @@ def add_arguments(actions: Any) -> None:
         "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
     )
     train.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    complete(train, "liteseg bench train --config quickstart")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from liteseg.builder import check
+from liteseg.cli.arguments import complete
 from liteseg.config import load_config
 from liteseg.errors import UserError
 
@@ -26,6 +27,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             default=[],
             help="change a value, for example loss.types.0.min_kept=5 (may be repeated)",
         )
+    complete(show, "liteseg config show quickstart --set optimizer.weight_decay=0.02")
+    complete(checks, "liteseg config check quickstart")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from liteseg.cli import data_pack
-from liteseg.cli.arguments import positive
+from liteseg.cli.arguments import complete, positive
 
 SPLITS = ("train", "val", "test")
 
@@ -26,6 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     check.add_argument("--json", metavar="FILE", help="write the whole report as JSON")
     check.add_argument("--sample", type=positive, metavar="N", help="check N images a split only")
     check.add_argument("--workers", type=positive, metavar="N", help="threads (default: cores)")
+    complete(check, "liteseg data check --config quickstart")
 
     data_pack.add_arguments(actions)
 
@@ -37,6 +38,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--size", type=positive, nargs=2, default=(512, 256), metavar=("W", "H"), help="pixels"
     )
     streets.add_argument("--seed", type=int, default=0)
+    complete(streets, "liteseg data streets --output data/streets")
 
 
 def run(args: argparse.Namespace) -> int:

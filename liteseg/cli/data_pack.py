@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from liteseg.cli.arguments import positive
+from liteseg.cli.arguments import complete, positive
 from liteseg.errors import UserError
 
 
@@ -25,6 +25,7 @@ def add_arguments(actions: Any) -> None:
     pack.add_argument(
         "--verify", action="store_true", help="read the whole pack and compare the checksums"
     )
+    complete(pack, "liteseg data pack --config quickstart --output data/streets_pack")
 
 
 def run(args: argparse.Namespace) -> int:

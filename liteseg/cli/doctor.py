@@ -1,7 +1,4 @@
-"""Look at this machine and its packages, and say what would break training and how to mend it.
-
-liteseg doctor
-"""
+"""`liteseg doctor`: what on this machine would break training, and how to mend it."""
 
 from __future__ import annotations
 
@@ -11,6 +8,7 @@ from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 
 from liteseg import __version__
+from liteseg.cli.arguments import complete
 from liteseg.utils import diagnose_machine as machine
 from liteseg.utils import diagnose_packages as packages
 from liteseg.utils.findings import BAD, NOTE, Finding
@@ -22,6 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--output", metavar="DIR", default="output", help="where runs would be written (output)"
     )
     parser.add_argument("--json", metavar="FILE", help="write the findings as JSON")
+    complete(parser, "liteseg doctor")
 
 
 def run(args: argparse.Namespace) -> int:

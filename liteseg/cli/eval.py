@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from liteseg.cli.arguments import not_negative, positive
+from liteseg.cli.arguments import complete, not_negative, positive
 from liteseg.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -33,6 +33,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--batch-size", type=positive, metavar="N", help="images at a time")
     parser.add_argument("--num-workers", type=not_negative, metavar="N", help="reader processes")
     parser.add_argument("--device", help="auto, cpu or gpu (default: the config's)")
+    complete(
+        parser, "liteseg eval --config output/quickstart/config.yml --weights output/quickstart"
+    )
 
 
 def run(args: argparse.Namespace) -> int:

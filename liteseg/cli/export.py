@@ -8,7 +8,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from liteseg.cli.arguments import positive
+from liteseg.cli.arguments import complete, positive
 from liteseg.deploy.manifest import FORMATS, INPUT, OUTPUTS
 from liteseg.errors import UserError
 
@@ -79,6 +79,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="N",
         help=f"how many (default: {_IMAGES}; with --int8 all of the validation set)",
     )
+    complete(parser, "liteseg export --weights output/quickstart --format paddle --output exported")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from liteseg.cli.arguments import positive
+from liteseg.cli.arguments import complete, positive
 from liteseg.cli.inputs import Job, find_jobs
 from liteseg.errors import UserError
 
@@ -58,6 +58,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--device", help="auto, cpu or gpu (default: the config's)")
     add_runtime_arguments(parser)
+    complete(
+        parser,
+        "liteseg predict data/streets/leftImg8bit/val --weights output/quickstart --output masks",
+        "liteseg predict data/streets/leftImg8bit/val --model exported --output masks",
+    )
 
 
 def add_runtime_arguments(parser: argparse.ArgumentParser) -> None:
@@ -72,6 +77,7 @@ def run(args: argparse.Namespace) -> int:
     from tqdm import tqdm
 
     from liteseg.utils.files import check_writable
+    from liteseg.utils.logging import progress
     from liteseg.utils.overlap import WriteBehind, read_ahead
 
     output = check_writable(args.output)
@@ -85,7 +91,7 @@ def run(args: argparse.Namespace) -> int:
         failed.add(job.source)
         tqdm.write(f"skipped: {error}", file=sys.stderr)
 
-    bar = tqdm(total=len(jobs), unit="image", desc="predict", disable=None)
+    bar = progress(total=len(jobs), unit="image", desc="predict")
     ready = contextlib.closing(read_ahead(_read(jobs), _READ_AHEAD))
     with bar, WriteBehind(_WRITERS, _UNWRITTEN, skip) as writer, ready as images:
         for job, image in images:
@@ -193,12 +199,11 @@ def predict_video(segmenter: Segmenter, job: Job, what: str) -> None:
     Raises:
         UserError: no frame or not all can be read, or the result not written.
     """
-    from tqdm import tqdm
-
+    from liteseg.utils.logging import progress
     from liteseg.utils.video import Video
 
     video = Video(job.source)
-    bar = tqdm(total=video.count, unit="frame", desc=job.source.name, leave=False, disable=None)
+    bar = progress(total=video.count, unit="frame", desc=job.source.name, leave=False)
     with bar, contextlib.closing(segmenter.stream(video)) as frames:
         if what in ("all", "overlay"):
             count = _write_video(segmenter, _counting(frames, bar), video.rate, job)

@@ -1,23 +1,19 @@
-"""Train a model from a config.
-
-liteseg train --config configs/quickstart.yml --output output/quickstart
-liteseg train --config output/quickstart/config.yml --resume output/quickstart
-"""
+"""`liteseg train`: a model from a config, or the rest of an interrupted run."""
 
 from __future__ import annotations
 
 import argparse
 import contextlib
-import math
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from liteseg.cli.arguments import positive
+from liteseg.cli.arguments import complete, positive
 from liteseg.cli.launch import launch, on_gpus
 from liteseg.cli.training import build_trainer
 from liteseg.errors import UserError
 from liteseg.utils.files import check_writable, locked, sweep
+from liteseg.utils.logging import setup_logging
 from liteseg.utils.runtime import is_main, world_size
 
 
@@ -46,6 +42,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         type=positive,
         metavar="N",
         help="for debugging: every N steps, see that all processes have the same weights",
+    )
+    complete(
+        parser,
+        "liteseg train --config quickstart --output output/quickstart",
+        "liteseg train --resume output/quickstart",
     )
 
 
@@ -116,9 +117,9 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
 
     from liteseg.cli.startup import announce, hparams, write_config
     from liteseg.engine.checkpoint import Checkpointer
-    from liteseg.engine.hooks import CompareWeights
+    from liteseg.engine.hooks import CompareWeights, best_miou
     from liteseg.schema import setting
-    from liteseg.utils.logging import get_logger, setup_logging
+    from liteseg.utils.logging import get_logger
     from liteseg.utils.runtime import (
         end_with_launcher,
         make_deterministic,
@@ -131,7 +132,7 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     cost = make_deterministic(device) if setting(cfg, "deterministic") else None
     if world_size() > 1:
         paddle.distributed.init_parallel_env()
-    setup_logging(output / "train.log")
+    setup_logging(output / "train.log", quiet=args.quiet, verbose=args.verbose)
     if cost:
         get_logger().info(cost)
     seed_everything(setting(cfg, "seed") or 0)
@@ -145,7 +146,7 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     announce(cfg, trainer, device, loaded)
     trainer.run()
     if is_main():
-        best = max(getattr(hook, "best", -math.inf) for hook in trainer.hooks)
+        best = best_miou(trainer)
         get_logger().info(
             f"{trainer.stop_reason or 'finished'} at step {trainer.iteration}; "
             f"{f'best mIoU {best:.4f}' if best >= 0 else 'never evaluated'}; {output}"

@@ -9,12 +9,12 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from liteseg.datasets.base import SegmentationDataset, values_outside
 from liteseg.datasets.pairing import pairing_notes
 from liteseg.datasets.stats import class_counts, class_weights
 from liteseg.errors import UserError
+from liteseg.utils import logging
 from liteseg.utils.images import label_histogram
 from liteseg.utils.parallel import map_in_threads
 
@@ -64,7 +64,7 @@ def check_dataset(
     indices = _spread(len(dataset), sample)
     found = map_in_threads(lambda index: _examine(dataset, index, needs_labels), indices, workers)
     tally = _Tally(dataset)
-    for finding in tqdm(found, "checking", len(indices), disable=None if progress else True):
+    for finding in logging.progress(found, "checking", len(indices), shown=progress):
         tally.add(finding)
     if needs_one_size:
         tally.errors += _mixed_sizes(dataset, tally.examples)
@@ -108,7 +108,7 @@ def find_duplicates(
     ]
     digests = map_in_threads(lambda file: _digest(file[1]), alike, workers)
     groups = defaultdict(list)
-    bar = tqdm(digests, "comparing", len(alike), disable=None if progress else True)
+    bar = logging.progress(digests, "comparing", len(alike), shown=progress)
     for (split, path), digest in zip(alike, bar):
         if digest is not None:
             groups[digest].append(f"{split}: {path}")

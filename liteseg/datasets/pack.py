@@ -22,10 +22,10 @@ from pathlib import Path
 from typing import IO, Any, NamedTuple, Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from liteseg.errors import UserError
 from liteseg.utils.files import write_json
+from liteseg.utils.logging import progress as show_progress
 
 logger = logging.getLogger(__name__)
 
@@ -151,7 +151,7 @@ class Pack:
         Raises:
             UserError: names the samples whose bytes are not what was written.
         """
-        bar = tqdm(self.entries, "checksums", disable=None if progress else True)
+        bar = show_progress(self.entries, "checksums", shown=progress)
         broken = [entry.name for entry in bar if entry.checksum(self.pixels) != entry.crc32]
         if broken:
             raise UserError(
@@ -300,12 +300,8 @@ def _fill(
 ) -> None:
     """Decode what is not `done` into its place in `pixels`, adding it to `log` and `done`."""
     index_of = {_key(sample): index for index, sample in enumerate(dataset.samples)}
-    bar = tqdm(
-        total=len(entries),
-        initial=len(done),
-        desc="packing",
-        unit="image",
-        disable=None if progress else True,
+    bar = show_progress(
+        total=len(entries), initial=len(done), desc="packing", unit="image", shown=progress
     )
 
     def pack(entry: Entry) -> Entry:

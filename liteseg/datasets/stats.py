@@ -5,9 +5,9 @@ from __future__ import annotations
 from typing import Optional
 
 import numpy as np
-from tqdm import tqdm
 
 from liteseg.datasets.base import SegmentationDataset
+from liteseg.utils import logging
 from liteseg.utils.images import label_histogram
 from liteseg.utils.parallel import map_in_threads
 
@@ -35,7 +35,7 @@ def class_frequencies(
 
     total = np.zeros(dataset.num_classes, np.int64)
     counts = map_in_threads(count, labelled, workers)
-    for one in tqdm(counts, "class frequencies", len(labelled), disable=None if progress else True):
+    for one in logging.progress(counts, "class frequencies", len(labelled), shown=progress):
         total += one
     return total
 

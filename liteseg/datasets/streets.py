@@ -25,10 +25,10 @@ from typing import Optional
 
 import cv2
 import numpy as np
-from tqdm import tqdm
 
 from liteseg.datasets.streets_scene import render
 from liteseg.errors import UserError
+from liteseg.utils import logging
 
 VERSION = 1  # of the pictures: raise it when the same parameters give other pixels
 PARAMETERS_FILE = "streets.json"
@@ -130,9 +130,7 @@ def _in_words(parameters) -> str:
 
 def _write_scenes(root: Path, wanted: dict, progress: bool, workers: Optional[int]) -> None:
     scenes = [(split, index) for split in SPLITS for index in range(wanted[split])]
-    bar = tqdm(
-        total=len(scenes), desc="drawing streets", unit="scene", disable=None if progress else True
-    )
+    bar = logging.progress(total=len(scenes), desc="drawing streets", unit="scene", shown=progress)
     # Threads, not processes: most of the work is in numpy and OpenCV, which let go of the lock,
     # and a process would first have to import everything again.
     with bar, ThreadPoolExecutor(workers or os.cpu_count()) as pool:

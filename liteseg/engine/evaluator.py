@@ -9,12 +9,12 @@ from typing import Any, Optional
 
 import numpy as np
 import paddle
-from tqdm import tqdm
 
 from liteseg.engine.inference import Prediction, TestConfig, predict
 from liteseg.engine.loader import validation_batches
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
+from liteseg.utils import logging
 from liteseg.utils.runtime import is_main, rank, world_size
 from liteseg.utils.timing import Clock
 
@@ -64,9 +64,8 @@ def evaluate(
     begin = time.perf_counter()
     labels_needed = on_prediction is None
     batches = validation_batches(dataset, mine, batch_size, num_workers, labels_needed)
-    bar = tqdm(
-        total=len(mine), desc="eval", unit="image", disable=None if progress and is_main() else True
-    )
+    shown = progress and is_main()
+    bar = logging.progress(total=len(mine), desc="eval", unit="image", shown=shown)
     with _eval_mode(model), bar, contextlib.closing(batches):
         while True:
             with clock("data"):

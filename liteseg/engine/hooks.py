@@ -14,7 +14,6 @@ from typing import Any, Optional
 
 import numpy as np
 import paddle
-from tqdm import tqdm
 
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.evaluator import evaluate
@@ -22,7 +21,7 @@ from liteseg.engine.inference import TestConfig
 from liteseg.engine.trainer import Hook, Trainer
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
-from liteseg.utils.logging import get_logger
+from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.runtime import gathered, is_main, world_size
 from liteseg.utils.visualize import colorize, error_map, overlay, panel
 
@@ -43,16 +42,17 @@ class Log(Hook):
     ):
         self.interval = interval
         self.metrics, self.dashboard = metrics, dashboard
-        self._bar: Optional[tqdm] = None
+        self._bar: Any = None
 
     def before_training(self, trainer: Trainer) -> None:
         """Start the clock and, on a terminal, the bar."""
-        self._bar = tqdm(
+        self._bar = progress(
             total=trainer.options.iters,
             initial=trainer.iteration,
             desc="train",
             unit="step",
-            disable=None if is_main() else True,
+            dynamic_ncols=True,
+            shown=is_main(),
         )
         self._rate = trainer.optimizer.get_lr()
         self._restart(trainer)
@@ -97,13 +97,27 @@ class Log(Hook):
         left = time.gmtime(figures["seconds_per_step"] * (iters - step))
         days = left.tm_yday - 1
         bound = " input-bound" if figures["reader_share"] > _INPUT_BOUND else ""
-        get_logger().info(
-            f"step {step}/{iters} loss {figures['loss']:.4f} lr {figures['lr']:.3g} "
+        best = best_miou(trainer)
+        words = (
+            f"loss {figures['loss']:.4f} lr {figures['lr']:.3g} "
             f"{figures['images_per_second']:.2f} images/s reader {figures['reader_share']:.0%}"
-            f"{bound} left {f'{days}d ' if days else ''}{time.strftime('%H:%M:%S', left)}"
+            f"{bound}{f' best mIoU {best:.4f}' if best >= 0 else ''}"
+        )
+        live = not self._bar.disable and sys.stdout.isatty()
+        if live:
+            self._bar.set_postfix_str(words)
+        get_logger().info(
+            f"step {step}/{iters} {words} "
+            f"left {f'{days}d ' if days else ''}{time.strftime('%H:%M:%S', left)}",
+            extra={"on_bar": live},
         )
         self.metrics.write(step, "train", figures)
         self.dashboard.scalars(step, {f"train/{key}": value for key, value in figures.items()})
+
+
+def best_miou(trainer: Trainer) -> float:
+    """The best mIoU of the run's evaluations; minus infinity before the first."""
+    return max(getattr(hook, "best", -math.inf) for hook in trainer.hooks)
 
 
 class _Interrupted(Exception):

@@ -11,15 +11,13 @@ import urllib.error
 import urllib.request
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import unquote, urlsplit
-
-from tqdm import tqdm
 
 from liteseg import __version__
 from liteseg.errors import UserError
 from liteseg.utils import archive
-from liteseg.utils.logging import get_logger
+from liteseg.utils.logging import get_logger, progress
 
 # Where weights lie in a run directory, a checkpoint directory, or PaddleSeg's output directory.
 _IN_A_DIRECTORY = (
@@ -210,11 +208,8 @@ def _blocks(response: http.client.HTTPResponse) -> Iterator[bytes]:
         yield block
 
 
-def _progress(target: Path, have: int, total: Optional[int]) -> tqdm:
-    # disable=None: silent where no one watches (a log file, a test)
-    return tqdm(
-        desc=target.name, initial=have, total=total, unit="B", unit_scale=True, disable=None
-    )
+def _progress(target: Path, have: int, total: Optional[int]) -> Any:
+    return progress(desc=target.name, initial=have, total=total, unit="B", unit_scale=True)
 
 
 def _version_file(part: Path) -> Path:

@@ -6,7 +6,7 @@ import contextlib
 import logging
 import sys
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 
 from liteseg.utils.runtime import is_main
 
@@ -40,6 +40,23 @@ def get_logger() -> logging.Logger:
     return logging.getLogger("liteseg")
 
 
+def progress(*args: Any, shown: bool = True, **options: Any) -> Any:
+    """A tqdm bar on stderr, on a terminal only; none with --quiet.
+
+    Args:
+        args: tqdm's, as are `options`.
+        shown: False for none.
+    """
+    from tqdm import tqdm
+
+    return tqdm(*args, disable=None if shown and not _is_quiet() else True, **options)
+
+
+def _is_quiet() -> bool:
+    consoles = [one for one in get_logger().handlers if isinstance(one, _ConsoleHandler)]
+    return any(console.level > logging.INFO for console in consoles)
+
+
 def setup_logging(
     log_file: Optional[Path] = None, *, quiet: bool = False, verbose: bool = False
 ) -> None:
@@ -50,8 +67,8 @@ def setup_logging(
 
     Args:
         log_file: lines are added to it with date and level; its folder must exist.
-        quiet: only warnings and errors on the console (the file gets everything).
-        verbose: debug lines too.
+        quiet: only warnings and errors on the console, no bars (the file gets everything).
+        verbose: debug lines too, and those that a live line shows already (`on_bar` in `extra`).
     """
     logger = get_logger()
     for handler in list(logger.handlers):
@@ -64,6 +81,8 @@ def setup_logging(
         return
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
     console = _ConsoleHandler(logging.WARNING if quiet else logging.DEBUG)
+    if not verbose:
+        console.addFilter(lambda record: not getattr(record, "on_bar", False))
     logger.addHandler(console)
     if log_file is not None:
         file = _FileHandler(log_file, encoding="utf-8")

@@ -2,15 +2,19 @@
 
 from __future__ import annotations
 
+import io
 import json
 import logging
 import os
+import re
 import shutil
 import signal
+import sys
 
 import numpy as np
 import pytest
 from toy_training import CLASSES, At, ToyImages, assert_same, make_trainer
+from tqdm import tqdm
 
 from liteseg.engine import hooks
 from liteseg.engine import trainer as trainer_module
@@ -83,6 +87,25 @@ def test_log_lines(metrics, dashboard, caplog):
     assert [message.split()[1] for message in messages] == ["3/7", "6/7", "7/7"]
     assert f"loss {found[-1]['loss']:.4f}" in messages[-1]
     assert messages[-1].endswith("left 00:00:00")
+
+
+def test_a_live_line_on_terminals(store, metrics, dashboard, caplog, monkeypatch):
+    terminal = io.StringIO()
+    terminal.isatty = lambda: True
+    monkeypatch.setattr(hooks, "progress", lambda shown, **given: tqdm(file=terminal, **given))
+    monkeypatch.setattr(sys, "stdout", terminal)
+    judge = Evaluate(1, ToyImages(2), TestConfig(), store, metrics, dashboard)
+    with caplog.at_level(logging.INFO):
+        make_trainer(3, [Log(1, metrics, dashboard), judge]).run()
+    live = terminal.getvalue().rpartition("\r")[2]
+    assert "3/3" in live
+    said = [record for record in caplog.records if record.getMessage().startswith("step ")]
+    assert all(record.on_bar for record in said)
+    words = re.search(r"step 3/3 (.+) left", said[-1].getMessage())[1]
+    for part in ("loss ", "lr ", "images/s", "reader ", "best mIoU "):
+        assert part in words
+    assert words in live
+    assert "best mIoU" not in said[0].getMessage()
 
 
 def test_a_slow_reader_is_told(metrics, dashboard, caplog):

@@ -5,6 +5,7 @@ import os
 import platform
 import random
 import resource
+import sys
 from pathlib import Path
 
 import numpy as np
@@ -13,7 +14,7 @@ import pytest
 
 from liteseg.errors import UserError
 from liteseg.utils import runtime
-from liteseg.utils.logging import get_logger, setup_logging
+from liteseg.utils.logging import get_logger, progress, setup_logging
 
 
 @pytest.fixture
@@ -119,6 +120,30 @@ def test_log_lines(tmp_path, capsys):
     setup_logging(verbose=True)
     get_logger().debug("detail")
     assert capsys.readouterr().out == "detail\n"
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_what_a_live_line_shows_is_not_said_twice(tmp_path, capsys):
+    for verbose, expected in ((False, ""), (True, "step 1\n")):
+        setup_logging(tmp_path / "train.log", verbose=verbose)
+        get_logger().info("step 1", extra={"on_bar": True})
+        assert capsys.readouterr().out == expected
+    assert (tmp_path / "train.log").read_text().count("INFO step 1") == 2
+
+
+@pytest.mark.usefixtures("fresh_logging")
+def test_bars_on_terminals_unless_quiet(monkeypatch):
+    for terminal, quiet, shown, expected in (
+        (True, False, True, True),
+        (False, False, True, False),
+        (True, True, True, False),
+        (True, False, False, False),
+    ):
+        monkeypatch.setattr(sys.stderr, "isatty", lambda terminal=terminal: terminal, raising=False)
+        setup_logging(quiet=quiet)
+        bar = progress(range(3), "counting", shown=shown)
+        assert (not bar.disable) == expected
+        assert list(bar) == [0, 1, 2]
 
 
 @pytest.mark.usefixtures("fresh_logging")
