@@ -1,4 +1,4 @@
-"""`liteseg bench`: what a config's network, data and training step cost."""
+"""`liteseg bench`: what a network, its data and a training step cost; how fast exports are."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from liteseg.cli import bench_data, bench_train
+from liteseg.cli import bench_data, bench_infer, bench_train
 from liteseg.cli.arguments import complete, positive
 from liteseg.errors import UserError
 
@@ -35,11 +35,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     complete(model, "liteseg bench model --config quickstart --size 512 256")
     bench_data.add_arguments(actions)
     bench_train.add_arguments(actions)
+    bench_infer.add_arguments(actions)
 
 
 def run(args: argparse.Namespace) -> int:
     """Run the chosen action."""
-    return {"model": _model, "data": bench_data.run, "train": bench_train.run}[args.action](args)
+    actions = {
+        "model": _model,
+        "data": bench_data.run,
+        "train": bench_train.run,
+        "infer": bench_infer.run,
+    }
+    return actions[args.action](args)
 
 
 def _model(args: argparse.Namespace) -> int:

@@ -78,3 +78,8 @@ def resized(
     if label is not None:
         label = cv2.resize(label, size, interpolation=cv2.INTER_NEAREST)
     return Example(image, label)
+
+
+def ignore_index(cfg: Mapping[str, Any]) -> int:
+    """The label that does not count in the validation set."""
+    return cfg["val_dataset"].get("ignore_index", 255)

@@ -188,6 +188,7 @@ def _verify(
     import paddle
 
     from liteseg.api import Segmenter
+    from liteseg.cli import examples
     from liteseg.deploy.verify import compare, disagreements
     from liteseg.engine.inference import predict_logits
 
@@ -198,8 +199,8 @@ def _verify(
         return predict_logits(network.model, batch, network.test)[0].numpy()
 
     exported = Segmenter.from_pretrained(folder)
-    examples = _examples(args, cfg, trained, about)
-    found = compare(trained, exported, reference, examples, ignore_index=_ignore_index(cfg))
+    tried = _examples(args, cfg, trained, about)
+    found = compare(trained, exported, reference, tried, ignore_index=examples.ignore_index(cfg))
     print(_verdict(found))
     if problems := disagreements(found, about.precision):
         raise UserError(
@@ -241,10 +242,6 @@ def _examples(
         examples.resized(example, trained.transforms, about.size)
         for example in itertools.islice(source, count)
     )
-
-
-def _ignore_index(cfg: Config) -> int:
-    return cfg["val_dataset"].get("ignore_index", 255)
 
 
 def _size_words(size: Optional[tuple[int, int]]) -> str:

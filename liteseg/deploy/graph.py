@@ -73,6 +73,8 @@ def folded(network: nn.Layer) -> nn.Layer:
     """
     network = copy.deepcopy(network)
     network.eval()
+    for layer in network.sublayers():
+        layer.__dict__.pop("forward", None)  # a faster one that someone put there, for eager mode
     made: list[tuple[nn.Conv2D, paddle.Tensor]] = []
     pairs: list[tuple[nn.Conv2D, nn.Layer]] = []
 
