@@ -45,7 +45,14 @@ setup(
     extras_require={
         # 3.3.1 unless a constraint says 2.6.2, the other line that is tested.
         "cpu": ["paddlepaddle>=2.6.2,<=3.3.1"],
-        "export": ["onnx", "onnxruntime", "openvino", "paddle2onnx"],
+        # Tested on Paddle 3.3 and Python 3.11; paddle2onnx 2 reads what Paddle 3 writes.
+        "export": [
+            "nncf>=2.14",
+            "onnx>=1.16",
+            "onnxruntime>=1.18",
+            "openvino>=2024.6",
+            "paddle2onnx>=2.1.0; python_version < '3.13'",  # has no wheel for 3.13
+        ],
         "test": ["cityscapesscripts==2.3.0", "pytest>=8.2", "ruff==0.17.6"],
     },
     entry_points={"console_scripts": ["liteseg=liteseg.cli:main"]},

@@ -18,6 +18,7 @@ from packaging.requirements import Requirement
 import liteseg
 from liteseg.builder import check
 from liteseg.config import load_config
+from liteseg.utils.constraints import read_constraints
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 COMMANDS = [path.name for path in SCRIPTS if path.name != "lib.sh"]
@@ -221,6 +222,13 @@ def test_tested_sets_pin_every_requirement(path, package):
             (version,) = pin.specifier
             assert version.operator == "=="
             assert wanted.specifier.contains(version.version), (path.name, minor, text)
+
+
+@pytest.mark.parametrize("minor", [11, 12])
+def test_the_tested_set_pins_the_export_extra(minor, package):
+    pins = read_constraints(minor)[0].pins
+    for wanted in map(Requirement, package["extras_require"]["export"]):
+        assert wanted.specifier.contains(pins[wanted.name]), wanted
 
 
 def test_a_wheel_holds_every_config(package):
