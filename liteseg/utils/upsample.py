@@ -40,6 +40,8 @@ def labels_at_full_size(scores: np.ndarray, steps: Steps) -> np.ndarray:
         for axis in range(2)
     )
     coarse = _first_best(scores, np.arange(len(scores), dtype=np.uint8))
+    if rows.reach == columns.reach == 1:  # nothing is interpolated
+        return coarse[: rows.outputs, : columns.outputs]
     candidates = _candidates(scores, rows.reach, columns.reach)
     labels = np.empty((rows.outputs, columns.outputs), np.uint8)
     for row in rows.tiles:

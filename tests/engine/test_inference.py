@@ -114,6 +114,30 @@ def test_labels_of_one_scale_are_those_of_the_probabilities(toy, scale):
     assert (found == F.softmax(logits, axis=1).numpy().argmax(1)).mean() > 0.999
 
 
+@pytest.mark.parametrize(
+    ("options", "trans_info"),
+    [
+        ({}, ()),
+        ({}, [("resize", (70, 190)), ("padding", (64, 150))]),
+        ({"aug_eval": True, "scales": (0.5,)}, [("padding", (61, 150))]),
+    ],
+)
+def test_upsampling_left_out_of_the_network_changes_nothing(published, options, trans_info):
+    """The way from 1/8 of the size to the labels is as long, whoever goes it."""
+    test = TestConfig(**options)
+    images = golden_rule.image(7, (2, 3, 64, 160))
+    coarse = predict(published, images, test, trans_info)
+    whole = predict(lambda x: published(x), images, test, trans_info)  # has no coarse logits
+    assert coarse.scores.shape[2:] < whole.scores.shape[2:]
+    scores = whole.full_scores().numpy()
+    np.testing.assert_allclose(coarse.full_scores().numpy(), scores, atol=1e-5)
+    labels = coarse.labels()
+    assert labels.shape == scores[:, 0].shape
+    chosen = np.take_along_axis(scores, labels[:, None].astype(int), 1)[:, 0]
+    assert (scores.max(axis=1) - chosen).max() < 1e-5  # the best class, up to rounding
+    assert (whole.labels() == labels).mean() > 0.999
+
+
 def test_labels_go_back_through_the_transforms(toy):
     image = golden_rule.image(4, (2, 3, 40, 64))  # 50x100 -> resized 32x64 -> padded 40x64
     trans_info = [("resize", (50, 100)), ("padding", (32, 64))]
