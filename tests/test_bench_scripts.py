@@ -26,7 +26,7 @@ protocol.serve({about!r}, {{"confusion counts": lambda work: protocol.Case(
 def bench(monkeypatch):
     """The modules of scripts/bench, imported as its scripts do."""
     monkeypatch.syspath_prepend(str(BENCH))
-    names = ("protocol", "prepare", "peer_liteseg", "compare")
+    names = ("protocol", "prepare", "peer_liteseg", "compare", "scale")
     yield lambda name: __import__(name)
     for name in names:
         sys.modules.pop(name, None)
@@ -140,3 +140,41 @@ def test_run_sh():
     helped = subprocess.run(["bash", str(script), "--help"], capture_output=True, text=True)
     assert helped.returncode == 0
     assert "bash scripts/bench/run.sh --cityscapes DIR --camvid DIR" in helped.stdout
+
+
+def test_scale_varies_one_thing_at_a_time(bench):
+    scale = bench("scale")
+    found = scale.points((480, 352))
+    base = scale.Point(4, (480, 352), 1, 1)
+    assert base in found
+    assert len(found) == len(set(found)) == 9
+    for point in found:
+        assert sum(a != b for a, b in zip(point, base)) <= 1
+        assert all(side % 32 == 0 for side in point.crop)
+
+
+def test_scale_measures_a_point(bench, tmp_path, capsys, monkeypatch):
+    """With `liteseg bench train`, of which one process is enough here."""
+    scale = bench("scale")
+    root = bench("prepare").generate(tmp_path / "s", 2, 1, (128, 64), progress=False)
+    monkeypatch.setattr(scale, "points", lambda crop: [scale.Point(2, (64, 32), 0, 1)])
+    monkeypatch.setenv("PYTHONPATH", str(ROOT))
+    sets = [f"{split}_dataset.dataset_root={root}" for split in ("train", "val")]
+    arguments = ["--config", f"{ROOT}/configs/quickstart.yml", "--steps", "1"]
+    assert scale.main([*arguments, *(part for one in sets for part in ("--set", one))]) == 0
+    row = capsys.readouterr().out.splitlines()[2].strip("| ").split(" | ")
+    assert row[:4] == ["2", "64x32", "0", "1"]
+    assert float(row[6]) == pytest.approx(2 / float(row[4]), rel=0.2)
+    assert row[8] == "–"
+
+
+def test_scale_needs_a_crop(bench, capsys):
+    scale = bench("scale")
+    arguments = [
+        "--config",
+        f"{ROOT}/configs/quickstart.yml",
+        "--set",
+        "train_dataset.transforms=[]",
+    ]
+    assert scale.main(arguments) == 2
+    assert "no RandomPaddingCrop" in capsys.readouterr().err
