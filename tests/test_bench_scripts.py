@@ -93,7 +93,7 @@ def test_measures_and_compares(bench, monkeypatch, tmp_path):
     rows = compare.measure(commands, compare.Case("confusion counts"), tmp_path, 2)
     assert [row["peer"] for row in rows] == ["first", "same", "other"]
     assert all(len(row["seconds"]) == 2 and row["peak_mib"] > 5 for row in rows)
-    assert rows[0]["ratio"] == 1
+    assert rows[0]["ratio"] == rows[0]["cpu_ratio"] == 1
     assert [row["differences"] for row in rows] == [
         [],
         [],

@@ -2,7 +2,8 @@
 
 `run.sh` makes the environments and starts this. Each peer works in a process of its own; those of a
 case are alive together and take turns, so that whatever else the machine does falls on all alike.
-The first peer is what the others are compared with, by the ratio of the medians.
+The first peer is what the others are compared with, by the ratio of the medians, in wall time and
+in CPU time (of all threads: how much less work it is, whatever the number of cores).
 """
 
 from __future__ import annotations
@@ -30,7 +31,7 @@ class Case(NamedTuple):
     """A piece of work, `samples` of them a run; `needs` is a name in the work folder."""
 
     name: str
-    samples: int = 0  # above 0: on one core, by CPU time, and told as samples a second
+    samples: int = 0  # above 0: on one core, and told as samples a second
     share: float = 1.0  # of the rounds
     warm_up: bool = True
     needs: str = ""
@@ -82,8 +83,7 @@ class Peer:
     def __init__(self, command: Command, case: Case, work: Path):
         arguments = [command.python, str(BENCH / command.script), case.name, str(work)]
         core = min(os.sched_getaffinity(0))
-        self._one_core = case.samples > 0
-        pin = (lambda: os.sched_setaffinity(0, {core})) if self._one_core else None
+        pin = (lambda: os.sched_setaffinity(0, {core})) if case.samples else None
         self._process = subprocess.Popen(
             arguments,
             stdin=subprocess.PIPE,
@@ -94,6 +94,7 @@ class Peer:
         )
         self.about = self._answer()["about"]
         self.seconds: list[float] = []
+        self.cpu_seconds: list[float] = []
         self.peak_mib = 0.0
 
     def _answer(self) -> dict[str, Any]:
@@ -110,7 +111,8 @@ class Peer:
         """Work once."""
         answer = self._ask("run")
         if counts:
-            self.seconds.append(answer["cpu_seconds" if self._one_core else "seconds"])
+            self.seconds.append(answer["seconds"])
+            self.cpu_seconds.append(answer["cpu_seconds"])
             self.peak_mib = answer["peak_mib"]
 
     def result(self, folder: Path) -> dict[str, np.ndarray]:
@@ -156,20 +158,23 @@ def measure(commands: Sequence[Command], case: Case, work: Path, rounds: int) ->
         with tempfile.TemporaryDirectory() as folder:
             first, *others = (peer.result(Path(folder)) for peer in peers)
         told = [[], *(differences(other, first) for other in others)]
-        base = statistics.median(peers[0].seconds)
-        return [
-            {
-                "work": case.name,
-                "peer": peer.about,
-                "seconds": peer.seconds,
-                "median": statistics.median(peer.seconds),
-                "ratio": base / statistics.median(peer.seconds),
-                "samples": case.samples,
-                "peak_mib": peer.peak_mib,
-                "differences": wrong,
-            }
-            for peer, wrong in zip(peers, told)
-        ]
+        return [_row(case, peer, peers[0], wrong) for peer, wrong in zip(peers, told)]
+
+
+def _row(case: Case, peer: Peer, base: Peer, wrong: list[str]) -> dict[str, Any]:
+    median = statistics.median
+    return {
+        "work": case.name,
+        "peer": peer.about,
+        "samples": case.samples,
+        "seconds": peer.seconds,
+        "cpu_seconds": peer.cpu_seconds,
+        "ratio": median(base.seconds) / median(peer.seconds),
+        "cpu_ratio": median(base.cpu_seconds) / median(peer.cpu_seconds),
+        "peak_mib": peer.peak_mib,
+        "is_base": peer is base,
+        "differences": wrong,
+    }
 
 
 def table(rows: list[dict]) -> str:
@@ -183,19 +188,21 @@ def table(rows: list[dict]) -> str:
 
 
 def _cell(row: dict) -> str:
+    """Median and range, ratio to the base, memory; for samples by CPU time, which is per core."""
     if row["samples"]:
-        speeds = sorted(row["samples"] / seconds for seconds in row["seconds"])
-        middle = row["samples"] / row["median"]
-        text = f"{middle:.1f} a second and core ({speeds[0]:.1f}–{speeds[-1]:.1f})"
+        speeds = [row["samples"] / seconds for seconds in row["cpu_seconds"]]
+        ratio = f", **{row['cpu_ratio']:.1f}x**"
+        text = f"{_range(speeds)} a second and core"
     else:
-        unit, factor = ("s", 1) if row["median"] >= 1 else ("ms", 1000)
-        low, middle, high = (
-            f"{factor * seconds:.3g}"
-            for seconds in (min(row["seconds"]), row["median"], max(row["seconds"]))
-        )
-        text = f"{middle} {unit} ({low}–{high})"
-    ratio = "" if row["ratio"] == 1 else f", **{row['ratio']:.1f}x**"
-    return f"{text}{ratio}, {row['peak_mib']:.0f} MiB{', DIFFERS' if row['differences'] else ''}"
+        milli = statistics.median(row["seconds"]) < 1
+        text = f"{_range([s * (1000 if milli else 1) for s in row['seconds']])} {'m' * milli}s"
+        ratio = f", **{row['ratio']:.1f}x** ({row['cpu_ratio']:.1f}x in CPU time)"
+    tail = f", {row['peak_mib']:.0f} MiB{', DIFFERS' if row['differences'] else ''}"
+    return text + ("" if row["is_base"] else ratio) + tail
+
+
+def _range(values: list[float]) -> str:
+    return f"{statistics.median(values):.3g} ({min(values):.3g}–{max(values):.3g})"
 
 
 def machine() -> str:
