@@ -70,6 +70,7 @@ def _check(args: argparse.Namespace) -> int:
             report["errors"].append({"file": split, "problem": str(error)})
             print(f"{split}: error: {error}")
             continue
+        datasets[split].pack = None  # it is the files that are checked
         found = check_dataset(
             datasets[split],
             args.workers,

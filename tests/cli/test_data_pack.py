@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 from pathlib import Path
 
 import numpy as np
@@ -49,6 +50,19 @@ def test_the_pack_that_the_config_names(config, tmp_path, capsys):
         file.write(b"\1\2\3")
     assert main([*command, "--verify"]) == 2
     assert "1 of 1 samples" in capsys.readouterr().err
+
+
+def test_data_check_reads_the_files(config, tmp_path, capsys):
+    """A file that is damaged without changing size or time is still in the pack."""
+    setting = f"train_dataset.pack={tmp_path / 'pack'}"
+    assert main(["data", "pack", "--config", f"{config}", "--set", setting]) == 0
+    image = next((tmp_path / "streets").glob("leftImg8bit/train/*/*.png"))
+    stat = image.stat()
+    image.write_bytes(image.read_bytes()[:100] + bytes(stat.st_size - 100))
+    os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
+    assert build_dataset(load_config(config, [setting]), "train").load(0)["img"].any()
+    assert main(["data", "check", "--config", f"{config}", "--set", setting]) == 2
+    assert image.name in capsys.readouterr().out
 
 
 def test_needs_an_output(config, capsys):
