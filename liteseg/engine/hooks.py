@@ -51,7 +51,7 @@ class Log(Hook):
             initial=trainer.iteration,
             desc="train",
             unit="step",
-            dynamic_ncols=True,
+            bar_format="{desc} {n_fmt}/{total_fmt} [{remaining} left{postfix}]",
             shown=is_main(),
         )
         self._rate = trainer.optimizer.get_lr()
@@ -99,9 +99,10 @@ class Log(Hook):
         bound = " input-bound" if figures["reader_share"] > _INPUT_BOUND else ""
         best = best_miou(trainer)
         words = (
-            f"loss {figures['loss']:.4f} lr {figures['lr']:.3g} "
+            f"loss {figures['loss']:.4f} lr {figures['lr']:.3g}"
+            f"{f' best mIoU {best:.4f}' if best >= 0 else ''} "
             f"{figures['images_per_second']:.2f} images/s reader {figures['reader_share']:.0%}"
-            f"{bound}{f' best mIoU {best:.4f}' if best >= 0 else ''}"
+            f"{bound}"
         )
         live = not self._bar.disable and sys.stdout.isatty()
         if live:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import shutil
 import sys
 from pathlib import Path
 from typing import Any, Optional
@@ -49,7 +50,10 @@ def progress(*args: Any, shown: bool = True, **options: Any) -> Any:
     """
     from tqdm import tqdm
 
-    return tqdm(*args, disable=None if shown and not _is_quiet() else True, **options)
+    # Asked here, because tqdm shows nothing on a terminal that does not tell its size.
+    width, height = shutil.get_terminal_size()
+    hidden = None if shown and not _is_quiet() else True
+    return tqdm(*args, disable=hidden, ncols=width, nrows=height, **options)
 
 
 def _is_quiet() -> bool:
