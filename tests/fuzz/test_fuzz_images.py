@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import re
 import struct
 import zlib
 from functools import lru_cache
@@ -92,6 +93,8 @@ def sound(kind):
 
 @pytest.mark.parametrize("kind", SOUND)
 def test_sound_images_are_read(kind, tmp_path):
+    if kind == "gif" and not re.search(r"GIF:\s+YES", cv2.getBuildInformation()):
+        pytest.skip("this OpenCV reads no GIF")
     path = tmp_path / "image.any"  # the content tells the format, not the name
     path.write_bytes(sound(kind))
     image = read_image(path)
