@@ -24,7 +24,7 @@ from typing import IO, Any, NamedTuple, Optional
 import numpy as np
 
 from liteseg.errors import UserError
-from liteseg.utils.files import write_json
+from liteseg.utils.files import check_writable, locked, sweep, write_json
 from liteseg.utils.logging import progress as show_progress
 
 logger = logging.getLogger(__name__)
@@ -181,26 +181,33 @@ def build_pack(
         pack = Pack(folder)
         pack.entries_of(dataset)
         return pack
+    check_writable(folder)
+    with locked(folder):
+        sweep(folder, INDEX)
+        try:
+            _build(dataset, folder, workers, progress)
+        except OSError as error:
+            message = f"can't write the pack {folder}: {error.strerror or error}"
+            raise UserError(message) from error
+    return Pack(folder)
+
+
+def _build(dataset: Any, folder: Path, workers: Optional[int], progress: bool) -> None:
     entries, total = _plan(dataset)
     logger.info(f"packing {len(entries)} images: {_in_units(total)} in {folder}")
-    try:
-        folder.mkdir(parents=True, exist_ok=True)
-        with open(folder / PARTIAL, "ab") as file:
-            _allocate(file, total, folder)
-        pixels = np.memmap(folder / PARTIAL, np.uint8, "r+")
-        with open(folder / PROGRESS, "a+", encoding="utf-8") as log:
-            done = _resume(log, entries, pixels)
-            _fill(dataset, entries, done, pixels, log, workers, progress)
-        pixels.flush()
-        (folder / INDEX).unlink(missing_ok=True)  # an old one must not speak of the new pixels
-        os.replace(folder / PARTIAL, folder / PIXELS)
-        samples = [done[entry.key] for entry in entries]
-        index = {"format": FORMAT, **_about(dataset), "bytes": total, "samples": samples}
-        write_json(folder / INDEX, index)
-        (folder / PROGRESS).unlink()
-    except OSError as error:
-        raise UserError(f"can't write the pack {folder}: {error.strerror or error}") from error
-    return Pack(folder)
+    with open(folder / PARTIAL, "ab") as file:
+        _allocate(file, total, folder)
+    pixels = np.memmap(folder / PARTIAL, np.uint8, "r+")
+    with open(folder / PROGRESS, "a+", encoding="utf-8") as log:
+        done = _resume(log, entries, pixels)
+        _fill(dataset, entries, done, pixels, log, workers, progress)
+    pixels.flush()
+    (folder / INDEX).unlink(missing_ok=True)  # an old one must not speak of the new pixels
+    os.replace(folder / PARTIAL, folder / PIXELS)
+    samples = [done[entry.key] for entry in entries]
+    index = {"format": FORMAT, **_about(dataset), "bytes": total, "samples": samples}
+    write_json(folder / INDEX, index)
+    (folder / PROGRESS).unlink()
 
 
 def _plan(dataset: Any) -> tuple[list[Entry], int]:
@@ -249,7 +256,9 @@ def _about(dataset: Any) -> dict[str, Any]:
 
 def _require_ours(folder: Path) -> None:
     ours = {INDEX, PIXELS, PARTIAL, PROGRESS}
-    if folder.exists() and (not folder.is_dir() or {path.name for path in folder.iterdir()} - ours):
+    found = {path.name for path in folder.iterdir()} if folder.is_dir() else set()
+    foreign = {name for name in found - ours if not name.startswith(".")}  # hidden: lock, index
+    if foreign or folder.is_file():
         raise UserError(f"{folder} exists and is no pack; give a new or empty folder for the pack")
 
 

@@ -93,20 +93,8 @@ def _counts(work: Path) -> protocol.Case:
 
 
 def _ohem(work: Path) -> protocol.Case:
-    logits, label = (paddle.to_tensor(array) for array in protocol.ohem_batch())
-    logits.stop_gradient = False
-    loss_of = OhemCrossEntropyLoss(min_kept=int(label.size * protocol.KEPT))
-
-    def run():
-        logits.clear_gradient()
-        loss = loss_of(logits, label)
-        loss.backward()
-        return float(loss)
-
-    def result():
-        return {"loss": np.array(run()), "gradient": logits.grad.numpy()}
-
-    return protocol.Case(run, result)
+    pixels = protocol.ohem_batch()[1].size
+    return protocol.ohem_case(paddle, OhemCrossEntropyLoss(min_kept=int(pixels * protocol.KEPT)))
 
 
 class _OneBatch:
@@ -141,9 +129,8 @@ def _step(work: Path) -> protocol.Case:
         trainer = training()
         weights = {key: value.numpy() for key, value in trainer.model.state_dict().items()}
         losses = step_of(trainer)
-        now = trainer.model.state_dict()
-        moved = {f"moved {key}": value.numpy() - weights[key] for key, value in now.items()}
-        return {"losses": np.array(losses), **moved}
+        now = {key: value.numpy() for key, value in trainer.model.state_dict().items()}
+        return {"losses": np.array(losses), **protocol.moves(weights, now)}
 
     return protocol.Case(lambda: step_of(trainer), result)
 

@@ -79,20 +79,8 @@ def _counts(work: Path) -> protocol.Case:
 
 
 def _ohem(work: Path) -> protocol.Case:
-    logits, label = (paddle.to_tensor(array) for array in protocol.ohem_batch())
-    logits.stop_gradient = False
-    loss_of = OhemCrossEntropyLoss(min_kept=int(label.size * protocol.KEPT))
-
-    def run():
-        logits.clear_gradient()
-        loss = loss_of(logits, label)
-        loss.backward()
-        return float(loss)
-
-    def result():
-        return {"loss": np.array(run()), "gradient": logits.grad.numpy()}
-
-    return protocol.Case(run, result)
+    pixels = protocol.ohem_batch()[1].size
+    return protocol.ohem_case(paddle, OhemCrossEntropyLoss(min_kept=int(pixels * protocol.KEPT)))
 
 
 def _step(work: Path) -> protocol.Case:
@@ -124,8 +112,8 @@ def _step(work: Path) -> protocol.Case:
         model, step = training()
         weights = {key: value.numpy() for key, value in model.state_dict().items()}
         losses = step()
-        moved = {f"moved {k}": v.numpy() - weights[k] for k, v in model.state_dict().items()}
-        return {"losses": np.array(losses), **moved}
+        now = {key: value.numpy() for key, value in model.state_dict().items()}
+        return {"losses": np.array(losses), **protocol.moves(weights, now)}
 
     return protocol.Case(step, result)
 

@@ -17,6 +17,7 @@ import sys
 import time
 from collections.abc import Callable
 from pathlib import Path
+from types import ModuleType
 from typing import NamedTuple
 
 import numpy as np
@@ -90,6 +91,30 @@ def prediction() -> tuple[np.ndarray, np.ndarray]:
     wrong = rng.uniform(size=label.shape) < 0.1
     guess = np.where(label == IGNORE, 0, label)
     return np.where(wrong, rng.randint(0, 19, label.shape), guess).astype(np.uint8), label
+
+
+def ohem_case(paddle: ModuleType, loss_of: Callable) -> Case:
+    """Forward and backward of a loss on `ohem_batch`, with whichever Paddle the peer has."""
+    logits, label = (paddle.to_tensor(array) for array in ohem_batch())
+    logits.stop_gradient = False
+
+    def run():
+        logits.clear_gradient()
+        loss = loss_of(logits, label)
+        loss.backward()
+        return float(loss)
+
+    return Case(run, lambda: {"loss": np.array(run()), "gradient": logits.grad.numpy()})
+
+
+def moves(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """How far a step moved all weights, and how far the statistics of batch norm."""
+    moved = {key: (after[key] - before[key]).ravel() for key in sorted(before)}
+    of_norm = {key for key in moved if key.endswith(("._mean", "._variance"))}
+    return {
+        "weights": np.concatenate([moved[key] for key in moved if key not in of_norm]),
+        "statistics": np.concatenate([moved[key] for key in moved if key in of_norm]),
+    }
 
 
 def _labels(rng: np.random.RandomState, shape: tuple[int, ...], classes: int) -> np.ndarray:
