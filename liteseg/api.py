@@ -260,16 +260,22 @@ def trained_config(
     Raises:
         UserError: no config can be found, or it can't be read.
     """
-    if config is None and not is_url(source):
-        path = Path(source).expanduser().resolve()
-        folders = (path, *path.parents[:_LEVELS_BELOW_RUN])
-        config = next((f / "config.yml" for f in folders if (f / "config.yml").is_file()), None)
+    config = config or file_of_run(source, "config.yml")
     if config is None:
         raise UserError(
             f"{source}: no config.yml there or around it, so the model is unknown; give config= "
             "(on the command line --config) the YAML file that the weights were trained with"
         )
     return load_config(config, overrides)
+
+
+def file_of_run(source: Union[str, Path], name: str) -> Optional[Path]:
+    """The file `name` of the run that the weights `source` are or lie in; None if there is none."""
+    if is_url(source):
+        return None
+    path = Path(source).expanduser().resolve()
+    files = (folder / name for folder in (path, *path.parents[:_LEVELS_BELOW_RUN]))
+    return next((file for file in files if file.is_file()), None)
 
 
 def _require_rgb(image: np.ndarray) -> None:

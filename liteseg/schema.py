@@ -140,7 +140,9 @@ SCHEMA: dict[str, Key] = {
     "eval_interval": Key(int, 1000, "iterations between evaluations", POSITIVE),
     "save_interval": Key(int, 1000, "iterations between kept checkpoints", POSITIVE),
     "keep_checkpoints": Key(int, 5, "kept checkpoints besides last and best", NOT_NEGATIVE),
-    "num_pictures": Key(int, 4, "validation samples shown as pictures", NOT_NEGATIVE),
+    "num_pictures": Key(
+        int, 4, "fixed, worst and best validation images shown, of each", NOT_NEGATIVE
+    ),
     "plugins": Key(
         Sequence[str], (), "Python files that register components, relative to the current folder"
     ),

@@ -25,6 +25,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     parser.add_argument(
+        "--report",
+        metavar="FILE",
+        help="write figures, curves of the run, worst and best images as one HTML page",
+    )
+    parser.add_argument(
         "--save-pred",
         metavar="DIR",
         help="write each prediction at full size as PNG (Cityscapes: original label ids under the "
@@ -49,6 +54,7 @@ def run(args: argparse.Namespace) -> int:
     from liteseg.config import load_config
     from liteseg.engine.evaluator import evaluate
     from liteseg.engine.inference import TestConfig
+    from liteseg.engine.pictures import Gallery
     from liteseg.schema import setting
     from liteseg.utils.files import check_writable, write_json
     from liteseg.utils.onednn import accelerate_convolutions
@@ -57,11 +63,12 @@ def run(args: argparse.Namespace) -> int:
 
     cfg = load_config(args.config, args.set)
     ensure(cfg)
-    if args.json:
-        check_writable(Path(args.json).parent)
+    for file in filter(None, (args.json, args.report)):
+        check_writable(Path(file).parent)
     device = select_device(args.device or setting(cfg, "device"))
     dataset = _dataset(cfg, args.split)
     save = _saver(dataset, check_writable(args.save_pred)) if args.save_pred else None
+    gallery = Gallery(dataset, setting(cfg, "num_pictures")) if args.report else None
     model = build_model(cfg)
     load_weights(model, args.weights)
     figures = evaluate(
@@ -70,7 +77,7 @@ def run(args: argparse.Namespace) -> int:
         TestConfig.from_dict(setting(cfg, "test_config")),
         batch_size=args.batch_size or setting(cfg, "eval_batch_size"),
         num_workers=_num_workers(args.num_workers, setting(cfg, "num_workers"), device),
-        on_prediction=save,
+        on_prediction=_each(save, gallery.add if gallery else None),
     )
     if args.save_pred:
         print(f"{len(dataset)} predictions are in {args.save_pred}")
@@ -81,7 +88,31 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         about = {"config": str(args.config), "weights": str(args.weights), "split": args.split}
         write_json(args.json, {**figures, **about})
+    if args.report:
+        _write_report(args, cfg, figures, gallery)
     return 0
+
+
+def _each(*watchers: Optional[Callable]) -> Optional[Callable]:
+    """One `on_prediction` of several; None if there is none."""
+    present = [watcher for watcher in watchers if watcher]
+
+    def watch(*prediction: Any) -> None:
+        for watcher in present:
+            watcher(*prediction)
+
+    return watch if present else None
+
+
+def _write_report(args: argparse.Namespace, cfg: Any, figures: dict, gallery: Any) -> None:
+    from liteseg.api import file_of_run
+    from liteseg.engine.report import Story, read_history, write_report
+
+    metrics = file_of_run(args.weights, "metrics.jsonl")
+    history = read_history(metrics) if metrics else []
+    title = f"{Path(args.weights).name}: {args.split}"
+    about = f"evaluation of {args.weights} on {args.split} of {args.config}"
+    write_report(Path(args.report), Story(title, about, cfg.dump(), history, figures, gallery))
 
 
 def format_table(figures: dict[str, Any]) -> str:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import argparse
 import contextlib
+import functools
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -107,7 +108,7 @@ def _sole_writer(output: Path) -> Iterator[None]:
         return
     with locked(output):
         clear_shared_memory()
-        sweep(output, "config.yml", "metrics.jsonl", "writable")
+        sweep(output, "config.yml", "metrics.jsonl", "report.html", "writable")
         sweep(output / "vdl", "vdlrecords.*")
         yield
 
@@ -118,6 +119,7 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     from liteseg.cli.startup import announce, hparams, write_config
     from liteseg.engine.checkpoint import Checkpointer
     from liteseg.engine.hooks import CompareWeights, best_miou
+    from liteseg.engine.report import report_run
     from liteseg.schema import setting
     from liteseg.utils.logging import get_logger
     from liteseg.utils.runtime import (
@@ -151,6 +153,8 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
             f"{trainer.stop_reason or 'finished'} at step {trainer.iteration}; "
             f"{f'best mIoU {best:.4f}' if best >= 0 else 'never evaluated'}; {output}"
         )
+        if not setting(cfg, "val_dataset"):  # otherwise each evaluation writes it
+            report_run(output, cfg.dump())
         dashboard.hparams(hparams(cfg), "val/best_miou")
         dashboard.close()
     return 0
@@ -162,6 +166,7 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     from liteseg.cli.startup import probe
     from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
     from liteseg.engine.inference import TestConfig
+    from liteseg.engine.report import report_run
     from liteseg.engine.writers import Dashboard, MetricsFile
     from liteseg.schema import setting
 
@@ -184,6 +189,7 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
             batch_size=setting(cfg, "eval_batch_size"),
             num_workers=trainer.options.num_workers,
             pictures=setting(cfg, "num_pictures"),
+            report=functools.partial(report_run, output, cfg.dump()),
             **(setting(cfg, "early_stop") or {}),
         )
         hooks.append(evaluation)

@@ -49,9 +49,10 @@ def evaluate(
             without a label are predicted too, and not counted.
 
     Returns:
-        The figures of `ConfusionMatrix.compute`; `loss` and `losses` {name: mean}, if asked for;
-        `seconds`, `images_per_second`, and `timings`: seconds of this process spent waiting for
-        `data`, in the `network` (with the arg-max) and `counting`.
+        The figures of `ConfusionMatrix.compute`; `confusion`: pixels, for each class of the labels
+        a list with a number for each predicted class; `loss` and `losses` {name: mean}, if asked
+        for; `seconds`, `images_per_second`, and `timings`: seconds of this process spent waiting
+        for `data`, in the `network` (with the arg-max) and `counting`.
 
     Raises:
         UserError: a file can't be read, a label holds a value outside the classes, or the model
@@ -87,7 +88,7 @@ def evaluate(
             bar.update(len(preds))
     _join_processes(matrix, sums)
     seconds = time.perf_counter() - begin
-    figures = matrix.compute()
+    figures = {**matrix.compute(), "confusion": matrix.matrix.tolist()}
     if losses:
         figures["losses"] = {name: sums[name] / max(matrix.images, 1) for name in sums}
         figures["loss"] = sum(coef * figures["losses"][name] for name, _, coef in losses)

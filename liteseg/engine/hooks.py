@@ -10,7 +10,7 @@ import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Optional
+from typing import Any, Callable, Optional
 
 import numpy as np
 import paddle
@@ -18,12 +18,12 @@ import paddle
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.evaluator import evaluate
 from liteseg.engine.inference import TestConfig
+from liteseg.engine.pictures import Gallery
 from liteseg.engine.trainer import Hook, Trainer
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.runtime import gathered, is_main, world_size
-from liteseg.utils.visualize import colorize, error_map, overlay, panel
 
 _INPUT_BOUND = 0.3  # share of the time spent waiting for data from which the log says so
 
@@ -136,7 +136,8 @@ class Evaluate(Hook):
         num_workers: reader processes.
         checkpointer: writes `best`.
         metrics, dashboard: as in `Log`.
-        pictures: how many samples, spread over the dataset, are shown.
+        pictures: how many samples, spread over the dataset, are shown; and how many of the worst.
+        report: called with the `Gallery` after each evaluation, on the process that writes.
         patience: evaluations without a gain before training stops; None: never.
         min_delta: gain of mIoU (0 to 1) that counts.
     """
@@ -155,6 +156,7 @@ class Evaluate(Hook):
         batch_size: int = 1,
         num_workers: int = 0,
         pictures: int = 0,
+        report: Optional[Callable[[Gallery], None]] = None,
         patience: Optional[int] = None,
         min_delta: float = 0.0,
     ):
@@ -163,7 +165,7 @@ class Evaluate(Hook):
         self.checkpointer = checkpointer
         self.metrics, self.dashboard = metrics, dashboard
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.shown = _spread(pictures, len(dataset))
+        self.gallery, self.report = Gallery(dataset, pictures, world_size()), report
         self.patience, self.min_delta = patience, min_delta
         self.best, self.best_step, self.stalled, self.owed = -math.inf, 0, 0, False
 
@@ -194,8 +196,10 @@ class Evaluate(Hook):
         def each(*prediction: Any) -> None:
             if trainer.stop_reason and world_size() == 1:
                 raise _Interrupted
-            self._show(step, *prediction)
+            if is_main():
+                self.gallery.add(*prediction)
 
+        self.gallery.clear()
         with trainer.shipped_weights():
             trainer.share_statistics()
             figures = evaluate(
@@ -239,18 +243,12 @@ class Evaluate(Hook):
         ious = {f"iou/{name}": iou for name, iou in figures["class_iou"].items()}
         best = {"best_miou": self.best}
         self.dashboard.scalars(step, {f"val/{k}": v for k, v in {**curves, **best, **ious}.items()})
-
-    def _show(self, step: int, index: int, sample: dict, pred: np.ndarray) -> None:
-        """Input, label, prediction and errors of one of the fixed samples, side by side."""
-        if index not in self.shown or self.dashboard is None:
-            return
-        palette, label = self.dataset.palette, sample["label"]
-        image = sample["img"]
-        shown = [image, colorize(label, palette), colorize(pred, palette)]
-        if image.shape[:2] == pred.shape:
-            shown[2] = overlay(image, pred, palette)
-        shown.append(error_map(pred, label, self.dataset.ignore_index))
-        self.dashboard.image(step, f"val/{self.dataset.samples[index].name}", panel(shown))
+        for picture in self.gallery.fixed:
+            self.dashboard.image(step, f"val/{picture.name}", picture.panel())
+        for place, picture in enumerate(self.gallery.worst, start=1):
+            self.dashboard.image(step, f"worst/{place}", picture.panel())
+        if self.report:
+            self.report(self.gallery)
 
     def state_dict(self) -> dict[str, Any]:
         """Best figure, patience, and whether the evaluation of this step is still to be made."""
@@ -260,10 +258,6 @@ class Evaluate(Hook):
         """Continue counting."""
         for key in self._kept:
             setattr(self, key, state.get(key, getattr(self, key)))
-
-
-def _spread(count: int, length: int) -> set[int]:
-    return set(np.linspace(0, length - 1, min(count, length)).astype(int).tolist())
 
 
 class Checkpoint(Hook):

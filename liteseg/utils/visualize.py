@@ -141,6 +141,25 @@ def panel(images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
     return np.concatenate(cells, axis=1)[:, : -gap or None]
 
 
+def captioned(image: np.ndarray, text: str) -> np.ndarray:
+    """The image under a strip with a line of text.
+
+    Args:
+        image: (H, W, 3) uint8 RGB.
+        text: characters beyond ASCII show as "?"; cut where the image ends.
+
+    Returns:
+        (H + strip, W, 3) uint8 RGB.
+    """
+    height = int(np.clip(image.shape[1] / 100, 9, 24))
+    strip = np.full((2 * height, image.shape[1], 3), _PAPER, np.uint8)
+    scale = cv2.getFontScaleFromHeight(_FONT, height)
+    at = (height // 2, round(1.5 * height))
+    written = text.encode("ascii", "replace").decode()
+    cv2.putText(strip, written, at, _FONT, scale, _INK, max(1, height // 12), cv2.LINE_AA)
+    return np.concatenate([strip, image])
+
+
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write RGB uint8 (H, W, 3), or one channel uint8 or uint16 (H, W), as PNG.
 

@@ -131,6 +131,18 @@ def test_figures_table_and_json(lists, tmp_path, capsys):
         assert name in said
 
 
+def test_report(lists, tmp_path):
+    (lists / "metrics.jsonl").write_text(
+        '{"step": 7, "phase": "eval", "miou": 0.4321, "loss": 1}\n'
+    )
+    found = tmp_path / "f.json"
+    assert call(lists, "--report", tmp_path / "sub" / "r.html", "--json", found) == 0
+    page = (tmp_path / "sub" / "r.html").read_text(encoding="utf-8")
+    assert f"<b>{json.loads(found.read_text())['miou']:.4f}</b>" in page
+    assert "<b>0.4321</b><span>step 7</span>" in page  # of the training
+    assert page.count("<figcaption>") == 3
+
+
 def test_the_training_split_is_not_augmented(lists, tmp_path):
     for split in ("train", "val"):
         call(lists, "--split", split, "--json", tmp_path / f"{split}.json")

@@ -127,6 +127,13 @@ def test_the_dashboard_of_a_run(trained):
     assert "iters: 4" in reader.get_data("text", "config")[0].text.encoded_text_string
 
 
+def test_the_report_of_a_run(trained):
+    page = (trained[1] / "report.html").read_text(encoding="utf-8")
+    assert f"<b>{lines(trained[1], 'eval')[-1]['miou']:.4f}</b>" in page
+    assert page.count("<img") == 2 * 4  # of two validation images one is the worst, one the best
+    assert "iters: 4" in page
+
+
 def test_the_written_config_trains_the_same_again(trained, tmp_path):
     _, run = trained
     again = tmp_path / "again"
