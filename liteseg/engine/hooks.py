@@ -298,9 +298,9 @@ class Checkpoint(Hook):
         trainer.read_losses()
         if is_main():
             weights, state = trainer.checkpoint()
-            self.checkpointer.save("last", weights, state)
-            if due:
+            if due:  # first: a resume from this `last` would not write it any more
                 self.checkpointer.save_step(weights, state)
+            self.checkpointer.save("last", weights, state)
         self._saved = trainer.iteration
 
 

@@ -166,6 +166,8 @@ def check_after_start(run: Path, readers: list[int]) -> None:
 
 def check_against(run: Path, reference: Path, step: int) -> None:
     """Everything up to `step` is bit for bit that of `reference`."""
+    for kept in range(SAVE, step + 1, SAVE):
+        require(whole(run / "checkpoints" / f"step_{kept}") == kept, f"step_{kept} is not whole")
     for name in ("model.pdparams", "training.pdstate"):
         found, expected = (
             flat(read_state(r / "checkpoints" / f"step_{step}" / name)) for r in (run, reference)

@@ -322,6 +322,26 @@ def test_a_signal_after_the_checkpoint_hook(store):
     assert iteration(store, "last") == 3
 
 
+def test_killed_between_the_two_checkpoints_of_a_step(store, monkeypatch):
+    """The run goes on from the `last` before, and `step_4` is there in the end."""
+    save = Checkpointer.save
+
+    def killed(self, name, weights, state):
+        if (name, state["iteration"]) == ("last", 4):
+            raise KeyboardInterrupt
+        return save(self, name, weights, state)
+
+    monkeypatch.setattr(Checkpointer, "save", killed)
+    with pytest.raises(KeyboardInterrupt):
+        make_trainer(5, [Checkpoint(store, 2)]).run()
+    monkeypatch.undo()
+    trainer = make_trainer(5, [Checkpoint(store, 2)])
+    trainer.load_state_dict(*store.load_last()[1:])
+    assert trainer.iteration == 2
+    trainer.run()
+    assert steps(store) == ["last", "last.previous", "step_2", "step_4"]
+
+
 def test_nothing_is_saved_twice(store):
     make_trainer(4, [Checkpoint(store, 4)]).run()
     assert steps(store) == ["last", "step_4"]
