@@ -12,6 +12,7 @@ import argparse
 import collections
 import hashlib
 import json
+import math
 import os
 import random
 import signal
@@ -53,8 +54,9 @@ class Training:
         """Until the first step of this process is logged."""
         self.wait_for(lambda: "\nstep " in self.output())
 
-    def wait_for(self, condition, pause: float = 0.05) -> None:
-        while not condition():
+    def wait_for(self, condition, pause: float = 0.05, at_most: float = math.inf) -> None:
+        deadline = time.monotonic() + at_most
+        while not condition() and time.monotonic() < deadline:
             require(self.process.poll() is None, f"training ended by itself: {self.output()}")
             time.sleep(pause)
 
@@ -84,7 +86,8 @@ def wait_for_moment(training: Training, kind: str, draw: random.Random) -> None:
     if kind == "checkpoint":
         training.wait_for(lambda: any(checkpoints.glob(".*.tmp")), 0)
     elif kind == "renaming":
-        training.wait_for(lambda: not (checkpoints / "last").exists(), 0)
+        # So short that it may be missed again and again: then the kill comes at any moment.
+        training.wait_for(lambda: not (checkpoints / "last").exists(), 0, at_most=3)
     elif kind == "evaluation":
         due = training.output().count("step")
         training.wait_for(
