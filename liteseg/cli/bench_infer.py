@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from liteseg.cli.arguments import not_negative, positive
+from liteseg.cli.arguments import complete, not_negative, positive
 from liteseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -87,6 +87,7 @@ def add_arguments(actions: Any) -> None:
     )
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     parser.add_argument("--plot", metavar="FILE", help="draw mIoU over images a second (PNG)")
+    complete(parser, "liteseg bench infer exported --weights output/quickstart --size 512 256")
 
 
 def run(args: argparse.Namespace) -> int:
