@@ -92,8 +92,6 @@ def add_arguments(actions: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table, write what was asked for."""
-    from tqdm import tqdm
-
     from liteseg.deploy import timing
     from liteseg.utils.files import write_json
 
@@ -101,24 +99,19 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("--accuracy needs the trained model to compare with: give --weights RUN")
     if args.plot and not args.accuracy:
         raise UserError("--plot draws mIoU over speed: give --accuracy N, and --weights RUN")
+    cfg, trained = _trained(args)
     with tempfile.TemporaryDirectory() as scratch:
-        trained = _trained(args)
         cases = [*_reference_cases(args, trained, Path(scratch)), *_exported_cases(args)]
-        parts = {
-            (number, part): getattr(case, part)
-            for number, case in enumerate(cases)
-            for part in ("labels", "network")
-        }
-        bursts = len(parts) * -(-args.calls // (timing.BURST - 1))
-        with tqdm(total=bursts, unit="burst", desc="bench", disable=None) as bar:
-            seconds = timing.in_turns(parts, args.calls, args.warm_up, bar.update)
-        rows = []
-        for number, case in enumerate(cases):
-            batch = case.about["batch"]
-            row = {**case.about, **_accuracy(args, trained, case)}
-            row["image_to_labels"] = timing.summary(seconds[number, "labels"], batch)
-            row["network"] = timing.summary(seconds[number, "network"], batch)
-            rows.append(row)
+        seconds = _timed(args, cases)
+    validation = _Validation(cfg, trained, args.accuracy) if args.accuracy else None
+    rows = []
+    for case, (labels, network) in zip(cases, seconds):
+        row = {**case.about, "miou": None, "equal_labels": None}
+        if validation is not None:
+            row.update(validation.figures(case.segmenter))
+        row["image_to_labels"] = timing.summary(labels, row["batch"])
+        row["network"] = timing.summary(network, row["batch"])
+        rows.append(row)
     print(format_table(rows))
     if args.json:
         write_json(args.json, {"machine": machine(), "method": _method(), "rows": rows})
@@ -127,13 +120,30 @@ def run(args: argparse.Namespace) -> int:
     return 0
 
 
-def _trained(args: argparse.Namespace) -> Optional[Segmenter]:
+def _timed(args: argparse.Namespace, cases: list[Case]) -> list[tuple[np.ndarray, np.ndarray]]:
+    """Seconds of each call, for each case: image to labels, and the network."""
+    from tqdm import tqdm
+
+    from liteseg.deploy import timing
+
+    parts: dict[Any, Callable[[], Any]] = {}
+    for number, case in enumerate(cases):
+        parts[number, "labels"] = case.labels
+        parts[number, "network"] = case.network
+    bursts = len(parts) * -(-args.calls // (timing.BURST - 1))
+    with tqdm(total=bursts, unit="burst", desc="bench", disable=None) as bar:
+        found = timing.in_turns(parts, args.calls, args.warm_up, bar.update)
+    return [(found[n, "labels"], found[n, "network"]) for n in range(len(cases))]
+
+
+def _trained(args: argparse.Namespace) -> tuple[Any, Optional[Segmenter]]:
+    """The config and the model of --weights; None where it isn't given."""
     from liteseg.api import Segmenter, trained_config
 
     if not args.weights:
-        return None
-    args.trained_config = trained_config(args.weights, args.config, args.set)
-    return Segmenter.from_pretrained(args.weights, args.trained_config, device="cpu")
+        return None, None
+    cfg = trained_config(args.weights, args.config, args.set)
+    return cfg, Segmenter.from_pretrained(args.weights, cfg, device="cpu")
 
 
 def _exported_cases(args: argparse.Namespace) -> list[Case]:
@@ -218,31 +228,39 @@ def _picture(args: argparse.Namespace, size: tuple[int, int]) -> np.ndarray:
     return image if image.shape[1::-1] == size else cv2.resize(image, size)
 
 
-def _accuracy(
-    args: argparse.Namespace, trained: Optional[Segmenter], case: Case
-) -> dict[str, Optional[float]]:
-    """mIoU on the validation set, and the share of labels equal to the trained model's."""
-    nothing = {"miou": None, "equal_labels": None}
-    if not args.accuracy or trained is None or case.segmenter is None:
-        return nothing
-    from liteseg.cli import examples
-    from liteseg.metrics import ConfusionMatrix
+class _Validation:
+    """Images of the validation set, with their labels and the trained model's.
 
-    cfg = args.trained_config
-    matrix = ConfusionMatrix(len(trained.class_names), examples.ignore_index(cfg))
-    equal, total = 0, 0
-    if not hasattr(args, "expected"):  # once for all rows
-        source = itertools.islice(examples.from_dataset(cfg, "val"), args.accuracy)
-        args.expected = [(image, label, trained.predict(image)) for image, label in source]
-    size = case.segmenter.network.manifest.size
-    for image, label, expected in args.expected:
-        if size is not None and image.shape[1::-1] != size:
-            return nothing
-        found = case.segmenter.predict(image)
-        equal += np.count_nonzero(found == expected)
-        total += found.size
-        matrix.update(found, label)
-    return {"miou": matrix.compute()["miou"], "equal_labels": equal / total}
+    Args:
+        cfg: of the trained model.
+        trained: what the others are compared with.
+        count: number of images.
+    """
+
+    def __init__(self, cfg: Any, trained: Segmenter, count: int):
+        from liteseg.cli import examples
+
+        self.classes = len(trained.class_names)
+        self.ignore_index = examples.ignore_index(cfg)
+        source = itertools.islice(examples.from_dataset(cfg, "val"), count)
+        self.examples = [(image, label, trained.predict(image)) for image, label in source]
+
+    def figures(self, segmenter: Optional[Segmenter]) -> dict[str, Optional[float]]:
+        """`miou`, and `equal_labels`; None for a model of another size of image."""
+        from liteseg.metrics import ConfusionMatrix
+
+        matrix, equal, total = ConfusionMatrix(self.classes, self.ignore_index), 0, 0
+        for image, label, expected in self.examples if segmenter else ():
+            size = segmenter.network.manifest.size
+            if size is not None and image.shape[1::-1] != size:
+                break
+            found = segmenter.predict(image)
+            equal += np.count_nonzero(found == expected)
+            total += found.size
+            matrix.update(found, label)
+        if not total:
+            return {"miou": None, "equal_labels": None}
+        return {"miou": matrix.compute()["miou"], "equal_labels": equal / total}
 
 
 def format_table(rows: list[dict[str, Any]]) -> str:

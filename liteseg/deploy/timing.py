@@ -9,7 +9,7 @@ running. The clock is the wall's.
 from __future__ import annotations
 
 import time
-from collections.abc import Mapping
+from collections.abc import Hashable, Mapping
 from typing import Callable
 
 import numpy as np
@@ -18,11 +18,11 @@ BURST = 5
 
 
 def in_turns(
-    cases: Mapping[str, Callable[[], object]],
+    cases: Mapping[Hashable, Callable[[], object]],
     calls: int,
     warm_up: int,
     on_burst: Callable[[], object] = lambda: None,
-) -> dict[str, np.ndarray]:
+) -> dict[Hashable, np.ndarray]:
     """Seconds of each counted call.
 
     Args:
@@ -37,7 +37,7 @@ def in_turns(
     for run in cases.values():
         for _ in range(warm_up):
             run()
-    seconds: dict[str, list[float]] = {name: [] for name in cases}
+    seconds: dict[Hashable, list[float]] = {name: [] for name in cases}
     for _ in range(-(-calls // (BURST - 1))):
         for name, run in cases.items():
             burst = []
