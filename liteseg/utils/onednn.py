@@ -60,7 +60,9 @@ class _OneDnnConvolution:
         if with_gradient not in self._graphs:
             self._graphs[with_gradient] = _graph(layer, with_gradient)
         parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-        return self._graphs[with_gradient](x, *parameters)
+        y = self._graphs[with_gradient](x, *parameters)
+        # A graph keeps what its gradient needs, asked or not.
+        return y if paddle.is_grad_enabled() else y.detach()
 
 
 def _graph(layer: nn.Conv2D, with_gradient: bool) -> Callable:

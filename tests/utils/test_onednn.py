@@ -91,3 +91,13 @@ def test_other_graphs_of_the_process_are_left_alone():
     images = paddle.ones([1, 8, 4, 4])
     graph = paddle.jit.to_static(net.forward, full_graph=True)
     np.testing.assert_allclose(graph(images).numpy(), net(images).numpy(), atol=1e-6)
+
+
+def test_nothing_is_kept_for_a_gradient_nobody_wants():
+    """An output that seems to need one would hold all that its graph has kept for it."""
+    _, fast = twins("first")
+    images = paddle.ones([1, 3, 8, 8])
+    for _ in range(2):
+        with paddle.no_grad():
+            assert fast(images).stop_gradient
+        assert not fast(images).stop_gradient
