@@ -144,8 +144,8 @@ def _evaluation(model, dataset, test: TestConfig) -> protocol.Case:
         figures.update(evaluate(model, dataset, test, progress=False))
 
     def result():
-        # PaddleSeg counts a class in neither labels nor predictions as 1.
-        iou = [1.0 if iou is None else iou for iou in figures["class_iou"].values()]
+        # PaddleSeg 2.8 counts a class in neither labels nor predictions as 0.
+        iou = [iou or 0.0 for iou in figures["class_iou"].values()]
         scalars = {"accuracy": figures["acc"], "kappa": figures["kappa"]}
         return {"IoU": np.array(iou), **{key: np.array(value) for key, value in scalars.items()}}
 
