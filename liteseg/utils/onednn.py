@@ -55,8 +55,8 @@ class _OneDnnConvolution:
         layer = self._layer
         if not paddle.in_dynamic_mode() or x.dtype != paddle.float32:
             return nn.Conv2D.forward(layer, x)
-        # In an evaluation between training steps no input takes one; the graph is there already.
-        with_gradient = True in self._graphs or not x.stop_gradient
+        # An evaluation between training steps has graphs of its own, which keep much less.
+        with_gradient = paddle.is_grad_enabled() and not x.stop_gradient
         if with_gradient not in self._graphs:
             self._graphs[with_gradient] = _graph(layer, with_gradient)
         parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
