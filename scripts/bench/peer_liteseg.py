@@ -137,7 +137,8 @@ def _step(work: Path) -> protocol.Case:
 
 def _evaluation(model, dataset, test: TestConfig) -> protocol.Case:
     model.eval()
-    model(paddle.zeros([1, 3, 64, 64]))  # warms up
+    with paddle.no_grad():
+        model(paddle.zeros([1, 3, 64, 64]))  # warms up
     figures = {}
 
     def run():
