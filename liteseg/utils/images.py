@@ -150,6 +150,9 @@ def _require_plausible(data: bytes, path: Union[str, Path]) -> None:
     try:
         if data.startswith(_PNG):  # Pillow refuses wrong checksums, OpenCV does not
             width, height = struct.unpack(">II", data[16:24])
+        elif data[8:16] == b"WEBPVP8L":  # Pillow makes room for all pixels as it opens one
+            bits = int.from_bytes(data[21:25], "little")
+            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         else:
             with Image.open(io.BytesIO(data)) as header:  # reads no pixels
                 width, height = header.size
