@@ -19,6 +19,7 @@ COMMANDS = {
     "export": "write a trained model for Paddle Inference, ONNX Runtime or OpenVINO, verified",
     "bench": "what a config costs (network, data, training step), how fast an exported model is",
     "data": "check a dataset, pack it; generate the synthetic Streets dataset",
+    "dash": "open the dashboard over all runs below a folder",
     "config": "show a config with the origin of each value; check configs",
     "doctor": "say what on this machine would break training, and how to mend it",
 }

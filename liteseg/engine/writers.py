@@ -86,9 +86,8 @@ class Dashboard:
         if newest:
             _keep_points(newest, resume_step)
         file_name = newest.name if newest else ""
-        # The name of the run, so that several runs can be told apart in one dashboard.
-        name = folder.resolve().parent.name
-        self._writer = LogWriter(logdir=str(folder), file_name=file_name, display_name=name)
+        # Without a display name: of two runs with the same one VisualDL shows only one.
+        self._writer = LogWriter(logdir=str(folder), file_name=file_name)
 
     def scalars(self, step: int, values: dict[str, Any]) -> None:
         """Points of curves, by tag; values that are no finite number are left out."""
@@ -132,8 +131,8 @@ class Dashboard:
 def _keep_points(path: Path, resume_step: int) -> None:
     """Leave the points up to `resume_step` in a VisualDL log, each as it was.
 
-    A record is its length in 8 bytes, little-endian, then a message. The name of the run and the
-    table of hyper-parameters are left out: a resumed run writes them anew.
+    A record is its length in 8 bytes, little-endian, then a message. Meta data and the table
+    of hyper-parameters are left out: a resumed run writes what it needs of them anew.
     """
     from google.protobuf.message import DecodeError
     from visualdl.proto.record_pb2 import Record

@@ -58,7 +58,8 @@ SEQUENCE = {
     ("export",): ["--num-images", "1"],
     ("bench", "infer"): ["--calls", "1", "--warm-up", "1"],
     ("predict",): [],
-    ("doctor",): None,  # has a test of its own
+    ("dash",): None,  # each has a test of its own
+    ("doctor",): None,
 }
 
 
