@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Union
 
 from liteseg.config import Config
 from liteseg.errors import UserError, quoted
-from liteseg.plugins import load_components
+from liteseg.plugins import blame, load_components
 from liteseg.registry import (
     DATASETS,
     LOSSES,
@@ -274,7 +274,7 @@ def build(spec: Mapping[str, Any], registry: Registry, path: str, **defaults: An
     try:
         return component(**arguments)
     except (UserError, ValueError, AssertionError) as error:  # Paddle's schedules assert
-        raise UserError(f"{path}: {spec['type']}: {error}") from error
+        raise UserError(f"{path}: {spec['type']}: {blame(error) or error}") from error
 
 
 def build_model(cfg: Mapping[str, Any]) -> Any:

@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import sys
+import traceback
+
 import pytest
 
 from liteseg import plugins
@@ -57,3 +60,40 @@ def test_missing_and_foreign_files(load):
         load(name="absent.py")
     with pytest.raises(UserError, match="is not a Python file"):
         load("x", name="notes.txt")
+
+
+@pytest.fixture
+def caught(load, monkeypatch, tmp_path):
+    """What the function `f` of a plugin of that text raises."""
+
+    def call(text, *arguments):
+        load(text)
+        function = sys.modules[f"liteseg_plugin:{tmp_path / 'mine.py'}"].f
+        with pytest.raises(Exception) as caught:
+            function(*arguments)
+        return caught.value
+
+    yield call
+    sys.modules.pop(f"liteseg_plugin:{tmp_path / 'mine.py'}", None)
+
+
+def test_the_line_of_the_plugin_is_blamed_for_what_a_library_raises(caught, tmp_path):
+    error = caught("import json\n\ndef f():\n    json.loads('{')\n")
+    assert plugins.blame(error).startswith(f"{tmp_path}/mine.py:4: JSONDecodeError: Expecting")
+
+
+def test_a_plugin_is_not_blamed_for_what_liteseg_raises(caught):
+    error = caught(
+        "from liteseg.metrics import ConfusionMatrix\ndef f():\n    ConfusionMatrix(3).merge(1)\n"
+    )
+    assert plugins.blame(error) is None
+    assert plugins.blame(ValueError("no traceback")) is None
+
+
+def test_the_traceback_of_a_reader_process_is_read(caught, tmp_path):
+    inner = caught("def f(key):\n    return {}[key]\n", "img")
+    text = "".join(traceback.format_exception(type(inner), inner, inner.__traceback__))
+    assert (
+        plugins.blame(RuntimeError(f"worker 1:\n{text}"))
+        == f"{tmp_path}/mine.py:2: KeyError: 'img'"
+    )

@@ -1,18 +1,14 @@
-"""The README against what it describes: keys, paths, commands and the plugin example."""
+"""The README against what it describes: keys, paths and commands."""
 
 from __future__ import annotations
 
 import re
 
-import numpy as np
-import paddle
 import pytest
 from conftest import ROOT
 
 from liteseg.cli import COMMANDS
 from liteseg.config import load_config
-from liteseg.plugins import load_components
-from liteseg.registry import LOSSES
 from liteseg.schema import REQUIRED, SCHEMA
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
@@ -68,17 +64,3 @@ def test_the_check_example_is_what_check_prints(tmp_path):
     for problem in check(load_config(config)):
         problem = problem.replace(f"{config}", "my.yml")
         assert problem in README
-
-
-def test_the_plugin_example_runs(tmp_path):
-    code = re.search(r"```python\n(# focal\.py.*?)```", README, re.DOTALL)[1]
-    plugin = tmp_path / "focal.py"
-    plugin.write_text(code, encoding="utf-8")
-    load_components({"plugins": [str(plugin)]})
-    rng = np.random.default_rng(0)
-    logits = paddle.to_tensor(rng.normal(size=(2, 3, 4, 5)).astype("float32"))
-    label = paddle.to_tensor(rng.integers(0, 3, (2, 4, 5)))
-    probability = paddle.nn.functional.softmax(logits, axis=1).numpy()
-    hit = np.take_along_axis(probability, label.numpy()[:, None], axis=1)
-    loss = LOSSES["FocalLoss"](gamma=2.0)(logits, label)
-    np.testing.assert_allclose(float(loss), np.mean(-np.log(hit) * (1 - hit) ** 2), rtol=1e-5)

@@ -10,6 +10,7 @@ from typing import Optional
 
 from liteseg import __version__
 from liteseg.errors import UserError
+from liteseg.plugins import blame
 from liteseg.utils.logging import setup_logging
 
 COMMANDS = {
@@ -46,6 +47,10 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     except KeyboardInterrupt:
         print(f"liteseg {argv[0]}: interrupted", file=sys.stderr)
         return 130
+    except Exception as error:
+        problem = blame(error)  # of a plugin: the user's own code is the user's to mend
+        if problem is None:
+            raise
     print(f"liteseg {argv[0]}: {problem}", file=sys.stderr)
     return 2
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import functools
+import traceback
 from collections.abc import Callable, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
@@ -15,21 +16,27 @@ from liteseg.errors import UserError
 from liteseg.utils.images import stack_planes
 from liteseg.utils.runtime import rank, world_size
 
-_ERROR = "user_error"
+_ERROR, _MISTAKE = "user_error", "mistake"
 _BYTES_PER_SAMPLE = 2048 * 1024 * 4  # a Cityscapes image with its label, as uint8
 
 
 @dataclass(frozen=True)
 class WorkerError:
-    """A `UserError` on its way from a worker process to the one that can report it."""
+    """An exception on its way from a worker process to the one that can report it.
+
+    Attributes:
+        message: of a `UserError`; otherwise the traceback.
+        mistake: not a `UserError`: the code of a plugin, or ours, is wrong.
+    """
 
     message: str
+    mistake: bool = False
 
 
 class GuardedDataset(paddle.io.Dataset):
-    """`dataset`, with a `UserError` returned as a value where it would have been raised.
+    """`dataset`, with an exception returned as a value where it would have been raised.
 
-    Paddle's loader turns an exception in a worker into a traceback and a different exception.
+    Paddle's loader would print it in a thread and leave the training with another one.
     Needs a `guarded` collate function, and `raise_if_error` on every batch.
     """
 
@@ -44,6 +51,8 @@ class GuardedDataset(paddle.io.Dataset):
             return self.dataset[key]
         except UserError as error:
             return WorkerError(str(error))
+        except Exception:
+            return WorkerError(traceback.format_exc(), mistake=True)
 
 
 def guarded(collate: Callable[[list], Any]) -> Callable[[list], Any]:
@@ -55,14 +64,21 @@ def _collate_or_report(collate: Callable[[list], Any], samples: list) -> Any:
     for sample in samples:
         if isinstance(sample, WorkerError):
             # As an array, because Paddle takes a batch without one for the end of the data.
-            return {_ERROR: np.frombuffer(sample.message.encode(), np.uint8)}
+            key = _MISTAKE if sample.mistake else _ERROR
+            return {key: np.frombuffer(sample.message.encode(), np.uint8)}
     return collate(samples)
 
 
 def raise_if_error(batch: Any) -> Any:
-    """The batch as it is; raises the `UserError` that took its place, if one did."""
-    if isinstance(batch, dict) and _ERROR in batch:
-        raise UserError(np.asarray(batch[_ERROR]).tobytes().decode())
+    """The batch as it is; raises the exception that took its place, if one did.
+
+    Raises:
+        UserError: as the dataset raised it.
+        RuntimeError: another one, with the traceback of the worker as its text.
+    """
+    for key, kind in ((_ERROR, UserError), (_MISTAKE, RuntimeError)):
+        if isinstance(batch, dict) and key in batch:
+            raise kind(np.asarray(batch[key]).tobytes().decode())
     return batch
 
 
