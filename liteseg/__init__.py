@@ -21,10 +21,15 @@ _PUBLIC = {
     "UserError": "liteseg.errors",
     "load_config": "liteseg.config",
     "check": "liteseg.builder",
+    "build_dataset": "liteseg.builder",
     "build_model": "liteseg.builder",
+    "build_trainer": "liteseg.cli.training",
     "Segmenter": "liteseg.api",
     "Trainer": "liteseg.engine.trainer",
+    "Hook": "liteseg.engine.trainer",
     "evaluate": "liteseg.engine.evaluator",
+    "TestConfig": "liteseg.engine.inference",
+    "ConfusionMatrix": "liteseg.metrics",
 }
 __all__ = ["__version__", *_PUBLIC]
 

@@ -11,7 +11,9 @@ import paddle
 import pytest
 from conftest import ROOT
 
+import liteseg
 from liteseg.cli import main
+from liteseg.datasets.streets import generate
 from liteseg.plugins import load_components
 from liteseg.registry import DATASETS, LOSSES, MODELS, TRANSFORMS
 from liteseg.utils.weights import read_pdparams
@@ -100,3 +102,28 @@ def test_an_error_in_the_plugin_has_its_line(plugin, capfd, line, broken):
     told = capfd.readouterr().err.strip().splitlines()[-1]
     assert f"{plugin}:{number}: AttributeError: " in told
     assert "absent" in told
+
+
+def test_the_python_examples(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    generate("data/streets", train=6, val=2, size=(128, 64), progress=False)
+    section = README.partition("## In Python\n")[2].partition("\n## ")[0]
+    blocks = re.findall(r"```python\n(.*?)```", section, re.DOTALL)
+    assert len(blocks) == 5
+    names = {}
+    for code in blocks:
+        exec(compile(code.replace("iters=20", "iters=2"), "README.md", "exec"), names)
+    assert names["problems"] == []
+    assert len(names["Watch"].losses) == names["trainer"].iteration == 2
+    assert all(np.isfinite(names["Watch"].losses))
+    assert names["worst"] in names["validation"].classes
+    assert names["labels"].shape == (64, 128)
+    assert cv2.imread("overlay.png").shape == (64, 128, 3)
+    # Without mirroring the network is the same: so are the figures, by another way.
+    plain = liteseg.evaluate(names["trainer"].model, names["validation"], liteseg.TestConfig())
+    assert names["matrix"].compute()["miou"] == pytest.approx(plain["miou"], abs=2e-3)
+
+
+def test_every_public_name_is_there():
+    for name in liteseg.__all__:
+        assert getattr(liteseg, name).__doc__ or name == "__version__"
