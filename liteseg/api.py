@@ -235,9 +235,13 @@ def build_val_transforms(cfg: Mapping[str, Any]) -> Any:
 def _appearance(cfg: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:
     """Class names and palette, from the dataset's class or arguments: its files may be missing."""
     from liteseg.datasets.file_list import default_palette
+    from liteseg.datasets.own_files import Colours
 
     spec = cfg.get("val_dataset") or cfg.get("train_dataset") or {}
     component = DATASETS[spec["type"]]
+    colours = Path(spec.get("dataset_root") or "", spec.get("colours") or "")
+    if spec.get("colours") and colours.is_file():
+        return Colours.read(colours, spec.get("ignore_index", 255))[:2]
     names = spec.get("class_names") or getattr(component, "CLASSES", None)
     if names is None:
         names = [f"class_{i}" for i in range(spec["num_classes"])]

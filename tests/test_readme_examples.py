@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import re
+import shlex
 
 import cv2
 import numpy as np
@@ -122,6 +123,35 @@ def test_the_python_examples(tmp_path, monkeypatch):
     # Without mirroring the network is the same: so are the figures, by another way.
     plain = liteseg.evaluate(names["trainer"].model, names["validation"], liteseg.TestConfig())
     assert names["matrix"].compute()["miou"] == pytest.approx(plain["miou"], abs=2e-3)
+
+
+def test_own_data_from_the_text_alone(tmp_path, monkeypatch):
+    monkeypatch.chdir(tmp_path)
+    root = tmp_path / "data" / "shapes"
+    rng = np.random.default_rng(0)
+    colours = np.array([(40, 40, 40), (30, 30, 200), (200, 30, 30), (255, 255, 255)], np.uint8)
+    for split in ("train", "val"):
+        (root / "images" / split).mkdir(parents=True)
+        (root / "masks" / split).mkdir(parents=True)
+        for index in range(4):
+            mask = np.zeros((64, 128), np.uint8)
+            for kind in (1, 2, 3):
+                y, x = rng.integers(0, (44, 100))
+                mask[y : y + 20, x : x + 28] = kind
+            image = colours[mask] // 2 + rng.integers(0, 60, (64, 128, 1), dtype=np.uint8)
+            assert cv2.imwrite(str(root / "images" / split / f"{index}.jpg"), image)
+            assert cv2.imwrite(str(root / "masks" / split / f"{index}_mask.png"), colours[mask])
+    (root / "colours.txt").write_text(block("# data/shapes/colours.txt"), encoding="utf-8")
+    config = block("# shapes.yml")
+    assert len(config.splitlines()) <= 13
+    (tmp_path / "shapes.yml").write_text(config.replace("iters: 300", "iters: 2"), encoding="utf-8")
+    for command in block("liteseg data check --config shapes.yml").splitlines():
+        assert main(shlex.split(command)[1:]) == 0, command
+    assert set(last_line(tmp_path / "output" / "shapes")["class_iou"]) == {"ground", "box", "ball"}
+    assert len(list((tmp_path / "pictures").rglob("*.png"))) >= 4
+    segmenter = liteseg.Segmenter.from_pretrained("exported")
+    assert segmenter.class_names == ("ground", "box", "ball")
+    np.testing.assert_array_equal(segmenter.palette[1], (200, 30, 30))
 
 
 def test_every_public_name_is_there():

@@ -1,9 +1,9 @@
-"""Datasets described by list files: one image and its label a line."""
+"""Datasets of one's own files, described by lists (an image and its label a line) or folders."""
 
 from __future__ import annotations
 
 import os
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
@@ -17,19 +17,21 @@ from liteseg.datasets.base import (
     require_folder,
     require_mode,
 )
+from liteseg.datasets.own_files import Colours, pair_folders
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS
+from liteseg.utils.images import read_image
 
 MODES = ("train", "val", "test", "trainval")
 
 
 @DATASETS.register
 class Dataset(SegmentationDataset):
-    """Any folder of images and label maps, described by list files.
+    """Any folder of images and label maps, described by list files or by two folders.
 
     A line of a list is `image<separator>label`, relative to `dataset_root` (or absolute); in mode
     `test` the label may be left out. Labels are single-channel PNGs of class numbers 0 to
-    `num_classes - 1`, and `ignore_index`.
+    `num_classes - 1`, and `ignore_index`; or, with `colours`, pictures in these colours.
 
     Args:
         mode: `train`, `val`, `test`, or `trainval` (the first two lists joined).
@@ -44,6 +46,10 @@ class Dataset(SegmentationDataset):
         edge: PaddleSeg's; only False.
         class_names: names for reports and legends; `class_0`, `class_1`, … without.
         palette: a list of [red, green, blue] per class; made up without.
+        image_dir: folder of the images, instead of a list; each goes with the label of its name.
+        label_dir: folder of the labels; may be left out in mode `test`.
+        colours: file with a line `red green blue name` for each colour of the labels; gives
+            `class_names` and `palette`.
         pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
 
     Raises:
@@ -66,6 +72,9 @@ class Dataset(SegmentationDataset):
         edge: bool = False,
         class_names: Optional[Sequence[str]] = None,
         palette: Optional[Sequence] = None,
+        image_dir: Optional[str] = None,
+        label_dir: Optional[str] = None,
+        colours: Optional[str] = None,
         pack: Optional[str] = None,
     ):
         require_mode(mode, MODES)
@@ -78,10 +87,14 @@ class Dataset(SegmentationDataset):
             raise UserError(f"ignore_index: {ignore_index} is not within 0..255; labels are 8-bit")
         root = require_folder(dataset_root, "dataset_root", "the images and labels")
         lists = {"train": train_path, "val": val_path, "test": test_path}
-        samples = []
-        for split in ("train", "val") if mode == "trainval" else (mode,):
-            path = find_list(lists[split], root, f"{split}_path")
-            samples += samples_of(read_list(path, separator), root, label_optional=split == "test")
+        if image_dir or label_dir:
+            samples = _samples_of_folders(root, mode, image_dir, label_dir, lists)
+        else:
+            samples = _samples_of_lists(root, mode, lists, separator)
+        self._colours = None
+        if colours:
+            self._colours = _read_colours(root / colours, num_classes, ignore_index)
+            class_names, palette = self._colours.names, self._colours.palette
         super().__init__(
             transforms,
             samples,
@@ -90,6 +103,49 @@ class Dataset(SegmentationDataset):
             ignore_index,
             pack=pack,
         )
+
+    def decode_label(self, path: Path) -> np.ndarray:
+        """Class numbers of a label file: (h, w) uint8."""
+        if self._colours is None:
+            return super().decode_label(path)
+        return self._colours.decode(read_image(path), path)
+
+
+def _samples_of_lists(
+    root: Path, mode: str, lists: Mapping[str, Optional[str]], separator: str
+) -> list[Sample]:
+    samples = []
+    for split in ("train", "val") if mode == "trainval" else (mode,):
+        path = find_list(lists[split], root, f"{split}_path")
+        samples += samples_of(read_list(path, separator), root, label_optional=split == "test")
+    return samples
+
+
+def _samples_of_folders(
+    root: Path,
+    mode: str,
+    image_dir: Optional[str],
+    label_dir: Optional[str],
+    lists: Mapping[str, Optional[str]],
+) -> list[Sample]:
+    given = [f"{split}_path" for split, path in lists.items() if path]
+    if given:
+        raise UserError(f"image_dir and {given[0]}: give folders or lists, not both")
+    if not image_dir or (not label_dir and mode != "test"):
+        missing = "label_dir" if image_dir else "image_dir"
+        raise UserError(f"{missing}: not set; image_dir and label_dir go together")
+    pairs = pair_folders(root / image_dir, root / label_dir if label_dir else None)
+    return named_samples(pairs, root)
+
+
+def _read_colours(path: Path, num_classes: int, ignore_index: int) -> Colours:
+    colours = Colours.read(path, ignore_index)
+    if len(colours.names) != num_classes:
+        raise UserError(
+            f"colours: {path} names {len(colours.names)} classes ({', '.join(colours.names)}), "
+            f"num_classes is {num_classes}"
+        )
+    return colours
 
 
 class Line(NamedTuple):
