@@ -18,7 +18,6 @@ import paddle
 
 from liteseg import __version__
 from liteseg.engine.pictures import TILES, Gallery, Picture
-from liteseg.errors import UserError
 from liteseg.utils.charts import line_chart
 from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
@@ -52,20 +51,21 @@ class Story(NamedTuple):
 def report_run(run: Path, config: str, gallery: Optional[Gallery] = None) -> None:
     """Write `report.html` into a run directory, from its `metrics.jsonl`.
 
+    A failure is warned of and never ends the training.
+
     Args:
         run: the directory.
         config: the YAML.
         gallery: pictures of the latest evaluation; None where nothing is evaluated.
     """
-    history = read_history(run / "metrics.jsonl")
-    figures = next((line for line in reversed(history) if line["phase"] == "eval"), None)
-    story = Story(
-        run.resolve().name, f"training in {run.resolve()}", config, history, figures, gallery
-    )
     try:
+        history = read_history(run / "metrics.jsonl")
+        figures = next((line for line in reversed(history) if line["phase"] == "eval"), None)
+        about = f"training in {run.resolve()}"
+        story = Story(run.resolve().name, about, config, history, figures, gallery)
         write_report(run / "report.html", story)
-    except UserError as error:  # the disk is full: the report ends no training
-        get_logger().warning(str(error))
+    except Exception as error:
+        get_logger().warning(f"going on without {run / 'report.html'}: {error!r}")
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:

@@ -161,10 +161,14 @@ def test_history_leaves_out_half_lines(tmp_path):
     assert read_history(tmp_path / "absent") == []
 
 
-def test_a_full_disk_ends_no_training(tmp_path, caplog):
+def test_a_failure_ends_no_training(tmp_path, caplog):
     (tmp_path / "report.html").mkdir()
     report_run(tmp_path, "")
     assert "cannot write" in caplog.text
+    caplog.clear()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "phase": "eval"}\n')  # without figures
+    report_run(tmp_path, "")
+    assert "going on without" in caplog.text
 
 
 def test_in_a_browser(run, tmp_path):
