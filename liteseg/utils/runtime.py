@@ -1,6 +1,6 @@
 """What this process runs on: device, seeds, rank among the training processes, CPU cores.
 
-Ranks come from the environment that `paddle.distributed.launch` sets, so that they are known
+Ranks come from the environment that the launcher (`cli/launch.py`) sets, so that they are known
 without (and before) importing Paddle.
 """
 
@@ -16,11 +16,10 @@ import sys
 from pathlib import Path
 from typing import TYPE_CHECKING
 
-import numpy as np
-
 from liteseg.errors import UserError
 
-if TYPE_CHECKING:
+if TYPE_CHECKING:  # `liteseg doctor` works without these
+    import numpy as np
     from paddle import Tensor
 
 DEVICES = ("auto", "cpu", "gpu")
@@ -152,6 +151,7 @@ def gathered(tensor: Tensor) -> np.ndarray:
     """The tensors (...) of all processes, which must agree in shape, as (processes, ...)."""
     if world_size() == 1:
         return tensor.numpy()[None]
+    import numpy as np
     import paddle
 
     tensors: list[Tensor] = []
