@@ -10,8 +10,11 @@ its bilinear interpolation raises.
 from __future__ import annotations
 
 import contextlib
+import functools
 import warnings
+from collections import Counter
 from collections.abc import Callable, Iterator
+from typing import Any
 
 import paddle
 import paddle.nn.functional as F
@@ -32,10 +35,23 @@ def accelerate_convolutions(model: nn.Layer) -> nn.Layer:
     """
     is_paddle_3 = int(paddle.__version__.partition(".")[0]) >= 3
     if paddle.get_device() == "cpu" and is_paddle_3 and _has_onednn():
+        numbers: Counter[tuple] = Counter()
         for layer in model.sublayers(include_self=True):
             if type(layer) is nn.Conv2D and layer._padding_mode == "zeros":
-                layer.forward = _OneDnnConvolution(layer)
+                kind = _kind(layer)
+                layer.forward = _OneDnnConvolution(layer, kind, numbers[kind])
+                numbers[kind] += 1
     return model
+
+
+def _kind(layer: nn.Conv2D) -> tuple:
+    """What makes two convolutions the same but for their weights: the arguments of `_graph`."""
+
+    def frozen(value: Any) -> Any:
+        return tuple(map(frozen, value)) if isinstance(value, (list, tuple)) else value
+
+    geometry = (layer._stride, layer._padding, layer._dilation, layer._groups)
+    return (tuple(layer.weight.shape), layer.bias is not None, *map(frozen, geometry))
 
 
 def _has_onednn() -> bool:
@@ -44,48 +60,61 @@ def _has_onednn() -> bool:
 
 
 class _OneDnnConvolution:
-    """Stands in for `layer.forward`: (N, in, H, W) -> (N, out, H', W')."""
+    """Stands in for `layer.forward`: (N, in, H, W) -> (N, out, H', W').
 
-    def __init__(self, layer: nn.Conv2D):
-        self._layer = layer
-        # By whether the input takes a gradient: that of the images would be computed for nothing.
-        self._graphs: dict[bool, Callable] = {}
+    `number` counts the layers of one `kind` in a model: between forward and backward pass, each
+    needs a graph of its own.
+    """
+
+    def __init__(self, layer: nn.Conv2D, kind: tuple, number: int):
+        self._layer, self._kind, self._number = layer, kind, number
 
     def __call__(self, x: paddle.Tensor) -> paddle.Tensor:
         layer = self._layer
         if not paddle.in_dynamic_mode() or x.dtype != paddle.float32:
             return nn.Conv2D.forward(layer, x)
-        # An evaluation between training steps has graphs of its own, which keep much less.
+        # An evaluation between training steps has graphs of its own, which keep much less; and the
+        # gradient of the images would be computed for nothing.
         with_gradient = paddle.is_grad_enabled() and not x.stop_gradient
-        if with_gradient not in self._graphs:
-            self._graphs[with_gradient] = _graph(layer, with_gradient)
+        graph = _graph(*self._kind, with_gradient, self._number)
         parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-        y = self._graphs[with_gradient](x, *parameters)
+        y = graph(x, *parameters)
         # A graph keeps what its gradient needs, asked or not.
         return y if paddle.is_grad_enabled() else y.detach()
 
 
-def _graph(layer: nn.Conv2D, with_gradient: bool) -> Callable:
+# For all models of the process: Paddle never frees a graph, nor the tensors it saw last.
+@functools.cache
+def _graph(
+    shape: tuple,
+    has_bias: bool,
+    stride: Any,
+    padding: Any,
+    dilation: Any,
+    groups: int,
+    with_gradient: bool,
+    number: int,
+) -> Callable:
     """(input, weight[, bias]) -> output as a graph for inputs of any size."""
 
     def convolve(x, weight, bias=None):
-        y = F.conv2d(x, weight, bias, layer._stride, layer._padding, layer._dilation, layer._groups)
+        y = F.conv2d(x, weight, bias, stride, padding, dilation, groups)
         return paddle.assign(y)  # brings oneDNN's blocked layout back to NCHW
 
-    shapes = [list(p.shape) for p in (layer.weight, layer.bias) if p is not None]
-    channels = layer._in_channels
+    shapes = [list(shape), [shape[0]]] if has_bias else [list(shape)]
+    channels = shape[1] * groups
     graph = paddle.jit.to_static(
         convolve,
         full_graph=True,
         input_spec=[
             InputSpec([None, channels, None, None], stop_gradient=not with_gradient),
-            *(InputSpec(shape, stop_gradient=False) for shape in shapes),
+            *(InputSpec(size, stop_gradient=False) for size in shapes),
         ],
     )
     # Kernels are chosen when a graph first runs, in each direction; the flag is for that moment
     # only, as other graphs of this process may hold layers that fail with it.
-    side = 2 * layer._dilation[0] * max(layer._kernel_size)
-    example = [paddle.ones([1, channels, side, side]), *(paddle.ones(shape) for shape in shapes)]
+    side = 2 * max(dilation) * max(shape[2:])
+    example = [paddle.ones([1, channels, side, side]), *map(paddle.ones, shapes)]
     for tensor in example:
         tensor.stop_gradient = False
     example[0].stop_gradient = not with_gradient
