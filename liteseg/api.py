@@ -16,7 +16,6 @@ from liteseg.plugins import load_components
 from liteseg.registry import DATASETS, TRANSFORMS
 from liteseg.schema import setting
 from liteseg.utils.download import is_url
-from liteseg.utils.onednn import accelerate_convolutions
 from liteseg.utils.overlap import read_ahead
 from liteseg.utils.runtime import select_device
 from liteseg.utils.video import Video
@@ -126,6 +125,8 @@ class Segmenter:
                 f"{source}: runtime, threads and precision are for exported models; make one with "
                 f"`liteseg export --weights {source} --format openvino --output DIR`"
             )
+        from liteseg.utils.onednn import accelerate_convolutions
+
         cfg = config if isinstance(config, Config) else trained_config(source, config)
         ensure(cfg)
         select_device(device or setting(cfg, "device"))
