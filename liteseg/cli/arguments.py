@@ -19,6 +19,13 @@ def not_negative(text: str) -> int:
     return int(text)
 
 
+def changes_of_config(parser: argparse.ArgumentParser) -> None:
+    """Add `--set KEY=VALUE`, which may be repeated."""
+    parser.add_argument(
+        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
+    )
+
+
 def complete(parser: argparse.ArgumentParser, *examples: str) -> None:
     """Add what every command has: `--quiet`, `--verbose`, and examples below its help."""
     words = parser.add_mutually_exclusive_group()

@@ -7,7 +7,7 @@ from collections.abc import Mapping
 from typing import Any
 
 from liteseg.cli import bench_data, bench_infer, bench_train
-from liteseg.cli.arguments import complete, positive
+from liteseg.cli.arguments import changes_of_config, complete, positive
 from liteseg.errors import UserError
 
 CITYSCAPES_SIZE = (2048, 1024)
@@ -28,9 +28,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="pixels the network gets (default: the sliding window; for Cityscapes 2048x1024 times "
         "the largest scale of test_config; else the training crop)",
     )
-    model.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(model)
     model.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     complete(model, "liteseg bench model --config quickstart --size 512 256")
     bench_data.add_arguments(actions)

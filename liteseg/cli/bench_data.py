@@ -5,7 +5,7 @@ from __future__ import annotations
 import argparse
 from typing import Any
 
-from liteseg.cli.arguments import complete, not_negative, positive
+from liteseg.cli.arguments import changes_of_config, complete, not_negative, positive
 
 
 def add_arguments(actions: Any) -> None:
@@ -18,9 +18,7 @@ def add_arguments(actions: Any) -> None:
     data.add_argument(
         "--num-workers", type=not_negative, metavar="N", help="readers (default: as in training)"
     )
-    data.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(data)
     data.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     complete(data, "liteseg bench data --config quickstart")
 

@@ -12,7 +12,7 @@ from typing import TYPE_CHECKING, Any, Callable, Optional
 
 import numpy as np
 
-from liteseg.cli.arguments import complete, not_negative, positive
+from liteseg.cli.arguments import changes_of_config, complete, not_negative, positive
 from liteseg.errors import UserError
 
 if TYPE_CHECKING:
@@ -69,9 +69,7 @@ def add_arguments(actions: Any) -> None:
         "row, and lets --accuracy work",
     )
     parser.add_argument("--config", help="YAML file (default: config.yml of the run of --weights)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(parser)
     parser.add_argument(
         "--image", metavar="FILE", help="picture to time on (default: a drawn street)"
     )

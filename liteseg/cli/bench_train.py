@@ -7,7 +7,7 @@ import tempfile
 from pathlib import Path
 from typing import Any
 
-from liteseg.cli.arguments import complete, positive
+from liteseg.cli.arguments import changes_of_config, complete, positive
 
 
 def add_arguments(actions: Any) -> None:
@@ -19,9 +19,7 @@ def add_arguments(actions: Any) -> None:
     train.add_argument("--steps", type=positive, default=10, metavar="N", help="to measure")
     train.add_argument("--warm-up", type=positive, default=3, metavar="N", help="steps before them")
     train.add_argument("--devices", type=positive, default=1, metavar="N", help="processes")
-    train.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(train)
     train.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     complete(train, "liteseg bench train --config quickstart")
 

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 
 from liteseg.cli import data_pack
-from liteseg.cli.arguments import complete, positive
+from liteseg.cli.arguments import changes_of_config, complete, positive
 
 SPLITS = ("train", "val", "test")
 
@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     check.add_argument("--config", required=True, help="YAML file with the datasets")
     check.add_argument("--split", choices=(*SPLITS, "all"), default="all")
-    check.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(check)
     check.add_argument("--json", metavar="FILE", help="write the whole report as JSON")
     check.add_argument("--sample", type=positive, metavar="N", help="check N images a split only")
     check.add_argument("--workers", type=positive, metavar="N", help="threads (default: cores)")

@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any
 
-from liteseg.cli.arguments import complete, positive
+from liteseg.cli.arguments import changes_of_config, complete, positive
 from liteseg.errors import UserError
 
 
@@ -18,9 +18,7 @@ def add_arguments(actions: Any) -> None:
     pack.add_argument("--config", required=True, help="YAML file with the dataset")
     pack.add_argument("--split", choices=("train", "val", "test"), default="train")
     pack.add_argument("--output", metavar="DIR", help="the pack (default: the config's `pack`)")
-    pack.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(pack)
     pack.add_argument("--workers", type=positive, metavar="N", help="threads (default: cores)")
     pack.add_argument(
         "--verify", action="store_true", help="read the whole pack and compare the checksums"

@@ -7,7 +7,7 @@ from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
-from liteseg.cli.arguments import complete, not_negative, positive
+from liteseg.cli.arguments import changes_of_config, complete, not_negative, positive
 from liteseg.errors import UserError
 
 SPLITS = ("train", "val", "test")
@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--weights", help="weights file, archive or URL, or a run directory (best checkpoint)"
     )
     parser.add_argument("--split", choices=SPLITS, default="val")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(parser)
     parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
     parser.add_argument(
         "--report",

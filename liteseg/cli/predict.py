@@ -13,7 +13,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
-from liteseg.cli.arguments import complete, positive
+from liteseg.cli.arguments import changes_of_config, complete, positive
 from liteseg.cli.inputs import Job, find_jobs
 from liteseg.errors import UserError
 
@@ -44,9 +44,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights", help="weights file, archive or URL, or a run directory (best checkpoint)"
     )
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(parser)
     parser.add_argument("--output", required=True, metavar="DIR")
     parser.add_argument(
         "--what",

@@ -9,7 +9,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from liteseg.cli.arguments import complete, positive
+from liteseg.cli.arguments import changes_of_config, complete, positive
 from liteseg.cli.launch import launch, on_gpus
 from liteseg.cli.training import build_trainer
 from liteseg.errors import UserError
@@ -21,9 +21,7 @@ from liteseg.utils.runtime import is_main, world_size
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg train`."""
     parser.add_argument("--config", help="YAML file (the run's own with --resume DIR)")
-    parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
-    )
+    changes_of_config(parser)
     parser.add_argument("--output", metavar="DIR", help="run directory (output/<config name>)")
     parser.add_argument("--devices", type=int, default=1, metavar="N", help="processes to train in")
     parser.add_argument(
