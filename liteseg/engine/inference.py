@@ -241,8 +241,7 @@ def _resize(images: paddle.Tensor, size: Size) -> paddle.Tensor:
 
 def _as_numpy(tensor: paddle.Tensor) -> np.ndarray:
     """A CPU tensor as an array, without copying where Paddle can (3.x)."""
-    # Paddle lends no tensor that is marked for gradients, and some scores are, even in no_grad.
-    return np.from_dlpack(tensor.detach()) if hasattr(tensor, "__dlpack__") else tensor.numpy()
+    return np.from_dlpack(tensor) if hasattr(tensor, "__dlpack__") else tensor.numpy()
 
 
 def _scales(value: Any) -> tuple[float, ...]:
