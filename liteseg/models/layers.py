@@ -14,6 +14,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from liteseg.utils.upsample import interpolated
+
 
 class ConvBN(nn.Layer):
     """Convolution ("same" padding), batch norm, then `activation` if there is one."""
@@ -65,13 +67,7 @@ def resize(x: paddle.Tensor, size: Sequence[int], mode: str = "bilinear") -> pad
 @functools.lru_cache(maxsize=64)
 def interpolation(inputs: int, outputs: int) -> paddle.Tensor:
     """The (outputs, inputs) float32 matrix that resizes a line bilinearly, half-pixel centres."""
-    at = ((np.arange(outputs) + 0.5) * (inputs / outputs) - 0.5).clip(0, inputs - 1)
-    left = at.astype(np.int64)
-    right = np.minimum(left + 1, inputs - 1)
-    matrix = np.zeros((outputs, inputs))
-    np.add.at(matrix, (np.arange(outputs), left), 1 - (at - left))
-    np.add.at(matrix, (np.arange(outputs), right), at - left)
-    return paddle.to_tensor(matrix, dtype="float32")
+    return paddle.to_tensor(interpolated(np.eye(inputs), outputs), dtype="float32")
 
 
 def channel_max(x: paddle.Tensor) -> paddle.Tensor:

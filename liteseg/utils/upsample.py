@@ -92,7 +92,7 @@ def _axis(size: int, steps: tuple[tuple[str, int], ...], turned: int) -> _Axis:
         if step == "crop":
             weights = weights[:target]
         elif target != len(weights):
-            weights = _interpolated(weights, target)
+            weights = interpolated(weights, target)
     counts = weights > _NEGLIGIBLE
     first = counts.argmax(axis=1)
     last = size - 1 - counts[:, ::-1].argmax(axis=1)
@@ -108,8 +108,16 @@ def _axis(size: int, steps: tuple[tuple[str, int], ...], turned: int) -> _Axis:
     return _Axis(len(weights), reach, tiles)
 
 
-def _interpolated(weights: np.ndarray, target: int) -> np.ndarray:
-    """Resize to `target` outputs: each is made of all that its two neighbours were made of."""
+def interpolated(weights: np.ndarray, target: int) -> np.ndarray:
+    """Resize a line to `target` outputs: each is made of all that its two neighbours were made of.
+
+    Args:
+        weights: (points, inputs), what each point of the line is made of.
+        target: points afterwards, bilinear with half-pixel centres.
+
+    Returns:
+        (target, inputs).
+    """
     size = len(weights)
     centres = np.clip((np.arange(target) + 0.5) * size / target - 0.5, 0, size - 1)
     below = centres.astype(np.int64)
