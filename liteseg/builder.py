@@ -10,6 +10,9 @@ import inspect
 from collections.abc import Mapping, Sequence
 from typing import Any, Callable, Optional, Union
 
+import numpy as np
+
+from liteseg.class_weights import WEIGHT_SCHEMES, class_weights
 from liteseg.config import Config
 from liteseg.errors import UserError, quoted
 from liteseg.plugins import blame, load_components
@@ -27,7 +30,6 @@ from liteseg.schema import DERIVED, FOREIGN, NESTED, REQUIRED, SCHEMA, SUPPLIED,
 from liteseg.signature import annotations, misfit, parameters, takes_anything
 
 _CHEAP = (TRANSFORMS, LOSSES, LR_SCHEDULERS)
-_AUTO = "auto"
 
 
 def check(cfg: Config) -> list[str]:
@@ -126,7 +128,7 @@ class _Checker:
         cheap = cheap and (registry is not LR_SCHEDULERS or _positive(iters))
         if cheap and not any(p.startswith((f"{path}.", f"{path}:")) for p in self.problems):
             try:
-                build(_with_weights(spec, None), registry, path, iters=iters)
+                build(_with_weights(spec, _UNMEASURED), registry, path, iters=iters)
             except UserError as error:
                 self.add("", str(error), path)
 
@@ -150,7 +152,7 @@ class _Checker:
             elif name in NESTED:
                 nested, many = NESTED[name]
                 self.components(value, nested, here, many)
-            elif registry is LOSSES and name == "weight" and value == _AUTO:
+            elif registry is LOSSES and name == "weight" and _is_scheme(value):
                 continue  # resolved from the training set by build_losses
             elif problem := misfit(value, hints.get(name, Any)):
                 self.add(here, problem)
@@ -329,18 +331,18 @@ def build_dataset(cfg: Mapping[str, Any], split: str) -> Any:
 def build_losses(
     cfg: Mapping[str, Any],
     heads: int,
-    class_weights: Union[Sequence[float], Callable[[], Sequence[float]], None] = None,
+    class_counts: Union[Sequence[int], Callable[[], Sequence[int]], None] = None,
 ) -> list[tuple[str, Any, float]]:
     """One `(name, loss, coef)` for each of the model's `heads` outputs in training.
 
     Args:
         cfg: its `loss.types` has one loss for all heads, or one each; `coef` likewise.
         heads: number of outputs.
-        class_weights: what `weight: auto` stands for, or a function that measures it (called at
-            most once, and only if a loss asks).
+        class_counts: labelled pixels of each class, from which `weight: auto` and `weight: enet`
+            follow, or a function that counts them (called at most once, and only if a loss asks).
 
     Raises:
-        UserError: counts don't fit, or `weight: auto` where no weights are to be had.
+        UserError: numbers don't fit, or weights to measure where there is nothing to count.
     """
     load_components(cfg)
     specs, coefs = cfg["loss"]["types"], cfg["loss"].get("coef") or [1.0]
@@ -349,11 +351,11 @@ def build_losses(
             raise UserError(
                 f"loss.{name}: {len(given)} entries for {heads} heads; give 1 or {heads}"
             )
-    if _asks_for_weights(specs):
-        if class_weights is None:
-            raise UserError("loss: `weight: auto` needs a training set to measure")
-        measured = class_weights() if callable(class_weights) else class_weights
-        specs = _with_weights(specs, [float(weight) for weight in measured])
+    if schemes := _weight_schemes(specs):
+        if class_counts is None:
+            raise UserError(f"loss: `weight: {min(schemes)}` needs a training set to measure")
+        counts = np.asarray(class_counts() if callable(class_counts) else class_counts)
+        specs = _with_weights(specs, {name: class_weights(counts, name) for name in schemes})
     ignore = _of_dataset(cfg.get("train_dataset"), "ignore_index")
     defaults = {} if ignore is None else {"ignore_index": ignore}
     losses = []
@@ -365,22 +367,34 @@ def build_losses(
     return losses
 
 
-def _asks_for_weights(spec: Any) -> bool:
+def _weight_schemes(spec: Any) -> set[str]:
+    """The names of measured weights, as in `weight: auto`, that `spec` asks for."""
     if isinstance(spec, list):
-        return any(map(_asks_for_weights, spec))
-    return isinstance(spec, dict) and (
-        spec.get("weight") == _AUTO or _asks_for_weights(list(spec.values()))
-    )
+        return set().union(*map(_weight_schemes, spec))
+    if not isinstance(spec, dict):
+        return set()
+    named = {spec["weight"]} if _is_scheme(spec.get("weight")) else set()
+    return named | _weight_schemes(list(spec.values()))
 
 
-def _with_weights(spec: Any, weights: Optional[list[float]]) -> Any:
-    """`spec` with every `weight: auto` replaced."""
+# Stands for weights that only the training set tells.
+_UNMEASURED = dict.fromkeys(WEIGHT_SCHEMES, np.ones(1))
+
+
+def _is_scheme(weight: Any) -> bool:
+    return isinstance(weight, str) and weight in WEIGHT_SCHEMES
+
+
+def _with_weights(spec: Any, measured: Mapping[str, np.ndarray]) -> Any:
+    """`spec` with every name of measured weights replaced by them."""
     if isinstance(spec, list):
-        return [_with_weights(item, weights) for item in spec]
+        return [_with_weights(item, measured) for item in spec]
     if not isinstance(spec, dict):
         return spec
     return {
-        key: weights if key == "weight" and value == _AUTO else _with_weights(value, weights)
+        key: measured[value].tolist()
+        if key == "weight" and _is_scheme(value)
+        else _with_weights(value, measured)
         for key, value in spec.items()
     }
 

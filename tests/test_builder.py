@@ -5,10 +5,12 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Any, Literal, Optional, Union
 
+import numpy as np
 import pytest
 
 from liteseg import builder
 from liteseg.config import load_config
+from liteseg.datasets import class_weights
 from liteseg.errors import UserError
 from liteseg.registry import (
     BACKBONES,
@@ -322,7 +324,7 @@ def test_class_weights_are_measured_once_and_only_if_asked(config):
 
     def measure():
         calls.append(1)
-        return (1, 2, 3)
+        return (60, 30, 10)
 
     builder.build_losses(config(), 2, measure)
     assert not calls
@@ -330,11 +332,24 @@ def test_class_weights_are_measured_once_and_only_if_asked(config):
     cfg = config(f"loss.types=[{{type: ToyLoss, weight: auto}}, {mixed}]", "loss.coef=[1, 1]")
     assert builder.check(cfg) == []
     (_, plain, _), (_, mix, _) = builder.build_losses(cfg, 2, measure)
-    assert plain.weight == mix.losses[0].weight == [1.0, 2.0, 3.0]
+    assert plain.weight == mix.losses[0].weight == class_weights(np.array([60, 30, 10])).tolist()
     assert len(calls) == 1
-    assert builder.build_losses(cfg, 2, [4, 5, 6])[0][1].weight == [4.0, 5.0, 6.0]
+    assert builder.build_losses(cfg, 2, [1, 1, 1])[0][1].weight == [1.0, 1.0, 1.0]
     with pytest.raises(UserError, match="`weight: auto` needs a training set"):
         builder.build_losses(cfg, 2)
+
+
+def test_each_scheme_of_measured_weights_is_one_of_its_own(config):
+    types = "[{type: ToyLoss, weight: auto}, {type: ToyLoss, weight: enet}]"
+    cfg = config(f"loss.types={types}", "loss.coef=[1, 1]")
+    assert builder.check(cfg) == []
+    (_, mild, _), (_, full, _) = builder.build_losses(cfg, 2, [60, 30, 10])
+    # The root of a ratio of two weights is the ratio of their roots.
+    assert mild.weight[2] / mild.weight[0] == pytest.approx(
+        (full.weight[2] / full.weight[0]) ** 0.5
+    )
+    unknown = config("loss.types=[{type: ToyLoss, weight: enett}]", "loss.coef=[1]")
+    assert builder.check(unknown)
 
 
 def test_build_optimizer(config):

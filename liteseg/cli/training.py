@@ -17,7 +17,7 @@ def build_trainer(cfg: Any, train_set: Any, device: str, weights: Optional[str] 
         weights: file, run or URL to start from.
     """
     from liteseg.builder import build_losses, build_model, build_optimizer
-    from liteseg.datasets import class_frequencies, class_weights
+    from liteseg.datasets import class_frequencies
     from liteseg.engine.trainer import Trainer
     from liteseg.utils.weights import load_weights
 
@@ -25,9 +25,7 @@ def build_trainer(cfg: Any, train_set: Any, device: str, weights: Optional[str] 
     model = build_model(cfg)
     if weights:
         load_weights(model, weights, fine_tune=True)
-    losses = build_losses(
-        cfg, _outputs(model), lambda: class_weights(class_frequencies(train_set)).tolist()
-    )
+    losses = build_losses(cfg, _outputs(model), lambda: class_frequencies(train_set))
     model = _for_device(model, device)
     optimizer, _ = build_optimizer(cfg, model.parameters())
     return Trainer(model, train_set, losses, optimizer, options)

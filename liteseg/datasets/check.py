@@ -10,9 +10,10 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
+from liteseg.class_weights import class_weights
 from liteseg.datasets.base import SegmentationDataset, values_outside
 from liteseg.datasets.pairing import pairing_notes
-from liteseg.datasets.stats import class_counts, class_weights
+from liteseg.datasets.stats import class_counts
 from liteseg.errors import UserError
 from liteseg.utils import logging
 from liteseg.utils.images import label_histogram

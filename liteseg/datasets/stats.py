@@ -46,27 +46,3 @@ def class_counts(dataset: SegmentationDataset, histogram: np.ndarray) -> np.ndar
     if dataset.ignore_index < dataset.num_classes:
         counts[dataset.ignore_index] = 0
     return counts
-
-
-def class_weights(counts: np.ndarray) -> np.ndarray:
-    """Loss weights against class imbalance: the square root of ENet's 1 / ln(1.02 + p).
-
-    p is the class's share of the labelled pixels; ENet is arXiv 1606.02147, section 5.2. Its own
-    weights, up to 36 times the smallest one, buy recall with precision: on CamVid, thin and rare
-    classes were predicted so much too often that taking the root (by shifting the logits after
-    training) raised mIoU from 0.559 to 0.581. The weights are scaled so that a labelled pixel
-    weighs 1 on average (sum of p·w is 1): the loss keeps its size, and the learning rate its
-    meaning. A class that never occurs weighs as much as a vanishingly rare one.
-
-    Args:
-        counts: (num_classes,) pixels, as from `class_frequencies`.
-
-    Returns:
-        (num_classes,) float32, finite and positive; all ones if nothing is labelled.
-    """
-    total = counts.sum()
-    if total == 0:
-        return np.ones(len(counts), np.float32)
-    share = counts / total
-    weights = 1 / np.sqrt(np.log(1.02 + share))
-    return (weights / (share * weights).sum()).astype(np.float32)

@@ -8,7 +8,12 @@ from typing import Optional
 import paddle
 from paddle import nn
 
-from liteseg.losses.pixel import class_weight, pixel_weight, softmax_cross_entropy
+from liteseg.losses.pixel import (
+    class_weight,
+    pixel_weight,
+    require_one_each,
+    softmax_cross_entropy,
+)
 from liteseg.registry import LOSSES
 
 _EPS = 1e-8  # keeps a batch without a valid pixel at a loss of 0
@@ -23,6 +28,11 @@ class CrossEntropyLoss(nn.Layer):
         ignore_index: label value that takes no part.
         top_k_percent_pixels: share in (0, 1] of pixels, the hardest, that enter the mean.
         avg_non_ignore: divide by the pixels that are not ignored (True) or by all (False).
+        logit_shift: the loss is taken of `logits + logit_shift * log(weight)`. Weighted
+            cross-entropy alone drives a model towards probabilities proportional to weight times
+            the true ones, and so to find rare classes too often; with the shift inside the loss
+            they become proportional to weight^(1 - logit_shift) times those, while rare classes
+            keep their part in the gradient. A logit adjustment as in arXiv 2007.07314, section 4.
     """
 
     def __init__(
@@ -31,6 +41,7 @@ class CrossEntropyLoss(nn.Layer):
         ignore_index: int = 255,
         top_k_percent_pixels: float = 1.0,
         avg_non_ignore: bool = True,
+        logit_shift: float = 0.0,
     ):
         super().__init__()
         if not 0 < top_k_percent_pixels <= 1:
@@ -39,10 +50,19 @@ class CrossEntropyLoss(nn.Layer):
         self.ignore_index = ignore_index
         self.top_k_percent_pixels = top_k_percent_pixels
         self.avg_non_ignore = avg_non_ignore
+        self.shift = None
+        if logit_shift:
+            if self.weight is None or not bool((self.weight > 0).all()):
+                raise ValueError("logit_shift: needs a weight above 0 for each class")
+            self.shift = logit_shift * self.weight.log()
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
         valid = label != self.ignore_index
+        if self.shift is not None:
+            require_one_each(self.shift, logits)
+            # Without expand_as, Paddle's broadcast is several times slower on a CPU.
+            logits = logits + self.shift.reshape([1, -1, 1, 1]).expand_as(logits)
         losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
         share = valid.astype(losses.dtype) if self.avg_non_ignore else paddle.ones_like(losses)
         if self.weight is not None:

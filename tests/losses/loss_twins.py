@@ -22,8 +22,16 @@ def pixels(logits, label, ignore_index=255):
 
 
 def cross_entropy(
-    logits, label, weight=None, ignore_index=255, top_k_percent_pixels=1.0, avg_non_ignore=True
+    logits,
+    label,
+    weight=None,
+    ignore_index=255,
+    top_k_percent_pixels=1.0,
+    avg_non_ignore=True,
+    logit_shift=0.0,
 ):
+    if logit_shift:
+        logits = logits + logit_shift * np.log(weight)[:, None, None]
     terms = []
     for entropy, _, c in pixels(logits, label, ignore_index):
         factor = 1 if weight is None or c is None else weight[c]

@@ -91,6 +91,8 @@ def test_published_value_and_gradient(name, loss, golden):
         {"top_k_percent_pixels": 0.95, "weight": WEIGHT},
         {"top_k_percent_pixels": 0.5, "avg_non_ignore": False},
         {"top_k_percent_pixels": 1e-9},
+        {"weight": WEIGHT, "logit_shift": 0.6},
+        {"weight": WEIGHT, "logit_shift": -1.0, "top_k_percent_pixels": 0.5},
     ],
 )
 def test_cross_entropy(arguments):
@@ -260,6 +262,8 @@ def test_every_loss_survives_extreme_logits(name):
         ("CrossEntropyLoss", {"top_k_percent_pixels": 0}, r"top_k_percent_pixels: 0 .*\(0, 1\]"),
         ("CrossEntropyLoss", {"top_k_percent_pixels": 1.1}, "top_k_percent_pixels: 1.1"),
         ("CrossEntropyLoss", {"weight": [1, -1]}, r"weight: \[1, -1\] must be finite"),
+        ("CrossEntropyLoss", {"logit_shift": 0.5}, "logit_shift: needs a weight"),
+        ("CrossEntropyLoss", {"logit_shift": 0.5, "weight": [1, 0]}, "logit_shift: needs a weight"),
         ("DiceLoss", {"weight": [1, float("nan")]}, "weight: .* must be finite"),
         ("OhemCrossEntropyLoss", {"weight": [float("inf")]}, "weight: .* must be finite"),
         ("OhemCrossEntropyLoss", {"thresh": 1.5}, "thresh: 1.5 is not a probability"),
