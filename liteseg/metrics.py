@@ -83,8 +83,8 @@ class ConfusionMatrix:
             `miou`, `acc` (share of pixels right), `kappa` (Cohen's; 0.0 where it is undefined),
             `mdice`; `class_iou`, `class_precision`, `class_recall`, `class_dice`, each
             {name: float or None}; `images`. A class in neither the labels nor the predictions is
-            None and left out of the means (PaddleSeg counts it as 1); one that is in only one of
-            them is 0.0.
+            None and left out of the means (PaddleSeg 2.8.0 counts it as 0); one that is in only
+            one of them is 0.0.
         """
         hits = np.diag(self.matrix).astype(np.float64)
         label_area = self.matrix.sum(axis=1).astype(np.float64)

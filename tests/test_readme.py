@@ -64,3 +64,15 @@ def test_the_check_example_is_what_check_prints(tmp_path):
     for problem in check(load_config(config)):
         problem = problem.replace(f"{config}", "my.yml")
         assert problem in README
+
+
+def test_the_config_of_the_recipes_page_is_right(tmp_path):
+    from liteseg.builder import check
+
+    (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTS["configs/README.md"], re.DOTALL)
+    config = tmp_path / "mine.yml"
+    config.write_text(text.replace("_base_: ", f"_base_: {ROOT}/configs/"))
+    cfg = load_config(config)
+    assert check(cfg) == []
+    assert cfg["loss"]["types"] == [{"type": "OhemCrossEntropyLoss", "min_kept_ratio": 0.0625}]
+    assert cfg["lr_scheduler"]["warmup_iters"] == 1000  # what it does not say is the recipe's
