@@ -11,11 +11,14 @@ from __future__ import annotations
 
 import contextlib
 import functools
+import tempfile
+import threading
 import warnings
 from collections import Counter
 from collections.abc import Callable, Iterator
 from typing import Any
 
+import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
@@ -78,12 +81,49 @@ class _OneDnnConvolution:
         with_gradient = paddle.is_grad_enabled() and not x.stop_gradient
         graph = _graph(*self._kind, with_gradient, self._number)
         parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
+        _drop_copies()
         y = graph(x, *parameters)
-        # A graph keeps what its gradient needs, asked or not.
-        return y if paddle.is_grad_enabled() else y.detach()
+        if not paddle.is_grad_enabled():
+            return y.detach()  # a graph keeps what its gradient needs, asked or not
+        if not y.stop_gradient:
+            y.register_hook(lambda gradient: _drop_copies())
+        return y
 
 
-# For all models of the process: Paddle never frees a graph, nor the tensors it saw last.
+_of_thread = threading.local()
+
+
+def _drop_copies() -> None:
+    """Let Paddle forget the copies that it made of tensors in oneDNN's layouts.
+
+    It keeps those of each operator and each size of an input for good: hundreds of MB for a
+    training step, and as much again for every other size. A predictor may be told to keep them for
+    one size at a time; whatever runs in its thread thereafter is counted under the size that it
+    saw last, and goes when it sees another.
+    """
+    if not hasattr(_of_thread, "predictor"):
+        _of_thread.predictor, _of_thread.size = _forgetful_predictor(), 1
+    _of_thread.size = 3 - _of_thread.size
+    given = _of_thread.predictor.get_input_handle(_of_thread.predictor.get_input_names()[0])
+    given.copy_from_cpu(np.zeros(_of_thread.size, np.float32))
+    _of_thread.predictor.run()
+
+
+def _forgetful_predictor() -> Any:
+    """Paddle Inference on a graph of one ReLU, with room for the copies of one input size."""
+    with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
+        warnings.simplefilter("ignore")  # "no variable in your model"
+        path = f"{folder}/relu"
+        paddle.jit.save(nn.ReLU(), path, input_spec=[InputSpec([None], "float32")])
+        config = paddle.inference.Config(f"{path}.json", "")
+        config.disable_glog_info()
+        config.enable_onednn()
+        config.set_onednn_cache_capacity(1)
+        config.switch_ir_optim(False)
+        return paddle.inference.create_predictor(config)
+
+
+# For all models of the process: Paddle never frees a graph.
 @functools.cache
 def _graph(
     shape: tuple,

@@ -2,6 +2,11 @@
 
 from __future__ import annotations
 
+import ctypes
+import os
+import sys
+from pathlib import Path
+
 import numpy as np
 import paddle
 import paddle.nn.functional as F
@@ -49,6 +54,29 @@ def test_output_and_gradients_at_several_sizes(name, wants_gradient):
         expected = results(plain, images, wants_gradient)
         for actual, array in zip(results(fast, images, wants_gradient), expected):
             np.testing.assert_allclose(actual, array, rtol=1e-4, atol=1e-5 * np.abs(array).max())
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="Linux has /proc")
+@pytest.mark.parametrize("trains", [False, True])
+def test_memory_does_not_grow_with_every_other_size(trains):
+    """Left to itself, Paddle keeps 5 MB (20 with gradients) of each of these images for good."""
+    layer = accelerate_convolutions(nn.Conv2D(32, 32, 3, padding=1))
+
+    def resident_mb(height):
+        x = paddle.zeros([1, 32, height, 200])
+        x.stop_gradient = not trains
+        with paddle.set_grad_enabled(trains):
+            y = layer(x)
+        if trains:
+            y.sum().backward()
+            layer.clear_gradients()
+        del x, y
+        ctypes.CDLL("libc.so.6").malloc_trim(0)  # only what is in use counts
+        pages = int(Path("/proc/self/statm").read_text().split()[1])
+        return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
+
+    sizes = [resident_mb(height) for height in range(200, 230)]
+    assert sizes[-1] < sizes[4] + 40
 
 
 def test_evaluation_between_two_backward_passes():
