@@ -178,3 +178,12 @@ def test_scale_needs_a_crop(bench, capsys):
     ]
     assert scale.main(arguments) == 2
     assert "no RandomPaddingCrop" in capsys.readouterr().err
+
+
+def test_each_is_compared_with_paddleseg_on_its_own_paddle(bench):
+    base = bench("compare")._base
+    old, new = "PaddleSeg 2.8.0, Paddle 2.6.2", "PaddleSeg 2.8.0, Paddle 3.3.1"
+    ours = ["liteseg, Paddle 2.6.2", "liteseg, Paddle 3.3.1"]
+    assert [base(about, [old, new, *ours]) for about in (old, new, *ours)] == [0, 1, 0, 1]
+    assert [base(about, [old, *ours]) for about in (old, *ours)] == [0, 0, 0]
+    assert base("PyTorch 2.13.0", [old, new, "PyTorch 2.13.0"]) == 0

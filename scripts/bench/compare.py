@@ -2,8 +2,9 @@
 
 `run.sh` makes the environments and starts this. Each peer works in a process of its own; those of a
 case are alive together and take turns, so that whatever else the machine does falls on all alike.
-The first peer is what the others are compared with, by the ratio of the medians, in wall time and
-in CPU time (of all threads: how much less work it is, whatever the number of cores).
+The others are compared with the PaddleSeg that has the same Paddle, or with the first one, by the
+ratio of the medians, in wall time and in CPU time (of all threads: how much less work it is,
+whatever the number of cores).
 """
 
 from __future__ import annotations
@@ -157,9 +158,19 @@ def measure(commands: Sequence[Command], case: Case, work: Path, rounds: int) ->
             for peer in peers if number % 2 else peers[::-1]:
                 peer.run(counts=number >= 0)
         with tempfile.TemporaryDirectory() as folder:
-            first, *others = (peer.result(Path(folder)) for peer in peers)
-        told = [[], *(differences(other, first) for other in others)]
-        return [_row(case, peer, peers[0], wrong) for peer, wrong in zip(peers, told)]
+            results = [peer.result(Path(folder)) for peer in peers]
+        bases = [_base(peer.about, [other.about for other in peers]) for peer in peers]
+        return [
+            _row(case, peer, peers[base], differences(result, results[base]))
+            for peer, result, base in zip(peers, results, bases)
+        ]
+
+
+def _base(about: str, all_abouts: Sequence[str]) -> int:
+    """The peer that `about` is compared with: PaddleSeg on the same Paddle, else the first."""
+    same = ("PaddleSeg", about.partition(", ")[2])
+    known = [(other.split()[0], other.partition(", ")[2]) for other in all_abouts]
+    return known.index(same) if same in known else 0
 
 
 def _row(case: Case, peer: Peer, base: Peer, wrong: list[str]) -> dict[str, Any]:
@@ -217,7 +228,13 @@ def machine() -> str:
 def main(argv: Optional[Sequence[str]] = None) -> int:
     """Measure; 1 if two peers that should compute the same don't."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
-    parser.add_argument("--paddleseg", required=True, metavar="PYTHON", help="that has PaddleSeg")
+    parser.add_argument(
+        "--paddleseg",
+        action="append",
+        required=True,
+        metavar="PYTHON",
+        help="that has PaddleSeg; may be repeated, for several versions of Paddle",
+    )
     parser.add_argument(
         "--liteseg",
         action="append",
@@ -240,7 +257,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         Command(python, "peer_liteseg.py", {"PYTHONPATH": path})
         for python in args.liteseg or [sys.executable]
     ]
-    commands = [Command(args.paddleseg, "peer_paddleseg.py", {}), *ours]
+    commands = [*(Command(python, "peer_paddleseg.py", {}) for python in args.paddleseg), *ours]
     with tempfile.TemporaryDirectory(prefix="liteseg-bench-") as folder:
         from prepare import prepare
 

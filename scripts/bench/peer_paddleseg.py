@@ -28,6 +28,18 @@ def _concat_scalars(parts, *args, **kwargs):
 paddle.concat = _concat_scalars
 
 
+def _add_as_paddle_2(a, b):
+    """Its OHEM adds integers to floats, which Paddle 3 refuses; so it can't train there as it is."""
+    if isinstance(b, paddle.Tensor) and a.is_floating_point() and not b.is_floating_point():
+        b = b.astype(a.dtype)
+    return paddle.add(a, b) if isinstance(b, paddle.Tensor) else _add(a, b)
+
+
+_add = paddle.Tensor.__add__
+if paddle.__version__.startswith("3."):
+    paddle.Tensor.__add__ = _add_as_paddle_2
+
+
 def _model(classes: int, weights: Path) -> paddle.nn.Layer:
     model = PPLiteSeg(classes, STDC1(), **protocol.MODEL)
     model.set_state_dict(paddle.load(str(weights)))

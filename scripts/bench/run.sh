@@ -1,6 +1,7 @@
 #!/usr/bin/env bash
 # Time liteseg against PaddleSeg (the release on PyPI) on this machine: same work, taking turns.
-# Makes .venv (liteseg) and .venv-paddleseg where they are missing. Arguments go to compare.py:
+# Both on Paddle 2.6.2 and 3.3.1. Makes .venv (liteseg) and .venv-paddleseg-… where they are missing.
+# Arguments go to compare.py:
 #
 #   bash scripts/bench/run.sh                                         on synthetic streets
 #   bash scripts/bench/run.sh --cityscapes DIR --camvid DIR           on real data
@@ -10,16 +11,19 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 help_if_asked "$@"
 
-peer=$ROOT/.venv-paddleseg
-pins=$ROOT/scripts/bench/paddleseg.txt
 make_venv "$ROOT/.venv" cpu 3.3
-if ! cmp -s "$pins" "$peer/.installed"; then
-    "$(find_python 11)" -m venv --clear "$peer"
-    echo "Installing PaddleSeg into $peer (once; 1 GB on disk)"
-    "$peer/bin/python" -m pip install -q -r "$pins"
-    mend_opencv "$peer/bin/python"
-    cp "$pins" "$peer/.installed"
-fi
-# Both on the Paddle that PaddleSeg works on, and liteseg on the newer one besides.
-exec "$ROOT/.venv/bin/python" "$ROOT/scripts/bench/compare.py" --paddleseg "$peer/bin/python" \
-    --liteseg "$peer/bin/python" --liteseg "$ROOT/.venv/bin/python" "$@"
+pins=$ROOT/scripts/bench/paddleseg.txt
+peers=()
+for paddle in 2.6.2 3.3.1; do
+    peer=$ROOT/.venv-paddleseg-$paddle
+    if ! cmp -s "$pins" "$peer/.installed"; then
+        "$(find_python 11)" -m venv --clear "$peer"
+        echo "Installing PaddleSeg into $peer (once; 1 GB on disk)"
+        "$peer/bin/python" -m pip install -q -r "$pins" "paddlepaddle==$paddle"
+        mend_opencv "$peer/bin/python"
+        cp "$pins" "$peer/.installed"
+    fi
+    peers+=(--paddleseg "$peer/bin/python")
+done
+exec "$ROOT/.venv/bin/python" "$ROOT/scripts/bench/compare.py" "${peers[@]}" \
+    --liteseg "$ROOT/.venv-paddleseg-2.6.2/bin/python" --liteseg "$ROOT/.venv/bin/python" "$@"
