@@ -29,7 +29,7 @@ paddle.concat = _concat_scalars
 
 
 def _add_as_paddle_2(a, b):
-    """Its OHEM adds integers to floats, which Paddle 3 refuses; so it can't train there as it is."""
+    """Its OHEM adds integers to floats, which Paddle 3 refuses."""
     if isinstance(b, paddle.Tensor) and a.is_floating_point() and not b.is_floating_point():
         b = b.astype(a.dtype)
     return paddle.add(a, b) if isinstance(b, paddle.Tensor) else _add(a, b)
