@@ -6,7 +6,7 @@ import argparse
 from collections.abc import Mapping
 from typing import Any
 
-from liteseg.cli import bench_data, bench_infer, bench_train
+from liteseg.cli import bench_data, bench_eval, bench_infer, bench_train
 from liteseg.cli.arguments import changes_of_config, complete, positive
 from liteseg.errors import UserError
 
@@ -33,6 +33,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     complete(model, "liteseg bench model --config quickstart --size 512 256")
     bench_data.add_arguments(actions)
     bench_train.add_arguments(actions)
+    bench_eval.add_arguments(actions)
     bench_infer.add_arguments(actions)
 
 
@@ -42,6 +43,7 @@ def run(args: argparse.Namespace) -> int:
         "model": _model,
         "data": bench_data.run,
         "train": bench_train.run,
+        "eval": bench_eval.run,
         "infer": bench_infer.run,
     }
     return actions[args.action](args)

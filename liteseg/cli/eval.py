@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
     for file in filter(None, (args.json, args.report)):
         check_writable(Path(file).parent)
     device = select_device(args.device or setting(cfg, "device"))
-    dataset = _dataset(cfg, args.split)
+    dataset = evaluated_dataset(cfg, args.split)
     save = _saver(dataset, check_writable(args.save_pred)) if args.save_pred else None
     gallery = Gallery(dataset, setting(cfg, "num_pictures")) if args.report else None
     model = build_model(cfg)
@@ -74,7 +74,7 @@ def run(args: argparse.Namespace) -> int:
         dataset,
         TestConfig.from_dict(setting(cfg, "test_config")),
         batch_size=args.batch_size or setting(cfg, "eval_batch_size"),
-        num_workers=_num_workers(args.num_workers, setting(cfg, "num_workers"), device),
+        num_workers=readers_of_evaluation(args.num_workers, setting(cfg, "num_workers"), device),
         on_prediction=_each(save, gallery.add if gallery else None),
     )
     if args.save_pred:
@@ -137,7 +137,7 @@ def _percent(value: Optional[float]) -> str:
     return "-" if value is None else f"{100 * value:.2f}"
 
 
-def _dataset(cfg: Any, split: str) -> Any:
+def evaluated_dataset(cfg: Any, split: str) -> Any:
     """The dataset of a split, always with the transforms of validation (train's are random)."""
     from liteseg.api import build_val_transforms
     from liteseg.builder import build_dataset
@@ -148,7 +148,7 @@ def _dataset(cfg: Any, split: str) -> Any:
     return dataset
 
 
-def _num_workers(given: Optional[int], configured: Any, device: str) -> int:
+def readers_of_evaluation(given: Optional[int], configured: Any, device: str) -> int:
     """`auto`: a few for a GPU; none on CPU, whose cores the network needs (a thread reads)."""
     from liteseg.utils.runtime import cpu_threads
 

@@ -1,4 +1,4 @@
-"""`liteseg bench data` and `bench train` on a few tiny pictures."""
+"""`liteseg bench data`, `bench train` and `bench eval` on a few tiny pictures."""
 
 from __future__ import annotations
 
@@ -82,3 +82,20 @@ def test_train_in_two_processes(arguments, tmp_path, capfd):
     assert (figures["processes"], figures["total_batch_size"]) == (2, 4)
     assert 0 <= figures["communication_share"] < 1
     assert "exchange of gradients" in capfd.readouterr().out
+
+
+@pytest.mark.parametrize("images", [None, 3])
+def test_eval(arguments, tmp_path, capsys, images):
+    """One image is there; it is evaluated as often as asked for."""
+    file = tmp_path / "eval.json"
+    options = ["--json", f"{file}", *(["--images", f"{images}"] if images else [])]
+    assert main(["bench", "eval", *arguments, *options]) == 0
+    figures = json.loads(file.read_text())
+    assert figures["images"] == (images or 1)
+    assert set(figures["phases"]) == {"data", "network", "counting"}
+    assert 0 < sum(figures["phases"].values()) <= figures["seconds"]
+    assert figures["images_per_second"] == pytest.approx(figures["images"] / figures["seconds"])
+    assert figures["peak_mib"] > 50
+    said = capsys.readouterr().out
+    assert f"{figures['images']} images in " in said
+    assert "a reader thread" in said
