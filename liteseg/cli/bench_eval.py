@@ -8,6 +8,8 @@ from typing import Any
 from liteseg.cli.arguments import changes_of_config, complete, not_negative, positive
 from liteseg.cli.eval import SPLITS
 
+PHASES = ("data", "network", "counting")
+
 
 def add_arguments(actions: Any) -> None:
     """Declare the action among the others of `liteseg bench`."""
@@ -83,9 +85,6 @@ def run(args: argparse.Namespace) -> int:
     if args.json:
         write_json(args.json, figures)
     return 0
-
-
-PHASES = ("data", "network", "counting")
 
 
 def format_table(figures: dict[str, Any]) -> str:

@@ -56,6 +56,7 @@ SEQUENCE = {
     ("train",): [*ONE_STEP, "--set", "iters=1"],
     ("eval",): SMALL,
     ("export",): ["--num-images", "1"],
+    ("bench", "eval"): ["--images", "1"],
     ("bench", "infer"): ["--calls", "1", "--warm-up", "1"],
     ("predict",): [],
     ("dash",): None,  # each has a test of its own
