@@ -2,12 +2,15 @@
 
 from __future__ import annotations
 
+import math
 import warnings
 from collections.abc import Sequence
 from typing import Optional
 
 import paddle
 import paddle.nn.functional as F
+
+from liteseg.utils.onednn import fast_softmax, has_fast_softmax
 
 # The function is marked deprecated since 2.0 and there in every release since; its successor does
 # not return the softmax, and computing that again costs as much as the whole loss.
@@ -21,6 +24,8 @@ def softmax_cross_entropy(
 
     (N, C, H, W), (N, H, W) int64 -> (N, H, W), (N, C, H, W); the latter carries no gradient.
     """
+    if has_fast_softmax(logits):
+        return _CrossEntropy.apply(logits, label, ignore_index)
     losses, softmax = F.softmax_with_cross_entropy(
         logits,
         label.unsqueeze(1),
@@ -31,9 +36,34 @@ def softmax_cross_entropy(
     return losses.squeeze(1), softmax.detach()
 
 
+class _CrossEntropy(paddle.autograd.PyLayer):
+    """The same from a softmax of oneDNN's, which takes a fifth of the time of Paddle's on a CPU."""
+
+    @staticmethod
+    def forward(ctx, logits: paddle.Tensor, label: paddle.Tensor, ignore_index: int):
+        valid = label != ignore_index
+        label, valid = label * valid.astype(label.dtype), valid.astype(logits.dtype)
+        softmax = fast_softmax(logits)
+        probability = label_probability(softmax, label)
+        ctx.save_for_backward(softmax, probability, label, valid)
+        ctx.mark_non_differentiable(softmax)
+        # Paddle's kernel too takes no difference of logits for larger than 64.
+        return -probability.clip(min=math.exp(-64)).log() * valid, softmax
+
+    @staticmethod
+    def backward(ctx, gradient: paddle.Tensor, _: paddle.Tensor):
+        """For each pixel, its `gradient` times the softmax, less 1 at the label."""
+        softmax, probability, label, valid = ctx.saved_tensor()
+        gradient, label = (gradient * valid).unsqueeze(1), label.unsqueeze(1)
+        at_label = (probability.unsqueeze(1) - 1) * gradient
+        others = softmax * gradient.expand_as(softmax)
+        return others.put_along_axis_(label, at_label, axis=1)
+
+
 def label_probability(softmax: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
     """The probability of each pixel's label: (N, C, H, W), (N, H, W) in 0..C-1 -> (N, H, W)."""
-    return paddle.take_along_axis(softmax, label.unsqueeze(1), axis=1).squeeze(1)
+    # Without `broadcast=False` it copies all of `softmax` first.
+    return paddle.take_along_axis(softmax, label.unsqueeze(1), axis=1, broadcast=False).squeeze(1)
 
 
 def class_weight(weight: Optional[Sequence[float]]) -> Optional[paddle.Tensor]:

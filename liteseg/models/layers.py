@@ -77,4 +77,6 @@ def channel_max(x: paddle.Tensor) -> paddle.Tensor:
     """
     if not paddle.in_dynamic_mode():  # a graph for inference, where it is the faster one
         return paddle.max(x, axis=1, keepdim=True)
-    return paddle.take_along_axis(x, paddle.argmax(x, axis=1, keepdim=True), axis=1)
+    largest = paddle.argmax(x, axis=1, keepdim=True)
+    # Without `broadcast=False` it copies all of `x` first.
+    return paddle.take_along_axis(x, largest, axis=1, broadcast=False)

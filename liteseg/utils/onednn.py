@@ -1,4 +1,4 @@
-"""oneDNN's convolutions for training and evaluation on a CPU.
+"""oneDNN's convolutions, and its softmax over the channels, for training on a CPU.
 
 Paddle's eager convolution unfolds one image after the other into a matrix. oneDNN, which every CPU
 wheel contains, takes about half as long for the output and for the gradients, but Paddle 3 calls it
@@ -24,6 +24,8 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.static import InputSpec
 
+from liteseg.utils.runtime import operator_threads
+
 _FLAG = "FLAGS_use_mkldnn"
 
 
@@ -36,15 +38,20 @@ def accelerate_convolutions(model: nn.Layer) -> nn.Layer:
     Returns:
         `model`.
     """
-    is_paddle_3 = int(paddle.__version__.partition(".")[0]) >= 3
-    if paddle.get_device() == "cpu" and is_paddle_3 and _has_onednn():
+    if paddle.get_device() == "cpu" and _has_onednn():
         numbers: Counter[tuple] = Counter()
         for layer in model.sublayers(include_self=True):
-            if type(layer) is nn.Conv2D and layer._padding_mode == "zeros":
+            if type(layer) is nn.Conv2D and _gains(layer):
                 kind = _kind(layer)
                 layer.forward = _OneDnnConvolution(layer, kind, numbers[kind])
                 numbers[kind] += 1
     return model
+
+
+def _gains(layer: nn.Conv2D) -> bool:
+    """Whether oneDNN is the faster one: for kernels above 1x1 and channels that fill its blocks."""
+    plain = layer._padding_mode == "zeros" and max(layer._kernel_size) > 1
+    return plain and min(layer._in_channels, layer._out_channels) >= 16
 
 
 def _kind(layer: nn.Conv2D) -> tuple:
@@ -58,8 +65,10 @@ def _kind(layer: nn.Conv2D) -> tuple:
 
 
 def _has_onednn() -> bool:
+    """Whether graphs of this Paddle can call it one operator at a time: as of Paddle 3."""
     core = paddle.base.core
-    return getattr(core, "is_compiled_with_onednn", core.is_compiled_with_mkldnn)()
+    is_paddle_3 = int(paddle.__version__.partition(".")[0]) >= 3
+    return is_paddle_3 and getattr(core, "is_compiled_with_onednn", core.is_compiled_with_mkldnn)()
 
 
 class _OneDnnConvolution:
@@ -90,6 +99,30 @@ class _OneDnnConvolution:
         return y
 
 
+def has_fast_softmax(x: paddle.Tensor) -> bool:
+    """Whether `fast_softmax` takes `x`: float32 on a CPU, outside of graphs, on Paddle 3."""
+    here = paddle.in_dynamic_mode() and x.place.is_cpu_place()
+    return here and x.dtype == paddle.float32 and x.ndim == 4 and _has_onednn()
+
+
+def fast_softmax(x: paddle.Tensor) -> paddle.Tensor:
+    """Softmax over the channels of (N, C, H, W), without gradient."""
+    _drop_copies()
+    return _softmax_graph()(x.detach()).detach()
+
+
+@functools.cache
+def _softmax_graph() -> Callable:
+    def softmax(x):
+        return paddle.assign(F.softmax(x, axis=1))  # its own output is not for others to read
+
+    spec = InputSpec([None] * 4, stop_gradient=True)
+    graph = paddle.jit.to_static(softmax, full_graph=True, input_spec=[spec])
+    with _onednn_on(), paddle.enable_grad():
+        graph(paddle.ones([1, 2, 2, 2]))
+    return graph
+
+
 _of_thread = threading.local()
 
 
@@ -103,10 +136,13 @@ def _drop_copies() -> None:
     """
     if not hasattr(_of_thread, "predictor"):
         _of_thread.predictor, _of_thread.size = _forgetful_predictor(), 1
+        _of_thread.operator_threads = operator_threads()
     _of_thread.size = 3 - _of_thread.size
     given = _of_thread.predictor.get_input_handle(_of_thread.predictor.get_input_names()[0])
     given.copy_from_cpu(np.zeros(_of_thread.size, np.float32))
     _of_thread.predictor.run()
+    # It leaves one thread to all operators.
+    paddle.base.core.set_num_threads(_of_thread.operator_threads)
 
 
 def _forgetful_predictor() -> Any:

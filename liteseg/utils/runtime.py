@@ -59,10 +59,8 @@ def select_device(name: str = "auto") -> str:
         )
     device = "gpu" if gpus and name != "cpu" else "cpu"
     paddle.set_device(device)
-    if device == "cpu" and os.environ.get("OMP_NUM_THREADS", "1") == "1":
-        # Paddle sets that variable to 1 while it is imported, and so leaves all cores but one idle.
-        paddle.base.core.set_num_threads(max(1, cpu_threads() // world_size()))
     if device == "cpu":
+        paddle.base.core.set_num_threads(operator_threads())
         _keep_freed_memory()
     return device
 
@@ -162,6 +160,15 @@ def gathered(tensor: Tensor) -> np.ndarray:
 def is_main() -> bool:
     """Whether this process is the one that writes files and talks to the user."""
     return rank() == 0
+
+
+def operator_threads() -> int:
+    """Threads of one CPU operator: `OMP_NUM_THREADS`, else this process's share of the cores."""
+    asked = os.environ.get("OMP_NUM_THREADS", "")
+    # Paddle sets it to 1 while it is imported, and so would leave all cores but one idle.
+    if asked.isdigit() and int(asked) > 1:
+        return int(asked)
+    return max(1, cpu_threads() // world_size())
 
 
 def cpu_threads() -> int:

