@@ -41,23 +41,30 @@ class _CrossEntropy(paddle.autograd.PyLayer):
 
     @staticmethod
     def forward(ctx, logits: paddle.Tensor, label: paddle.Tensor, ignore_index: int):
-        valid = label != ignore_index
-        label, valid = label * valid.astype(label.dtype), valid.astype(logits.dtype)
         softmax = fast_softmax(logits)
-        probability = label_probability(softmax, label)
-        ctx.save_for_backward(softmax, probability, label, valid)
+        ctx.ignore_index = ignore_index
+        ctx.save_for_backward(softmax, label)  # no more: it takes memory until the backward pass
         ctx.mark_non_differentiable(softmax)
+        valid, known_label = _known(label, ignore_index)
         # Paddle's kernel too takes no difference of logits for larger than 64.
-        return -probability.clip(min=math.exp(-64)).log() * valid, softmax
+        probability = label_probability(softmax, known_label).clip(min=math.exp(-64))
+        return -probability.log() * valid.astype(softmax.dtype), softmax
 
     @staticmethod
     def backward(ctx, gradient: paddle.Tensor, _: paddle.Tensor):
         """For each pixel, its `gradient` times the softmax, less 1 at the label."""
-        softmax, probability, label, valid = ctx.saved_tensor()
-        gradient, label = (gradient * valid).unsqueeze(1), label.unsqueeze(1)
-        at_label = (probability.unsqueeze(1) - 1) * gradient
-        others = softmax * gradient.expand_as(softmax)
-        return others.put_along_axis_(label, at_label, axis=1)
+        softmax, label = ctx.saved_tensor()
+        valid, label = _known(label, ctx.ignore_index)
+        gradient = gradient * valid.astype(gradient.dtype)
+        at_label = (label_probability(softmax, label) - 1) * gradient
+        all_classes = gradient.unsqueeze(1).expand_as(softmax).multiply_(softmax)
+        return all_classes.put_along_axis_(label.unsqueeze(1), at_label.unsqueeze(1), axis=1)
+
+
+def _known(label: paddle.Tensor, ignore_index: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Which pixels are not ignored, and the labels with class 0 for those that are."""
+    valid = label != ignore_index
+    return valid, label * valid.astype(label.dtype)
 
 
 def label_probability(softmax: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
