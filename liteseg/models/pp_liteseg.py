@@ -86,7 +86,7 @@ class AttentionUAFM(UAFM):
     def fuse(self, low: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
         """low·α + up·(1 − α), computed as up + α·(low − up): one product less."""
         alpha = F.sigmoid(self.conv_xy_atten(self.statistics(low, up)))
-        if paddle.in_dynamic_mode():
+        if paddle.in_dynamic_mode() and up.place.is_cpu_place():
             # Paddle broadcasts eight times slower than it multiplies equal shapes on a CPU. In a
             # graph it stays as it is: ONNX Runtime can't expand to a batch of any size.
             alpha = alpha.expand_as(up)

@@ -24,6 +24,7 @@ import paddle.nn.functional as F
 from paddle import nn
 from paddle.static import InputSpec
 
+from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import operator_threads
 
 _FLAG = "FLAGS_use_mkldnn"
@@ -137,16 +138,30 @@ def _drop_copies() -> None:
     if not hasattr(_of_thread, "predictor"):
         _of_thread.predictor, _of_thread.size = _forgetful_predictor(), 1
         _of_thread.operator_threads = operator_threads()
+    predictor = _of_thread.predictor
+    if predictor is None:
+        return
     _of_thread.size = 3 - _of_thread.size
-    given = _of_thread.predictor.get_input_handle(_of_thread.predictor.get_input_names()[0])
+    given = predictor.get_input_handle(predictor.get_input_names()[0])
     given.copy_from_cpu(np.zeros(_of_thread.size, np.float32))
-    _of_thread.predictor.run()
+    predictor.run()
     # It leaves one thread to all operators.
     paddle.base.core.set_num_threads(_of_thread.operator_threads)
 
 
 def _forgetful_predictor() -> Any:
-    """Paddle Inference on a graph of one ReLU, with room for the copies of one input size."""
+    """Paddle Inference on a graph of one ReLU, with room for the copies of one input size.
+
+    None where no file can be written for it: then memory grows, and nothing else changes.
+    """
+    try:
+        return _make_forgetful_predictor()
+    except (OSError, RuntimeError) as error:
+        get_logger().warning(f"more memory than needed will be used: no temporary file: {error}")
+        return None
+
+
+def _make_forgetful_predictor() -> Any:
     with tempfile.TemporaryDirectory() as folder, warnings.catch_warnings():
         warnings.simplefilter("ignore")  # "no variable in your model"
         path = f"{folder}/relu"

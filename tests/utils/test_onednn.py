@@ -5,6 +5,8 @@ from __future__ import annotations
 import ctypes
 import os
 import sys
+import tempfile
+import threading
 from pathlib import Path
 
 import numpy as np
@@ -13,17 +15,21 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from liteseg.utils.onednn import accelerate_convolutions
+from liteseg.utils import onednn
+from liteseg.utils.onednn import _has_onednn, accelerate_convolutions, fast_softmax
 
 CONVOLUTIONS = {
-    "first": ((3, 8, 3), {"stride": 2, "padding": 1, "bias_attr": False}),
-    "pointwise": ((16, 8, 1), {"bias_attr": False}),
-    "depthwise": ((8, 8, 3), {"stride": 2, "padding": 1, "groups": 8, "bias_attr": False}),
-    "biased": ((8, 4, 3), {"padding": 1}),
-    "dilated": ((4, 4, 3), {"padding": 2, "dilation": 2}),
-    "one side": ((4, 4, 3), {"padding": [0, 1, 2, 3]}),
-    "mirrored": ((4, 4, 3), {"padding": 1, "padding_mode": "reflect"}),
+    "strided": ((16, 24, 3), {"stride": 2, "padding": 1, "bias_attr": False}),
+    "depthwise": ((16, 16, 3), {"stride": 2, "padding": 1, "groups": 16, "bias_attr": False}),
+    "biased": ((16, 20, 3), {"padding": 1}),
+    "dilated": ((16, 16, 3), {"padding": 2, "dilation": 2}),
+    "one side": ((16, 16, 3), {"padding": [0, 1, 2, 3]}),
+    # These are left to Paddle.
+    "of images": ((3, 16, 3), {"stride": 2, "padding": 1, "bias_attr": False}),
+    "pointwise": ((16, 16, 1), {"bias_attr": False}),
+    "mirrored": ((16, 16, 3), {"padding": 1, "padding_mode": "reflect"}),
 }
+LEFT = {"of images", "pointwise", "mirrored"}
 
 
 def twins(name):
@@ -48,6 +54,8 @@ def results(layer, images, wants_gradient):
 @pytest.mark.parametrize("wants_gradient", [False, True])
 def test_output_and_gradients_at_several_sizes(name, wants_gradient):
     plain, fast = twins(name)
+    if _has_onednn():
+        assert ("forward" in vars(fast)) == (name not in LEFT)
     for shape in [(2, 17, 24), (3, 9, 8), (1, 17, 24)]:
         images = np.random.default_rng(0).normal(size=(shape[0], plain._in_channels, *shape[1:]))
         images = images.astype("float32")
@@ -79,9 +87,21 @@ def test_memory_does_not_grow_with_every_other_size(trains):
     assert sizes[-1] < sizes[4] + 40
 
 
+@pytest.mark.skipif(not _has_onednn(), reason="Paddle 2 calls oneDNN for whole graphs only")
+def test_without_a_place_for_temporary_files(monkeypatch, tmp_path, caplog):
+    monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
+    monkeypatch.setattr(onednn, "_of_thread", threading.local())
+    plain, fast = twins("biased")
+    images = np.random.default_rng(2).normal(size=(1, 16, 9, 8)).astype("float32")
+    for actual, expected in zip(results(fast, images, True), results(plain, images, True)):
+        np.testing.assert_allclose(actual, expected, rtol=1e-4, atol=1e-5)
+    (record,) = caplog.records
+    assert "no temporary file" in record.getMessage()
+
+
 def test_evaluation_between_two_backward_passes():
     plain, fast = twins("biased")
-    images = np.random.default_rng(1).normal(size=(2, 8, 12, 10)).astype("float32")
+    images = np.random.default_rng(1).normal(size=(2, 16, 12, 10)).astype("float32")
     before = results(fast, images, True)
     with paddle.no_grad():
         output = fast(paddle.to_tensor(images))
@@ -97,13 +117,13 @@ def test_layers_and_keys_stay():
     assert list(fast.state_dict()) == list(plain.state_dict())
     seen = []
     fast.register_forward_post_hook(lambda layer, inputs, output: seen.append(output.shape))
-    fast(paddle.ones([1, 8, 4, 4]))
-    assert seen == [[1, 4, 4, 4]]
+    fast(paddle.ones([1, 16, 4, 4]))
+    assert seen == [[1, 20, 4, 4]]
 
 
 def test_other_graphs_of_the_process_are_left_alone():
     fast = twins("biased")[1]
-    fast(paddle.ones([1, 8, 4, 4]))
+    fast(paddle.ones([1, 16, 4, 4]))
 
     class Net(nn.Layer):
         """Holds an operator that raises in a graph with oneDNN (Paddle 3.3)."""
@@ -116,16 +136,26 @@ def test_other_graphs_of_the_process_are_left_alone():
             return F.interpolate(self.conv(x), [8, 8], mode="bilinear")
 
     net = Net()
-    images = paddle.ones([1, 8, 4, 4])
+    images = paddle.ones([1, 16, 4, 4])
     graph = paddle.jit.to_static(net.forward, full_graph=True)
     np.testing.assert_allclose(graph(images).numpy(), net(images).numpy(), atol=1e-6)
 
 
 def test_nothing_is_kept_for_a_gradient_nobody_wants():
     """An output that seems to need one would hold all that its graph has kept for it."""
-    _, fast = twins("first")
-    images = paddle.ones([1, 3, 8, 8])
+    _, fast = twins("strided")
+    images = paddle.ones([1, 16, 8, 8])
     for _ in range(2):
         with paddle.no_grad():
             assert fast(images).stop_gradient
         assert not fast(images).stop_gradient
+
+
+@pytest.mark.skipif(not _has_onednn(), reason="Paddle 2 calls oneDNN for whole graphs only")
+def test_softmax():
+    logits = np.random.default_rng(3).normal(size=(2, 5, 7, 9)) * 30
+    shares = np.exp(logits - logits.max(1, keepdims=True))
+    x = paddle.to_tensor(logits.astype("float32"), stop_gradient=False)
+    found = fast_softmax(x)
+    assert found.stop_gradient
+    np.testing.assert_allclose(found.numpy(), shares / shares.sum(1, keepdims=True), atol=1e-6)
