@@ -10,7 +10,7 @@ from typing import Optional
 import paddle
 import paddle.nn.functional as F
 
-from liteseg.utils.onednn import fast_softmax, has_fast_softmax
+from liteseg.utils import onednn
 
 # The function is marked deprecated since 2.0 and there in every release since; its successor does
 # not return the softmax, and computing that again costs as much as the whole loss.
@@ -24,7 +24,7 @@ def softmax_cross_entropy(
 
     (N, C, H, W), (N, H, W) int64 -> (N, H, W), (N, C, H, W); the latter carries no gradient.
     """
-    if has_fast_softmax(logits):
+    if onednn.takes(logits):
         return _CrossEntropy.apply(logits, label, ignore_index)
     losses, softmax = F.softmax_with_cross_entropy(
         logits,
@@ -41,7 +41,7 @@ class _CrossEntropy(paddle.autograd.PyLayer):
 
     @staticmethod
     def forward(ctx, logits: paddle.Tensor, label: paddle.Tensor, ignore_index: int):
-        softmax = fast_softmax(logits)
+        softmax = onednn.softmax(logits)
         ctx.ignore_index = ignore_index
         ctx.save_for_backward(softmax, label)  # no more: it takes memory until the backward pass
         ctx.mark_non_differentiable(softmax)

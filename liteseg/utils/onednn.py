@@ -1,4 +1,4 @@
-"""oneDNN's convolutions, and its softmax over the channels, for training on a CPU.
+"""oneDNN's convolutions, average pooling and softmax for training and evaluation on a CPU.
 
 Paddle's eager convolution unfolds one image after the other into a matrix. oneDNN, which every CPU
 wheel contains, takes about half as long for the output and for the gradients, but Paddle 3 calls it
@@ -15,7 +15,7 @@ import tempfile
 import threading
 import warnings
 from collections import Counter
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from typing import Any
 
 import numpy as np
@@ -91,39 +91,40 @@ class _OneDnnConvolution:
         with_gradient = paddle.is_grad_enabled() and not x.stop_gradient
         graph = _graph(*self._kind, with_gradient, self._number)
         parameters = [layer.weight] if layer.bias is None else [layer.weight, layer.bias]
-        _drop_copies()
-        y = graph(x, *parameters)
-        if not paddle.is_grad_enabled():
-            return y.detach()  # a graph keeps what its gradient needs, asked or not
-        if not y.stop_gradient:
-            y.register_hook(lambda gradient: _drop_copies())
-        return y
+        return _run(graph, x, *parameters)
 
 
-def has_fast_softmax(x: paddle.Tensor) -> bool:
-    """Whether `fast_softmax` takes `x`: float32 on a CPU, outside of graphs, on Paddle 3."""
+def takes(x: paddle.Tensor) -> bool:
+    """Whether the functions below take `x`: float32 on a CPU, outside of graphs, on Paddle 3."""
     here = paddle.in_dynamic_mode() and x.place.is_cpu_place()
     return here and x.dtype == paddle.float32 and x.ndim == 4 and _has_onednn()
 
 
-def fast_softmax(x: paddle.Tensor) -> paddle.Tensor:
+def softmax(x: paddle.Tensor) -> paddle.Tensor:
     """Softmax over the channels of (N, C, H, W), without gradient."""
-    _drop_copies()
-    return _softmax_graph()(x.detach()).detach()
+    with paddle.no_grad():
+        return _run(_softmax_graph(), x.detach())
 
 
-@functools.cache
-def _softmax_graph() -> Callable:
-    def softmax(x):
-        return paddle.assign(F.softmax(x, axis=1))  # its own output is not for others to read
-
-    spec = InputSpec([None] * 4, stop_gradient=True)
-    graph = paddle.jit.to_static(softmax, full_graph=True, input_spec=[spec])
-    with _onednn_on(), paddle.enable_grad():
-        graph(paddle.ones([1, 2, 2, 2]))
-    return graph
+def halving_average_pool(x: paddle.Tensor) -> paddle.Tensor:
+    """Mean over 3x3 with stride 2, the padding of 1 left out of it: (N, C, H, W)."""
+    return _run(_pool_graph(paddle.is_grad_enabled() and not x.stop_gradient), x)
 
 
+def _run(graph: Callable, x: paddle.Tensor, *parameters: paddle.Tensor) -> paddle.Tensor:
+    """The output of a graph, without what it need not keep."""
+    if paddle.is_grad_enabled() or _last_size.get(graph) != x.shape:
+        _drop_copies()
+        _last_size[graph] = x.shape
+    y = graph(x, *parameters)
+    if not paddle.is_grad_enabled():
+        return y.detach()  # a graph keeps what its gradient needs, asked or not
+    if not y.stop_gradient:
+        y.register_hook(lambda gradient: _drop_copies())
+    return y
+
+
+_last_size: dict[Callable, list[int]] = {}
 _of_thread = threading.local()
 
 
@@ -194,27 +195,56 @@ def _graph(
 
     shapes = [list(shape), [shape[0]]] if has_bias else [list(shape)]
     channels = shape[1] * groups
+    side = 2 * max(dilation) * max(shape[2:])
+    parameters = [paddle.ones(size) for size in shapes]
+    for parameter in parameters:
+        parameter.stop_gradient = False
+    return _record(convolve, paddle.ones([1, channels, side, side]), with_gradient, parameters)
+
+
+@functools.cache
+def _softmax_graph() -> Callable:
+    def softmax_of(x):
+        return paddle.assign(F.softmax(x, axis=1))
+
+    return _record(softmax_of, paddle.ones([1, 2, 2, 2]), with_gradient=False)
+
+
+@functools.cache
+def _pool_graph(with_gradient: bool) -> Callable:
+    def pool(x):
+        return paddle.assign(F.avg_pool2d(x, 3, stride=2, padding=1, exclusive=True))
+
+    return _record(pool, paddle.ones([1, 16, 8, 8]), with_gradient)
+
+
+def _record(
+    function: Callable,
+    x: paddle.Tensor,
+    with_gradient: bool,
+    parameters: Sequence[paddle.Tensor] = (),
+) -> Callable:
+    """`function` of an image like `x`, but of any size, and of `parameters`, as a graph."""
+    x.stop_gradient = not with_gradient
+    anything = [None, x.shape[1] if parameters else None, None, None]
     graph = paddle.jit.to_static(
-        convolve,
+        function,
         full_graph=True,
         input_spec=[
-            InputSpec([None, channels, None, None], stop_gradient=not with_gradient),
-            *(InputSpec(size, stop_gradient=False) for size in shapes),
+            InputSpec(anything, stop_gradient=x.stop_gradient),
+            *(InputSpec(p.shape, stop_gradient=p.stop_gradient) for p in parameters),
         ],
     )
     # Kernels are chosen when a graph first runs, in each direction; the flag is for that moment
     # only, as other graphs of this process may hold layers that fail with it.
-    side = 2 * max(dilation) * max(shape[2:])
-    example = [paddle.ones([1, channels, side, side]), *map(paddle.ones, shapes)]
-    for tensor in example:
-        tensor.stop_gradient = False
-    example[0].stop_gradient = not with_gradient
     with _onednn_on(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # Paddle's own, about its own recording
         with paddle.enable_grad():
-            graph(*example).sum().backward()
+            y = graph(x, *parameters)
+            if not y.stop_gradient:
+                y.sum().backward()
         with paddle.no_grad():
-            graph(*example)
+            graph(x, *parameters)
     return graph
 
 

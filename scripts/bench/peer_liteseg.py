@@ -135,14 +135,14 @@ def _step(work: Path) -> protocol.Case:
     return protocol.Case(lambda: step_of(trainer), result)
 
 
-def _evaluation(model, dataset, test: TestConfig) -> protocol.Case:
+def _evaluation(model, dataset, test: TestConfig, batch_size: int = 1) -> protocol.Case:
     model.eval()
     with paddle.no_grad():
         model(paddle.zeros([1, 3, 64, 64]))  # warms up
     figures = {}
 
     def run():
-        figures.update(evaluate(model, dataset, test, progress=False))
+        figures.update(evaluate(model, dataset, test, batch_size=batch_size, progress=False))
 
     def result():
         # PaddleSeg 2.8 counts a class in neither labels nor predictions as 0.
@@ -161,7 +161,8 @@ def _evaluate_cityscapes(work: Path) -> protocol.Case:
 
 def _evaluate_camvid(work: Path) -> protocol.Case:
     dataset = CamVid([Normalize()], str(work / "camvid"), "val")
-    return _evaluation(_model(11, work / "camvid.pdparams"), dataset, TestConfig())
+    model = _model(11, work / "camvid.pdparams")
+    return _evaluation(model, dataset, TestConfig(), batch_size=4)  # as in the configs
 
 
 CASES = {

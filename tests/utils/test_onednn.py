@@ -16,7 +16,7 @@ import pytest
 from paddle import nn
 
 from liteseg.utils import onednn
-from liteseg.utils.onednn import _has_onednn, accelerate_convolutions, fast_softmax
+from liteseg.utils.onednn import _has_onednn, accelerate_convolutions
 
 CONVOLUTIONS = {
     "strided": ((16, 24, 3), {"stride": 2, "padding": 1, "bias_attr": False}),
@@ -156,6 +156,24 @@ def test_softmax():
     logits = np.random.default_rng(3).normal(size=(2, 5, 7, 9)) * 30
     shares = np.exp(logits - logits.max(1, keepdims=True))
     x = paddle.to_tensor(logits.astype("float32"), stop_gradient=False)
-    found = fast_softmax(x)
+    found = onednn.softmax(x)
     assert found.stop_gradient
     np.testing.assert_allclose(found.numpy(), shares / shares.sum(1, keepdims=True), atol=1e-6)
+
+
+@pytest.mark.skipif(not _has_onednn(), reason="Paddle 2 calls oneDNN for whole graphs only")
+def test_pools_one_after_the_other_keep_their_own():
+    """The same graph serves all; the second one runs before the first one's gradient."""
+    rng = np.random.default_rng(4)
+    first = rng.normal(size=(2, 5, 9, 12)).astype("float32")
+
+    def pooled_twice(pool):
+        x = paddle.to_tensor(first, stop_gradient=False)
+        once = pool(x)
+        twice = pool(once * once)
+        (twice * paddle.arange(twice.size, dtype="float32").reshape(twice.shape)).sum().backward()
+        return [tensor.numpy() for tensor in (once, twice, x.grad)]
+
+    expected = pooled_twice(lambda x: F.avg_pool2d(x, 3, stride=2, padding=1, exclusive=True))
+    for actual, array in zip(pooled_twice(onednn.halving_average_pool), expected):
+        np.testing.assert_allclose(actual, array, rtol=1e-5, atol=1e-5)

@@ -13,6 +13,7 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from liteseg.registry import BACKBONES
+from liteseg.utils import onednn
 from liteseg.utils.weights import load_weights
 
 _INITIALISERS = ("published", "kaiming")
@@ -69,12 +70,18 @@ class ShortTermDenseConcat(nn.Layer):
         x = first
         if self.stride == 2:
             x = self.avd_layer(first)
-            first = F.avg_pool2d(first, kernel_size=3, stride=2, padding=1, exclusive=True)
+            first = _halve(first)
         outputs = [first]
         for conv in list(self.conv_list)[1:]:
             x = conv(x)
             outputs.append(x)
         return paddle.concat(outputs, axis=1)
+
+
+def _halve(x: paddle.Tensor) -> paddle.Tensor:
+    if onednn.takes(x):
+        return onednn.halving_average_pool(x)
+    return F.avg_pool2d(x, kernel_size=3, stride=2, padding=1, exclusive=True)
 
 
 class STDCNet(nn.Layer):
