@@ -64,14 +64,31 @@ def test_output_and_gradients_at_several_sizes(name, wants_gradient):
             np.testing.assert_allclose(actual, array, rtol=1e-4, atol=1e-5 * np.abs(array).max())
 
 
-@pytest.mark.skipif(sys.platform != "linux", reason="Linux has /proc")
+def run_a_predictor(folder):
+    """As an export in Paddle's own format is run: its copies are counted with those of training."""
+    spec = paddle.static.InputSpec([None, 3, None, None], "float32")
+    paddle.jit.save(nn.Conv2D(3, 16, 3), str(folder / "other"), input_spec=[spec])
+    model = max(folder.glob("other.pdmodel"), default=folder / "other.json")
+    config = paddle.inference.Config(str(model), str(folder / "other.pdiparams"))
+    config.enable_mkldnn()
+    predictor = paddle.inference.create_predictor(config)
+    for size in (8, 9, 10):
+        given = predictor.get_input_handle(predictor.get_input_names()[0])
+        given.copy_from_cpu(np.zeros((1, 3, size, size), np.float32))
+        predictor.run()
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="glibc, /proc")
+@pytest.mark.parametrize("other_predictors", [False, True])
 @pytest.mark.parametrize("trains", [False, True])
-def test_memory_does_not_grow_with_every_other_size(trains):
-    """Left to itself, Paddle keeps 5 MB (20 with gradients) of each of these images for good."""
+def test_memory_does_not_grow_with_every_other_size(trains, other_predictors, tmp_path):
+    """Left to itself, Paddle keeps 10 MB (40 with gradients) of each of these images for good."""
     layer = accelerate_convolutions(nn.Conv2D(32, 32, 3, padding=1))
+    if other_predictors:
+        run_a_predictor(tmp_path)
 
     def resident_mb(height):
-        x = paddle.zeros([1, 32, height, 200])
+        x = paddle.zeros([1, 32, height, 400])
         x.stop_gradient = not trains
         with paddle.set_grad_enabled(trains):
             y = layer(x)
@@ -84,7 +101,7 @@ def test_memory_does_not_grow_with_every_other_size(trains):
         return pages * os.sysconf("SC_PAGE_SIZE") / 1e6
 
     sizes = [resident_mb(height) for height in range(200, 230)]
-    assert sizes[-1] < sizes[4] + 40
+    assert sizes[-1] < sizes[4] + 200  # 25 images would be 250
 
 
 @pytest.mark.skipif(not _has_onednn(), reason="Paddle 2 calls oneDNN for whole graphs only")
@@ -138,7 +155,7 @@ def test_other_graphs_of_the_process_are_left_alone():
     net = Net()
     images = paddle.ones([1, 16, 4, 4])
     graph = paddle.jit.to_static(net.forward, full_graph=True)
-    np.testing.assert_allclose(graph(images).numpy(), net(images).numpy(), atol=1e-6)
+    np.testing.assert_allclose(graph(images).numpy(), net(images).numpy(), rtol=1e-5, atol=1e-5)
 
 
 def test_nothing_is_kept_for_a_gradient_nobody_wants():
