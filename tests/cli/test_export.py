@@ -179,7 +179,7 @@ def test_an_earlier_export_is_replaced_and_other_folders_are_not(run, tmp_path, 
     out = tmp_path / "out"
     for _ in range(2):
         assert call(run, out, "--format", "paddle", "--num-images", 1) == 0
-    assert sorted(path.suffix for path in out.iterdir())[-1] == ".pdiparams"
+    assert ".pdiparams" in {path.suffix for path in out.iterdir()}
     assert len(list(tmp_path.iterdir())) == 1
     other = tmp_path / "other"
     other.mkdir()
