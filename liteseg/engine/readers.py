@@ -120,4 +120,8 @@ def batches_of(loader: paddle.io.DataLoader) -> Iterator[Any]:
         ) from error
     finally:
         # Where the loader has more to read, its own thread keeps it, and the readers, alive.
+        pids = [str(process.pid) for process in getattr(batches, "_workers", ())]
         batches._try_shutdown_all()
+        for pid in pids:  # a reader's second thread may write after it has tidied up
+            if not _lives(pid):
+                _clear(pid)
