@@ -10,6 +10,7 @@ from paddle import nn
 
 from liteseg.losses.pixel import (
     class_weight,
+    known_labels,
     pixel_weight,
     require_one_each,
     softmax_cross_entropy,
@@ -66,7 +67,8 @@ class CrossEntropyLoss(nn.Layer):
         losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
         share = valid.astype(losses.dtype) if self.avg_non_ignore else paddle.ones_like(losses)
         if self.weight is not None:
-            weights = pixel_weight(self.weight, label * valid.astype(label.dtype), logits)
+            _, known_label = known_labels(label, self.ignore_index)
+            weights = pixel_weight(self.weight, known_label, logits)
             losses, share = losses * weights, share * weights
         if self.top_k_percent_pixels < 1:
             count = max(1, int(self.top_k_percent_pixels * losses.size))
@@ -105,8 +107,8 @@ class BootstrappedCrossEntropyLoss(nn.Layer):
         """(N, C, H, W) float, (N, H, W) int64 -> scalar: the mean over the images."""
         losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
         if self.weight is not None:
-            valid = (label != self.ignore_index).astype(label.dtype)
-            losses = losses * pixel_weight(self.weight, label * valid, logits)
+            _, known_label = known_labels(label, self.ignore_index)
+            losses = losses * pixel_weight(self.weight, known_label, logits)
         losses = losses.flatten(1)
         hardest = paddle.topk(losses, min(self.min_K, losses.shape[1]), axis=1)[0]
         hard = (losses > self.loss_th).astype(losses.dtype)

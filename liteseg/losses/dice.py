@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from liteseg.losses.pixel import class_weight, require_one_each
+from liteseg.losses.pixel import class_weight, known_labels, require_one_each
 from liteseg.registry import LOSSES
 
 _EPS = 1e-8
@@ -39,11 +39,11 @@ class DiceLoss(nn.Layer):
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
         classes = logits.shape[1]
-        valid = label != self.ignore_index
+        valid, known_label = known_labels(label, self.ignore_index)
         mask = valid.astype(logits.dtype).unsqueeze(1)
         probability = F.softmax(logits, axis=1) * mask
         # (N, H, W) -> (N, H, W, C) -> (N, C, H, W)
-        target = F.one_hot(label * valid.astype(label.dtype), classes).transpose([0, 3, 1, 2])
+        target = F.one_hot(known_label, classes).transpose([0, 3, 1, 2])
         target = target.astype(logits.dtype) * mask
         overlap = (probability * target).sum([2, 3])
         area = probability.sum([2, 3]) + target.sum([2, 3])

@@ -10,6 +10,7 @@ from paddle import nn
 
 from liteseg.losses.pixel import (
     class_weight,
+    known_labels,
     label_probability,
     pixel_weight,
     softmax_cross_entropy,
@@ -59,8 +60,7 @@ class OhemCrossEntropyLoss(nn.Layer):
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
-        valid = label != self.ignore_index
-        known_label = label * valid.astype(label.dtype)
+        valid, known_label = known_labels(label, self.ignore_index)
         losses, softmax = softmax_cross_entropy(logits, label, self.ignore_index)
         with paddle.no_grad():
             kept = self._select(softmax, known_label, valid).astype(losses.dtype)

@@ -36,6 +36,12 @@ def softmax_cross_entropy(
     return losses.squeeze(1), softmax.detach()
 
 
+def known_labels(label: paddle.Tensor, ignore_index: int) -> tuple[paddle.Tensor, paddle.Tensor]:
+    """Which pixels are not ignored, and the labels with class 0 for those that are: (N, H, W)."""
+    valid = label != ignore_index
+    return valid, label * valid.astype(label.dtype)
+
+
 class _CrossEntropy(paddle.autograd.PyLayer):
     """The same from a softmax of oneDNN's, which takes a fifth of the time of Paddle's on a CPU."""
 
@@ -45,7 +51,7 @@ class _CrossEntropy(paddle.autograd.PyLayer):
         ctx.ignore_index = ignore_index
         ctx.save_for_backward(softmax, label)  # no more: it takes memory until the backward pass
         ctx.mark_non_differentiable(softmax)
-        valid, known_label = _known(label, ignore_index)
+        valid, known_label = known_labels(label, ignore_index)
         # Paddle's kernel too takes no difference of logits for larger than 64.
         probability = label_probability(softmax, known_label).clip(min=math.exp(-64))
         return -probability.log() * valid.astype(softmax.dtype), softmax
@@ -54,17 +60,11 @@ class _CrossEntropy(paddle.autograd.PyLayer):
     def backward(ctx, gradient: paddle.Tensor, _: paddle.Tensor):
         """For each pixel, its `gradient` times the softmax, less 1 at the label."""
         softmax, label = ctx.saved_tensor()
-        valid, label = _known(label, ctx.ignore_index)
+        valid, label = known_labels(label, ctx.ignore_index)
         gradient = gradient * valid.astype(gradient.dtype)
         at_label = (label_probability(softmax, label) - 1) * gradient
         all_classes = gradient.unsqueeze(1).expand_as(softmax).multiply_(softmax)
         return all_classes.put_along_axis_(label.unsqueeze(1), at_label.unsqueeze(1), axis=1)
-
-
-def _known(label: paddle.Tensor, ignore_index: int) -> tuple[paddle.Tensor, paddle.Tensor]:
-    """Which pixels are not ignored, and the labels with class 0 for those that are."""
-    valid = label != ignore_index
-    return valid, label * valid.astype(label.dtype)
 
 
 def label_probability(softmax: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
