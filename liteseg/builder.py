@@ -12,7 +12,7 @@ from typing import Any, Callable, Optional, Union
 
 import numpy as np
 
-from liteseg.class_weights import WEIGHT_SCHEMES, class_weights
+from liteseg.class_weights import UNMEASURED, class_weights, is_scheme, schemes_of, with_measured
 from liteseg.config import Config
 from liteseg.errors import UserError, quoted
 from liteseg.plugins import blame, load_components
@@ -128,7 +128,7 @@ class _Checker:
         cheap = cheap and (registry is not LR_SCHEDULERS or _positive(iters))
         if cheap and not any(p.startswith((f"{path}.", f"{path}:")) for p in self.problems):
             try:
-                build(_with_weights(spec, _UNMEASURED), registry, path, iters=iters)
+                build(with_measured(spec, UNMEASURED), registry, path, iters=iters)
             except UserError as error:
                 self.add("", str(error), path)
 
@@ -152,7 +152,7 @@ class _Checker:
             elif name in NESTED:
                 nested, many = NESTED[name]
                 self.components(value, nested, here, many)
-            elif registry is LOSSES and name == "weight" and _is_scheme(value):
+            elif registry is LOSSES and name == "weight" and is_scheme(value):
                 continue  # resolved from the training set by build_losses
             elif problem := misfit(value, hints.get(name, Any)):
                 self.add(here, problem)
@@ -351,11 +351,11 @@ def build_losses(
             raise UserError(
                 f"loss.{name}: {len(given)} entries for {heads} heads; give 1 or {heads}"
             )
-    if schemes := _weight_schemes(specs):
+    if schemes := schemes_of(specs):
         if class_counts is None:
             raise UserError(f"loss: `weight: {min(schemes)}` needs a training set to measure")
         counts = np.asarray(class_counts() if callable(class_counts) else class_counts)
-        specs = _with_weights(specs, {name: class_weights(counts, name) for name in schemes})
+        specs = with_measured(specs, {name: class_weights(counts, name) for name in schemes})
     ignore = _of_dataset(cfg.get("train_dataset"), "ignore_index")
     defaults = {} if ignore is None else {"ignore_index": ignore}
     losses = []
@@ -365,38 +365,6 @@ def build_losses(
         coef = coefs[head] if len(coefs) > 1 else coefs[0]
         losses.append((f"head{head}_{specs[index]['type']}", loss, float(coef)))
     return losses
-
-
-def _weight_schemes(spec: Any) -> set[str]:
-    """The names of measured weights, as in `weight: auto`, that `spec` asks for."""
-    if isinstance(spec, list):
-        return set().union(*map(_weight_schemes, spec))
-    if not isinstance(spec, dict):
-        return set()
-    named = {spec["weight"]} if _is_scheme(spec.get("weight")) else set()
-    return named | _weight_schemes(list(spec.values()))
-
-
-# Stands for weights that only the training set tells.
-_UNMEASURED = dict.fromkeys(WEIGHT_SCHEMES, np.ones(1))
-
-
-def _is_scheme(weight: Any) -> bool:
-    return isinstance(weight, str) and weight in WEIGHT_SCHEMES
-
-
-def _with_weights(spec: Any, measured: Mapping[str, np.ndarray]) -> Any:
-    """`spec` with every name of measured weights replaced by them."""
-    if isinstance(spec, list):
-        return [_with_weights(item, measured) for item in spec]
-    if not isinstance(spec, dict):
-        return spec
-    return {
-        key: measured[value].tolist()
-        if key == "weight" and _is_scheme(value)
-        else _with_weights(value, measured)
-        for key, value in spec.items()
-    }
 
 
 def build_optimizer(cfg: Mapping[str, Any], parameters: Sequence) -> tuple[Any, Any]:

@@ -2,10 +2,15 @@
 
 from __future__ import annotations
 
+from collections.abc import Mapping
+from typing import Any
+
 import numpy as np
 
 # The names a config may give as a loss's `weight`, and the power of ENet's weights they stand for.
 WEIGHT_SCHEMES = {"auto": 0.5, "enet": 1.0}
+# Stands for weights that only the training set tells.
+UNMEASURED = dict.fromkeys(WEIGHT_SCHEMES, np.ones(1))
 
 
 def class_weights(counts: np.ndarray, scheme: str = "auto") -> np.ndarray:
@@ -31,3 +36,32 @@ def class_weights(counts: np.ndarray, scheme: str = "auto") -> np.ndarray:
     share = counts / total
     weights = np.log(1.02 + share) ** -WEIGHT_SCHEMES[scheme]
     return (weights / (share * weights).sum()).astype(np.float32)
+
+
+def is_scheme(weight: Any) -> bool:
+    """Whether a loss's `weight` is the name of a scheme."""
+    return isinstance(weight, str) and weight in WEIGHT_SCHEMES
+
+
+def schemes_of(spec: Any) -> set[str]:
+    """The schemes that the losses of `spec`, a part of a config, ask for."""
+    if isinstance(spec, list):
+        return set().union(*map(schemes_of, spec))
+    if not isinstance(spec, dict):
+        return set()
+    named = {spec["weight"]} if is_scheme(spec.get("weight")) else set()
+    return named | schemes_of(list(spec.values()))
+
+
+def with_measured(spec: Any, measured: Mapping[str, np.ndarray]) -> Any:
+    """`spec` with every name of a scheme replaced by its weights, as a list."""
+    if isinstance(spec, list):
+        return [with_measured(item, measured) for item in spec]
+    if not isinstance(spec, dict):
+        return spec
+    return {
+        key: measured[value].tolist()
+        if key == "weight" and is_scheme(value)
+        else with_measured(value, measured)
+        for key, value in spec.items()
+    }
