@@ -39,7 +39,7 @@ def run(args: argparse.Namespace) -> int:
     from pathlib import Path
 
     from liteseg.builder import build_model, ensure
-    from liteseg.cli.eval import evaluated_dataset, readers_of_evaluation
+    from liteseg.cli.eval import evaluated_dataset, loading_options
     from liteseg.config import load_config
     from liteseg.engine.evaluator import evaluate
     from liteseg.engine.inference import TestConfig
@@ -61,20 +61,17 @@ def run(args: argparse.Namespace) -> int:
     model = build_model(cfg)
     if args.weights:
         load_weights(model, args.weights)
-    batch_size = args.batch_size or setting(cfg, "eval_batch_size")
-    workers = readers_of_evaluation(args.num_workers, setting(cfg, "num_workers"), device)
+    options = loading_options(args, cfg, device)
     found = evaluate(
         accelerate_convolutions(model),
         dataset,
         TestConfig.from_dict(setting(cfg, "test_config")),
-        batch_size=batch_size,
-        num_workers=workers,
+        **options,
     )
     figures = {
         "config": str(args.config),
         "device": device,
-        "batch_size": batch_size,
-        "num_workers": workers,
+        **options,
         "images": found["images"],
         "images_per_second": found["images_per_second"],
         "seconds": found["seconds"],

@@ -73,8 +73,7 @@ def run(args: argparse.Namespace) -> int:
         accelerate_convolutions(model),
         dataset,
         TestConfig.from_dict(setting(cfg, "test_config")),
-        batch_size=args.batch_size or setting(cfg, "eval_batch_size"),
-        num_workers=readers_of_evaluation(args.num_workers, setting(cfg, "num_workers"), device),
+        **loading_options(args, cfg, device),
         on_prediction=_each(save, gallery.add if gallery else None),
     )
     if args.save_pred:
@@ -148,15 +147,20 @@ def evaluated_dataset(cfg: Any, split: str) -> Any:
     return dataset
 
 
-def readers_of_evaluation(given: Optional[int], configured: Any, device: str) -> int:
-    """`auto`: a few for a GPU; none on CPU, whose cores the network needs (a thread reads)."""
+def loading_options(args: argparse.Namespace, cfg: Any, device: str) -> dict[str, int]:
+    """`batch_size` and `num_workers` of `evaluate`, by the command line or the config.
+
+    `num_workers: auto` is a few for a GPU; none on CPU, whose cores the network needs (a thread
+    reads).
+    """
+    from liteseg.schema import setting
     from liteseg.utils.runtime import cpu_threads
 
-    if given is not None:
-        return given
-    if configured != "auto":
-        return configured
-    return min(cpu_threads(), 4) if device == "gpu" else 0
+    workers = setting(cfg, "num_workers") if args.num_workers is None else args.num_workers
+    if workers == "auto":
+        workers = min(cpu_threads(), 4) if device == "gpu" else 0
+    batch_size = args.batch_size or setting(cfg, "eval_batch_size")
+    return {"batch_size": batch_size, "num_workers": workers}
 
 
 def _saver(dataset: Any, folder: Path) -> Callable[[int, dict, Any], None]:
