@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Iterable, Iterator, Mapping, Sequence
+from itertools import islice
 from pathlib import Path
 from typing import Any, Optional, Protocol, Union
 
@@ -279,7 +280,8 @@ def file_of_run(source: Union[str, Path], name: str) -> Optional[Path]:
     if is_url(source):
         return None
     path = Path(source).expanduser().resolve()
-    files = (folder / name for folder in (path, *path.parents[:_LEVELS_BELOW_RUN]))
+    around = islice(path.parents, _LEVELS_BELOW_RUN)  # Python 3.9 has no slices of them
+    files = (folder / name for folder in (path, *around))
     return next((file for file in files if file.is_file()), None)
 
 
