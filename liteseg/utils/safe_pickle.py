@@ -209,9 +209,10 @@ def loads(data: bytes, source: str) -> Any:
         UserError: it asks for anything but numpy arrays (the message names it), is cut short,
             declares more than it holds, or is no pickle.
     """
+    unpickler = _ArrayUnpickler(data, source)
     try:
         _check_declared_sizes(data)
-        return portable(_ArrayUnpickler(data, source).load())
+        return portable(unpickler.load())
     except UserError:
         raise
     # A hostile or broken pickle can make the unpickler raise almost anything.
@@ -223,3 +224,6 @@ def loads(data: bytes, source: str) -> Any:
             f"{source} ({len(data)} bytes) can't be read as weights: it is {what}; delete it and "
             "get it again"
         ) from error
+    finally:
+        # The memo holds the arrays, and they the unpickler: before 3.11 Python never frees such.
+        unpickler.memo.clear()
