@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import logging
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -30,15 +31,20 @@ def shared_data() -> Path:
 
 
 @pytest.fixture(autouse=True)
-def _logger_as_before() -> Iterator[None]:
-    """Commands run in this process set the logger up for themselves; later tests must not notice.
+def _untouched_logger() -> Iterator[None]:
+    """Commands run in this process set the logger up for themselves; tests must not notice.
 
-    Files in removed folders would stay open, and `caplog` would see nothing.
+    Files in removed folders would stay open, and `caplog` would see nothing. Before a test, too:
+    a module's fixtures run commands before this one is asked.
     """
-    logger = get_logger()
-    handlers, propagate, level = list(logger.handlers), logger.propagate, logger.level
+    _reset_logger()
     yield
-    for handler in set(logger.handlers) - set(handlers):
+    _reset_logger()
+
+
+def _reset_logger() -> None:
+    logger = get_logger()
+    for handler in logger.handlers:
         handler.close()
-    logger.handlers[:], logger.propagate = handlers, propagate
-    logger.setLevel(level)
+    logger.handlers[:], logger.propagate = [], True
+    logger.setLevel(logging.NOTSET)
