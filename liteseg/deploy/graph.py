@@ -127,7 +127,9 @@ class _AdaptivePool(nn.Layer):
         if self.rows == self.columns == 1:
             return x.mean([2, 3], keepdim=True)
         rows, columns = _shares(x.shape[2], self.rows), _shares(x.shape[3], self.columns)
-        return paddle.matmul(paddle.matmul(rows, x), columns, transpose_y=True)
+        # Columns first: a quantized map can only be the first factor, and OpenVINO would leave in
+        # float all that computes it.
+        return paddle.matmul(rows, paddle.matmul(x, columns, transpose_y=True))
 
 
 def _shares(size: Side, bins: int) -> paddle.Tensor:
