@@ -35,7 +35,10 @@ def run(args: argparse.Namespace) -> int:
         raise UserError("VisualDL is not installed: pip install visualdl (`liteseg doctor` checks)")
     _require_free(args.host, args.port)
     print(f"{len(runs)} runs at http://{args.host}:{args.port}/app; Ctrl-C ends", flush=True)
-    command = [sys.executable, "-m", "visualdl.server.app", "--logdir", str(folder)]
+    # VisualDL names runs by their path as it gets it, so it gets the shortest one that tells.
+    folder = folder.resolve()
+    os.chdir(folder.parent)
+    command = [sys.executable, "-m", "visualdl.server.app", "--logdir", folder.name]
     command += ["--host", args.host, "--port", str(args.port), "--disable-telemetry"]
     os.execv(sys.executable, command)  # in place of this process: what ends it ends the server
 

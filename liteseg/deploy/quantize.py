@@ -32,7 +32,8 @@ def quantize(path: Path, images: Iterable[np.ndarray]) -> int:
     """
     nncf = need("nncf", "--int8")
     openvino = need("openvino", "--int8")
-    nncf.set_log_level(logging.ERROR)
+    # Not nncf.set_log_level, which changes all handlers it finds there, whoever put them.
+    logging.getLogger("nncf").setLevel(logging.ERROR)
     images = list(images)
     if not images:
         raise UserError("there are no images to calibrate int8 with; give --calib DIR")

@@ -97,9 +97,10 @@ def tags(server, component):
     return dict(zip(found["runs"], found["tags"]))
 
 
-def run_named(server, name):
-    (found,) = [run for run in server.ask("runs") if name in run]
-    return found
+def run_named(server, runs, name):
+    run = f"{runs.name}/{name}/vdl"  # whatever the working folder
+    assert run in server.ask("runs")
+    return run
 
 
 def test_every_component_has_a_page(server):
@@ -112,7 +113,7 @@ def test_curves(server, runs):
     heads = [f"train/head{i}_CrossEntropyLoss" for i in range(3)]
     expected = ["train/loss", "train/lr", *heads, "val/loss", "val/miou", "val/iou/road"]
     for name in RUNS:
-        run = run_named(server, name)
+        run = run_named(server, runs, name)
         assert set(expected) <= set(tags(server, "scalar")[run])
         for phase, tag, key in (("train", "train/loss", "loss"), ("eval", "val/miou", "miou")):
             points = server.ask("scalar/list", run=run, tag=tag)
@@ -122,9 +123,9 @@ def test_curves(server, runs):
             ]
 
 
-def test_pictures(server):
+def test_pictures(server, runs):
     for name in RUNS:
-        run = run_named(server, name)
+        run = run_named(server, runs, name)
         found = tags(server, "image")[run]
         assert sum(tag.startswith("val/") for tag in found) == 1
         assert "worst/1" in found
@@ -138,7 +139,7 @@ def test_pictures(server):
 
 
 def test_the_config_as_text(server, runs):
-    run = run_named(server, "second/run")
+    run = run_named(server, runs, "second/run")
     assert tags(server, "text")[run] == ["config"]
     text = server.raw("text/text", run=run, tag="config", index=0).decode()
     assert text == (runs / "second/run/config.yml").read_text()
