@@ -9,7 +9,7 @@ source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
 help_if_asked "$@"
 cd "$ROOT"
 
-make_venv .venv cpu 3.3
+make_venv .venv cpu,fast 3.3
 export PATH="$ROOT/.venv/bin:$PATH"
 streets=data/streets
 run=output/quickstart

@@ -13,8 +13,8 @@ cd "$ROOT"
 paddle=${PADDLE:-3.3}
 venv=.venv-test
 [[ $paddle == 3.3 ]] || venv=.venv-test-$paddle
-extras=cpu,test,export
-[[ $paddle == 3.3 ]] || extras=cpu,test # the converters are of Paddle 3; their tests skip, and say so
+extras=cpu,fast,test,export
+[[ $paddle == 3.3 ]] || extras=cpu,fast,test # the converters are of Paddle 3; their tests skip, and say so
 make_venv "$venv" "$extras" "$paddle"
 
 "$venv/bin/python" -m ruff check .

@@ -11,7 +11,7 @@ set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
 help_if_asked "$@"
 
-make_venv "$ROOT/.venv" cpu 3.3
+make_venv "$ROOT/.venv" cpu,fast 3.3
 pins=$ROOT/scripts/bench/paddleseg.txt
 peers=()
 for paddle in 2.6.2 3.3.1; do

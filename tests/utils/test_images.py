@@ -10,11 +10,22 @@ import pytest
 from PIL import Image
 
 from liteseg.errors import UserError
+from liteseg.utils import images
 from liteseg.utils.images import label_histogram, read_image, read_label, stack_planes
 
 RNG = np.random.default_rng(0)
 RGB = RNG.integers(0, 256, (13, 17, 3), dtype=np.uint8)
 INDEX = RNG.integers(0, 4, (13, 17), dtype=np.uint8)
+
+
+@pytest.fixture(autouse=True, params=["imagecodecs", "OpenCV"])
+def decoder(request, monkeypatch):
+    """Every test with both decoders of PNGs."""
+    if request.param == "imagecodecs":
+        pytest.importorskip("imagecodecs", reason="imagecodecs is not installed: the extra `fast`")
+    else:
+        monkeypatch.setattr(images, "_imagecodecs", lambda: None)
+    return request.param
 
 
 def save(path, array, mode=None, **options):
@@ -31,6 +42,24 @@ def palette_png(path, index, bits=8, **options):
 
 def test_colour_png_is_rgb(tmp_path):
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", RGB)), RGB)
+
+
+def test_imagecodecs_gets_what_it_is_for(tmp_path, decoder, monkeypatch):
+    """8-bit RGB and labels; 16 bits, alpha and a transparent colour are OpenCV's."""
+    done = []
+    fast = images._decode_fast
+    monkeypatch.setattr(images, "_decode_fast", lambda *a: done.append(fast(*a)) or done[-1])
+    read_image(save(tmp_path / "rgb.png", RGB))
+    read_label(save(tmp_path / "label.png", INDEX))
+    assert [image is not None for image in done] == [decoder == "imagecodecs"] * 2
+    done.clear()
+    Image.fromarray(RGB).save(tmp_path / "t.png", transparency=tuple(map(int, RGB[0, 0])))
+    np.testing.assert_array_equal(read_image(tmp_path / "t.png"), RGB)
+    assert done == [None]
+    done.clear()
+    cv2.imwrite(str(tmp_path / "w.png"), RGB.astype(np.uint16) * 257)
+    np.testing.assert_array_equal(read_image(tmp_path / "w.png"), RGB[..., ::-1])
+    assert done == []
 
 
 def test_name_need_not_be_ascii(tmp_path):
