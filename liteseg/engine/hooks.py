@@ -165,7 +165,7 @@ class Evaluate(Hook):
         self.checkpointer = checkpointer
         self.metrics, self.dashboard = metrics, dashboard
         self.batch_size, self.num_workers = batch_size, num_workers
-        self.gallery, self.report = Gallery(dataset, pictures, world_size()), report
+        self.gallery, self.report = Gallery(dataset, pictures), report
         self.patience, self.min_delta = patience, min_delta
         self.best, self.best_step, self.stalled, self.owed = -math.inf, 0, 0, False
 
@@ -196,8 +196,7 @@ class Evaluate(Hook):
         def each(*prediction: Any) -> None:
             if trainer.stop_reason and world_size() == 1:
                 raise _Interrupted
-            if is_main():
-                self.gallery.add(*prediction)
+            self.gallery.add(*prediction)
 
         self.gallery.clear()
         with trainer.shipped_weights():
@@ -211,6 +210,7 @@ class Evaluate(Hook):
                 losses=trainer.losses[:1],  # the head that is shipped
                 on_prediction=each,
             )
+        self.gallery.gather()
         self.owed = False
         self._judge(trainer, figures["miou"])
         if is_main():

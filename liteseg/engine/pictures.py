@@ -9,6 +9,7 @@ import cv2
 import numpy as np
 
 from liteseg.metrics import ConfusionMatrix
+from liteseg.utils.runtime import gathered_objects
 from liteseg.utils.visualize import captioned, colorize, error_map, overlay, panel
 
 TILES = ("input", "label", "prediction", "errors")
@@ -39,20 +40,23 @@ class Gallery:
     Args:
         dataset: that is evaluated; with `samples`, `classes`, `palette` and `ignore_index`.
         count: how many pictures of each kind: fixed, worst, best.
-        shares: processes that evaluate; this one sees every `shares`-th sample from the first.
     """
 
-    def __init__(self, dataset: Any, count: int, shares: int = 1):
+    def __init__(self, dataset: Any, count: int):
         self.dataset, self.count = dataset, count
-        seen = len(range(0, len(dataset), shares))
-        places = np.linspace(0, seen - 1, min(count, seen)).astype(int)
-        self._chosen = set((places * shares).tolist())
+        places = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
+        self._chosen = set(places.astype(int).tolist())
         self.clear()
 
     def clear(self) -> None:
         """Forget the pictures: another evaluation begins."""
-        self.fixed: list[Picture] = []
+        self._fixed: dict[int, Picture] = {}
         self._ranked: list[tuple[float, int, Picture]] = []  # by mIoU, the middle is dropped
+
+    @property
+    def fixed(self) -> list[Picture]:
+        """The same samples at each evaluation, in their order, spread over the dataset."""
+        return [self._fixed[index] for index in sorted(self._fixed)]
 
     @property
     def worst(self) -> list[Picture]:
@@ -80,11 +84,22 @@ class Gallery:
             return
         picture = Picture(self.dataset.samples[index].name, miou, self._tiles(sample, pred))
         if index in self._chosen:
-            self.fixed.append(picture)
+            self._fixed[index] = picture
         if ranks:
             self._ranked.insert(place, (miou, index, picture))
             if full:
                 del self._ranked[self.count]
+
+    def gather(self) -> None:
+        """Join what the processes saw of an evaluation that they shared, in each of them."""
+        if not self.count:
+            return
+        shares = gathered_objects((self._fixed, self._ranked))
+        self._fixed = {index: picture for fixed, _ in shares for index, picture in fixed.items()}
+        ranked = sorted((one for _, few in shares for one in few), key=lambda one: one[:2])
+        if len(ranked) > 2 * self.count:
+            del ranked[self.count : -self.count]
+        self._ranked = ranked
 
     def _tiles(self, sample: dict, pred: np.ndarray) -> tuple[np.ndarray, ...]:
         image, label, palette = sample["img"], sample["label"], self.dataset.palette

@@ -14,7 +14,7 @@ import resource
 import signal
 import sys
 from pathlib import Path
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Any
 
 from liteseg.errors import UserError
 
@@ -155,6 +155,17 @@ def gathered(tensor: Tensor) -> np.ndarray:
     tensors: list[Tensor] = []
     paddle.distributed.all_gather(tensors, tensor)
     return np.stack([one.numpy() for one in tensors])
+
+
+def gathered_objects(value: Any) -> list[Any]:
+    """`value`, which can be pickled, of each process, in their order."""
+    if world_size() == 1:
+        return [value]
+    import paddle
+
+    values: list[Any] = []
+    paddle.distributed.all_gather_object(values, value)
+    return values
 
 
 def is_main() -> bool:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 import shutil
 import signal
 import time
@@ -36,7 +37,7 @@ def alone(folder):
 
 
 # Going on so, the weights are the same in any number of processes.
-STILL = {"iters": 7, "loss.coef": "[0, 0]"}
+STILL = {"iters": 7, "loss.coef": "[0, 0]", "num_pictures": 1}
 
 
 @pytest.fixture(scope="module")
@@ -50,6 +51,13 @@ def resumed_alone(alone, folder):
 
 def weights(run):
     return read_state(run / "checkpoints/last/model.pdparams")
+
+
+def pictures(run):
+    """Names and mIoU over the worst and the best image of the report."""
+    found = re.findall("<figcaption>(.*?)</figcaption>", (run / "report.html").read_text())
+    assert len(found) == 2
+    return found
 
 
 @pytest.mark.parametrize("devices", [2, 4])
@@ -77,6 +85,7 @@ def test_the_same_curve_and_figures_as_in_one_process(
         assert found.pop(key) == pytest.approx(expected.pop(key))
     assert found == expected
     assert found["images"] == 3
+    assert pictures(run) == pictures(resumed_alone)
 
 
 def test_a_user_error_in_one_process_ends_all_with_its_message(folder, tmp_path):

@@ -6,15 +6,15 @@ import numpy as np
 import pytest
 from toy_training import ToyImages
 
+from liteseg.engine import pictures
 from liteseg.engine.pictures import Gallery
 from liteseg.utils.visualize import CORRECT, IGNORED, WRONG
 
 
-def predict(gallery, wrong_rows):
+def predict(gallery, wrong_rows, indices=None):
     """Feed predictions whose first rows are wrong, as many as the list says for each sample."""
-    dataset = gallery.dataset
-    for index, rows in enumerate(wrong_rows):
-        sample = dataset.load(index)
+    for index in range(len(wrong_rows)) if indices is None else indices:
+        sample, rows = gallery.dataset.load(index), wrong_rows[index]
         pred = sample["label"].copy()
         pred[:rows] = (pred[:rows] + 1) % 3
         gallery.add(index, sample, pred)
@@ -42,14 +42,30 @@ def test_no_image_is_both_worst_and_best():
     assert gallery.best[0].miou == 1.0
 
 
-def test_fixed_samples_are_spread_over_what_this_process_sees():
-    gallery = Gallery(ToyImages(9), 3, shares=2)  # sees 0, 2, 4, 6, 8
-    for index in range(0, 9, 2):
-        sample = gallery.dataset.load(index)
-        gallery.add(index, sample, sample["label"])
+def test_fixed_samples_are_spread_over_the_dataset():
+    gallery = Gallery(ToyImages(9), 3)
+    predict(gallery, [0] * 9)
     assert [picture.name for picture in gallery.fixed] == ["picture_0", "picture_4", "picture_8"]
     gallery.clear()
     assert gallery.fixed == gallery.worst == gallery.best == []
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_shares_of_processes_make_the_gallery_of_one(monkeypatch, processes, count):
+    rows = np.random.default_rng(0).permutation(12)
+    alone = Gallery(ToyImages(12), count)
+    predict(alone, rows)
+    galleries = [Gallery(ToyImages(12), count) for _ in range(processes)]
+    for process, gallery in enumerate(galleries):
+        predict(gallery, rows, range(process, 12, processes))
+    shares = [(gallery._fixed, gallery._ranked) for gallery in galleries]
+    monkeypatch.setattr(pictures, "gathered_objects", lambda own: shares)
+    galleries[0].gather()
+    for kind in ("fixed", "worst", "best"):
+        found, expected = getattr(galleries[0], kind), getattr(alone, kind)
+        assert [(p.name, p.miou) for p in found] == [(p.name, p.miou) for p in expected]
+        assert len(found) == count
 
 
 def test_the_tiles():
