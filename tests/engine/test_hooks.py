@@ -242,6 +242,15 @@ def test_a_signal_stops_after_the_step_with_a_checkpoint(store, number, workers)
     assert signal.getsignal(number) is before
 
 
+@pytest.fixture
+def interrupts():
+    """Ctrl-C raises KeyboardInterrupt: in what a script starts with `&` it does nothing."""
+    before = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, before)
+
+
+@pytest.mark.usefixtures("interrupts")
 def test_a_second_signal_ends_at_once_but_not_an_echo_of_the_first(store, monkeypatch):
     def interrupt(trainer):
         # Not os.kill: another thread may get that one, and two become one before this thread looks.
