@@ -164,7 +164,7 @@ class Trainer:
             self._unread.append((self.iteration + 1, batch["index"], losses.detach()))
         with self.clock("update"):
             self._amp.update(self.optimizer)
-            self.optimizer.clear_grad()
+            self.optimizer.clear_grad(set_to_zero=False)  # freed: the next step needs the memory
             self.optimizer._learning_rate.step()
             if self.ema:
                 self.ema.update()
@@ -184,10 +184,10 @@ class Trainer:
             raise UserError(f"{len(self.losses)} losses for {len(outputs)} outputs of the model")
         with self.clock("losses"):
             label = batch["label"].astype("int64")
-            terms = [
-                coef * loss(logits.astype("float32"), label)
-                for (_, loss, coef), logits in zip(self.losses, outputs)
-            ]
+            # Each head's logits, the largest tensors there are, go before the next loss is made.
+            outputs, terms = list(outputs), []
+            for _, loss, coef in self.losses:
+                terms.append(coef * loss(outputs.pop(0).astype("float32"), label))
             return paddle.stack(terms)
 
     def gradients_stay_local(self) -> contextlib.AbstractContextManager:
