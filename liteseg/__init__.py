@@ -36,6 +36,8 @@ __all__ = ["__version__", *_PUBLIC]
 # What Paddle says to every user of extensions, and of batch norm in training.
 warnings.filterwarnings("ignore", message="No ccache found")
 warnings.filterwarnings("ignore", message="When training, we now always track")
+# Where there is no GPU; `select_device` says it, to who did not ask for the CPU.
+warnings.filterwarnings("ignore", message="You are using GPU version Paddle")
 # What Pillow says of odd files, of which only their size is asked.
 warnings.filterwarnings("ignore", module=r"PIL\.")
 

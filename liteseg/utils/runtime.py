@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import logging
 import os
 import random
 import resource
@@ -62,7 +63,24 @@ def select_device(name: str = "auto") -> str:
     if device == "cpu":
         paddle.base.core.set_num_threads(operator_threads())
         _keep_freed_memory()
+        if paddle.is_compiled_with_cuda() and not gpus:
+            _make_do_without_gpu(asked=name == "auto")
     return device
+
+
+def _make_do_without_gpu(asked: bool) -> None:
+    """Say once that a Paddle for GPUs computes on the CPU, and keep it from saying it at length."""
+    import paddle
+
+    # Or each convolution looks for cuDNN, and the first one complains in ten lines. This is what
+    # Paddle notes when it found none.
+    if getattr(paddle.device, "_cudnn_version", 0) is None:
+        paddle.device._cudnn_version = -1
+        if asked and is_main():
+            logging.getLogger(__name__).warning(
+                "no GPU: this Paddle is for GPUs and sees none, so it computes on the CPU "
+                "(`liteseg doctor` says why)"
+            )
 
 
 def _keep_freed_memory() -> None:

@@ -73,6 +73,22 @@ def test_auto_follows_the_machine(monkeypatch):
     assert chosen == ["cpu", "gpu", "cpu"]
 
 
+def test_a_paddle_for_gpus_without_one_says_so_in_one_line(monkeypatch, caplog):
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
+    monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
+    monkeypatch.setattr(paddle.device, "_cudnn_version", None)
+    runtime.select_device("auto")
+    runtime.select_device("auto")
+    (said,) = caplog.messages
+    assert "computes on the CPU" in said
+    assert "\n" not in said
+    # Now no layer asks the library, which is not there.
+    ask = lambda: pytest.fail("asked for cuDNN")  # noqa: E731
+    monkeypatch.setattr(paddle.base.core, "cudnn_version", ask, raising=False)
+    assert paddle.device.get_cudnn_version() == -1
+    paddle.nn.Conv2D(3, 8, 3)
+
+
 def test_gpu_without_one(monkeypatch):
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
     with pytest.raises(UserError, match="CPU build; install paddlepaddle-gpu"):
