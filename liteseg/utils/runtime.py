@@ -74,8 +74,9 @@ def _make_do_without_gpu(asked: bool) -> None:
 
     # Or each convolution looks for cuDNN, and the first one complains in ten lines. This is what
     # Paddle notes when it found none.
-    if getattr(paddle.device, "_cudnn_version", 0) is None:
-        paddle.device._cudnn_version = -1
+    notes = paddle.device.get_cudnn_version.__globals__
+    if notes.get("_cudnn_version", 0) is None:
+        notes["_cudnn_version"] = -1
         if asked and is_main():
             logging.getLogger(__name__).warning(
                 "no GPU: this Paddle is for GPUs and sees none, so it computes on the CPU "
