@@ -330,15 +330,12 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         if row["miou"] is None:
             continue
         name = f"{row['model']}, {row['runtime']} {row['precision']}"
+        size = "{}x{}".format(*row["size"])
         point = row["image_to_labels"]["images_per_second"], 100 * row["miou"]
-        axes.scatter(*point)
-        axes.annotate(
-            f"{name}\n{row['size'][0]}x{row['size'][1]}",
-            point,
-            xytext=(4, 4),
-            textcoords="offset points",
-            fontsize=7,
-        )
+        axes.scatter(*point, label=f"{name}, {size}")
+    middle = sum(axes.get_ylim()) / 2
+    axes.set_ylim(min(axes.get_ylim()[0], middle - 1), max(axes.get_ylim()[1], middle + 1))
+    figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     axes.grid(alpha=0.3)
     axes.margins(0.15)
     buffer = io.BytesIO()
