@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import logging
 import math
+import weakref
 
 import numpy as np
 import paddle
@@ -57,6 +58,21 @@ def test_a_step_is_that_of_paddle_written_out():
     for key, value in arrays(trainer.model.state_dict()).items():
         np.testing.assert_allclose(value, expected[key], atol=1e-6, err_msg=key)
     assert trainer.optimizer.get_lr() == twin.optimizer.get_lr()
+
+
+def test_what_is_needed_no_more_goes():
+    """Each head's logits before the next loss, gradients after the update."""
+    seen = []
+
+    def watching(logits, label):
+        assert [one() for one in seen] == [None] * len(seen)
+        seen.append(weakref.ref(logits))
+        return logits.mean()
+
+    trainer = make_trainer(2, losses=[("main", watching, 1.0), ("aux", watching, 0.4)])
+    trainer.run()
+    assert len(seen) == 4
+    assert [parameter.grad for parameter in trainer.model.parameters()] == [None] * 6
 
 
 def test_accumulating_is_a_larger_batch():
