@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import contextlib
 import ctypes
+import functools
 import logging
 import os
 import random
@@ -64,24 +65,27 @@ def select_device(name: str = "auto") -> str:
         paddle.base.core.set_num_threads(operator_threads())
         _keep_freed_memory()
         if paddle.is_compiled_with_cuda() and not gpus:
-            _make_do_without_gpu(asked=name == "auto")
+            _keep_from_looking_for_cudnn()
+            if name == "auto" and is_main():
+                _say_there_is_no_gpu()
     return device
 
 
-def _make_do_without_gpu(asked: bool) -> None:
-    """Say once that a Paddle for GPUs computes on the CPU, and keep it from saying it at length."""
+def _keep_from_looking_for_cudnn() -> None:
+    """Or the first convolution complains in ten lines that Paddle has found none."""
     import paddle
 
-    # Or each convolution looks for cuDNN, and the first one complains in ten lines. This is what
-    # Paddle notes when it found none.
     notes = paddle.device.get_cudnn_version.__globals__
     if notes.get("_cudnn_version", 0) is None:
-        notes["_cudnn_version"] = -1
-        if asked and is_main():
-            logging.getLogger(__name__).warning(
-                "no GPU: this Paddle is for GPUs and sees none, so it computes on the CPU "
-                "(`liteseg doctor` says why)"
-            )
+        notes["_cudnn_version"] = -1  # what Paddle notes when it has
+
+
+@functools.cache
+def _say_there_is_no_gpu() -> None:
+    logging.getLogger(__name__).warning(
+        "no GPU: this Paddle is for GPUs and sees none, so it computes on the CPU "
+        "(`liteseg doctor` says why)"
+    )
 
 
 def _keep_freed_memory() -> None:

@@ -78,6 +78,7 @@ def test_a_paddle_for_gpus_without_one_says_so_in_one_line(monkeypatch, caplog):
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
     notes = paddle.device.get_cudnn_version.__globals__
     monkeypatch.setitem(notes, "_cudnn_version", None)
+    runtime._say_there_is_no_gpu.cache_clear()
     runtime.select_device("auto")
     runtime.select_device("auto")
     (said,) = caplog.messages
