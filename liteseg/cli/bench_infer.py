@@ -333,11 +333,11 @@ def plot(rows: list[dict[str, Any]], path: Path) -> None:
         size = "{}x{}".format(*row["size"])
         point = row["image_to_labels"]["images_per_second"], 100 * row["miou"]
         axes.scatter(*point, label=f"{name}, {size}")
+    axes.margins(0.15)
     middle = sum(axes.get_ylim()) / 2
     axes.set_ylim(min(axes.get_ylim()[0], middle - 1), max(axes.get_ylim()[1], middle + 1))
     figure.legend(loc="outside lower center", ncols=2, fontsize=8)
     axes.grid(alpha=0.3)
-    axes.margins(0.15)
     buffer = io.BytesIO()
     figure.savefig(buffer, format="png", dpi=120)
     with atomic_write(path, sync=False) as file:

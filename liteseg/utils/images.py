@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import functools
-import importlib
 import io
 import struct
 import zlib
@@ -47,11 +46,11 @@ def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
     data = _read_bytes(path)
     _require_complete(data, path)
     _require_plausible(data, path)
-    flags = cv2.IMREAD_COLOR if exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     if not exif and data.startswith(_PNG) and tuple(data[24:26]) == (8, _PNG_RGB):
         image = _decode_fast(data, 3)
         if image is not None:
             return image
+    flags = cv2.IMREAD_COLOR if exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
     image = _decode(data, flags, path)
     return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
 
@@ -150,9 +149,10 @@ def _decode_fast(data: bytes, *channels: int) -> Optional[np.ndarray]:
 @functools.cache
 def _imagecodecs() -> Any:
     try:
-        return importlib.import_module("imagecodecs")
+        import imagecodecs
     except ImportError:
         return None
+    return imagecodecs
 
 
 def _require_complete(data: bytes, path: Union[str, Path]) -> None:

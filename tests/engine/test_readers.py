@@ -99,10 +99,11 @@ def test_they_end_and_leave_nothing_when_reading_ends(all_of_it):
     before = set(SHARED_MEMORY.glob("liteseg_*"))
     batches = training_batches(ToyImages(), TrainingOrder(8, 2, 1, 0, 0, 8), 2)
     next(batches)
-    pids = []
-    while len(pids) < 2:  # the first batch may be there before the second reader is
+    pids, end = [], time.monotonic() + 60
+    while len(pids) < 2 and time.monotonic() < end:  # the first batch may come before reader 2
         markers = set(SHARED_MEMORY.glob(f"liteseg_*_{os.getpid()}_*")) - before
         pids = [marker.name.split("_")[-1] for marker in markers]
+    assert len(pids) == 2
     if all_of_it:
         assert len(list(batches)) == 7
     batches.close()
