@@ -19,12 +19,12 @@ __version__ = "0.1.0"
 # Resolved on first use: `import liteseg` and `liteseg --help` must not wait for Paddle.
 _PUBLIC = {
     "UserError": "liteseg.errors",
-    "load_config": "liteseg.config",
-    "check": "liteseg.builder",
-    "build_dataset": "liteseg.builder",
-    "build_model": "liteseg.builder",
-    "build_trainer": "liteseg.cli.training",
-    "Segmenter": "liteseg.api",
+    "load_config": "liteseg.config.load",
+    "check": "liteseg.config.check",
+    "build_dataset": "liteseg.config.build",
+    "build_model": "liteseg.config.build",
+    "build_trainer": "liteseg.tasks.training",
+    "Segmenter": "liteseg.tasks.segmenter",
     "Trainer": "liteseg.engine.trainer",
     "Hook": "liteseg.engine.trainer",
     "evaluate": "liteseg.engine.evaluator",

@@ -8,9 +8,9 @@ import cv2
 import golden_rule
 import numpy as np
 
-from liteseg.builder import build_model
-from liteseg.config import load_config
-from liteseg.utils.weights import save_pdparams
+from liteseg.config.build import build_model
+from liteseg.config.load import load_config
+from liteseg.utils.weights.load import save_pdparams
 
 CONFIG = """
 batch_size: 2

@@ -206,7 +206,7 @@ def empty(path):
     ],
 )
 def test_an_unreadable_image_or_label(refused, spoil, word, name, workers, monkeypatch):
-    monkeypatch.setattr("liteseg.cli.startup.probe", lambda **datasets: None)  # met while training
+    monkeypatch.setattr("liteseg.tasks.startup.probe", lambda **datasets: None)
     spoil(Path("data") / name)
     said = refused(*train("--set", f"num_workers={workers}"))
     assert f"data/{name}: " in said
@@ -220,7 +220,7 @@ def test_a_bad_file_is_met_before_the_first_step(refused, place):
 
 
 def test_an_unreadable_image_of_validation_loses_nothing(refused, place, monkeypatch):
-    monkeypatch.setattr("liteseg.cli.startup.probe", lambda **datasets: None)  # met while training
+    monkeypatch.setattr("liteseg.tasks.startup.probe", lambda **datasets: None)
     Path("data/val.txt").write_text("bad.png 0_l.png\n")
     no_image(Path("data/bad.png"))
     bad = ("--set", "val_dataset.val_path=val.txt")

@@ -8,9 +8,10 @@ from pathlib import Path
 import pytest
 from paddleseg_form import PADDLESEG_BASE
 
-from liteseg.builder import build, build_losses, build_model, build_optimizer, ensure
 from liteseg.cli import config as cli
-from liteseg.config import load_config
+from liteseg.config.build import build, build_losses, build_model, build_optimizer
+from liteseg.config.check import ensure
+from liteseg.config.load import load_config
 from liteseg.errors import UserError
 from liteseg.registry import TRANSFORMS
 

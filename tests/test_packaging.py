@@ -71,7 +71,7 @@ def test_configs_by_name_from_any_folder(run, installed):
 def test_the_tested_versions_come_along(run, installed):
     found = run("doctor", "--help")
     assert "--output" in found
-    code = "from liteseg.utils.constraints import read_constraints as r; print(r()[0].path)"
+    code = "from liteseg.doctor.constraints import read_constraints as r; print(r()[0].path)"
     done = subprocess.run(
         [sys.executable, "-c", code],
         cwd=installed,

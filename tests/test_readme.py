@@ -8,8 +8,8 @@ import pytest
 from conftest import ROOT
 
 from liteseg.cli import COMMANDS
-from liteseg.config import load_config
-from liteseg.schema import REQUIRED, SCHEMA
+from liteseg.config.load import load_config
+from liteseg.config.schema import REQUIRED, SCHEMA
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 DOCUMENTS = {"README.md": README, "configs/README.md": (ROOT / "configs/README.md").read_text()}
@@ -54,7 +54,7 @@ def test_commands_of_the_readme_are_commands():
 
 
 def test_the_check_example_is_what_check_prints(tmp_path):
-    from liteseg.builder import check
+    from liteseg.config.check import check
 
     base = ROOT / "configs" / "pp_liteseg" / "pp_liteseg_stdc1_camvid_480x360_600.yml"
     config = tmp_path / "my.yml"
@@ -67,7 +67,7 @@ def test_the_check_example_is_what_check_prints(tmp_path):
 
 
 def test_the_config_of_the_recipes_page_is_right(tmp_path):
-    from liteseg.builder import check
+    from liteseg.config.check import check
 
     (text,) = re.findall(r"```yaml\n(.*?)```", DOCUMENTS["configs/README.md"], re.DOTALL)
     config = tmp_path / "mine.yml"

@@ -14,10 +14,10 @@ from conftest import ROOT
 
 import liteseg
 from liteseg.cli import main
-from liteseg.datasets.streets import generate
-from liteseg.plugins import load_components
+from liteseg.config.plugins import load_components
+from liteseg.datasets.streets.generate import generate
 from liteseg.registry import DATASETS, LOSSES, MODELS, TRANSFORMS
-from liteseg.utils.weights import read_pdparams
+from liteseg.utils.weights.load import read_pdparams
 
 README = (ROOT / "README.md").read_text(encoding="utf-8")
 

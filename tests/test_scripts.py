@@ -16,9 +16,9 @@ from conftest import ROOT
 from packaging.requirements import Requirement
 
 import liteseg
-from liteseg.builder import check
-from liteseg.config import load_config
-from liteseg.utils.constraints import read_constraints
+from liteseg.config.check import check
+from liteseg.config.load import load_config
+from liteseg.doctor.constraints import read_constraints
 
 SCRIPTS = sorted((ROOT / "scripts").glob("*.sh"))
 COMMANDS = [path.name for path in SCRIPTS if path.name != "lib.sh"]

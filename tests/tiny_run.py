@@ -10,7 +10,7 @@ import time
 
 from conftest import ROOT
 
-from liteseg.datasets.streets import generate
+from liteseg.datasets.streets.generate import generate
 
 PLUGIN = '''
 import os

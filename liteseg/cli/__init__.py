@@ -9,8 +9,8 @@ from collections.abc import Sequence
 from typing import Optional
 
 from liteseg import __version__
+from liteseg.config.plugins import blame
 from liteseg.errors import UserError
-from liteseg.plugins import blame
 from liteseg.utils.logging import setup_logging
 
 COMMANDS = {

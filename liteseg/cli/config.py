@@ -5,9 +5,9 @@ from __future__ import annotations
 import argparse
 import sys
 
-from liteseg.builder import check
 from liteseg.cli.arguments import complete
-from liteseg.config import load_config
+from liteseg.config.check import check
+from liteseg.config.load import load_config
 from liteseg.errors import UserError
 
 

@@ -9,9 +9,9 @@ from pathlib import Path
 
 from liteseg import __version__
 from liteseg.cli.arguments import complete
-from liteseg.utils import diagnose_machine as machine
-from liteseg.utils import diagnose_packages as packages
-from liteseg.utils.findings import BAD, NOTE, Finding
+from liteseg.doctor import machine as machine
+from liteseg.doctor import packages as packages
+from liteseg.doctor.findings import BAD, NOTE, Finding
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

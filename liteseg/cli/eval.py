@@ -48,16 +48,17 @@ def run(args: argparse.Namespace) -> int:
             "--weights is missing: without it a randomly initialised network would be evaluated, "
             "and its figures mean nothing; give a weights file, URL or run directory"
         )
-    from liteseg.builder import build_model, ensure
-    from liteseg.config import load_config
+    from liteseg.config.build import build_model
+    from liteseg.config.check import ensure
+    from liteseg.config.load import load_config
+    from liteseg.config.schema import setting
     from liteseg.engine.evaluator import evaluate
     from liteseg.engine.inference import TestConfig
-    from liteseg.engine.pictures import Gallery
-    from liteseg.schema import setting
+    from liteseg.ops.onednn import accelerate_convolutions
+    from liteseg.report.gallery import Gallery
     from liteseg.utils.files import check_writable, write_json
-    from liteseg.utils.onednn import accelerate_convolutions
     from liteseg.utils.runtime import select_device
-    from liteseg.utils.weights import load_weights
+    from liteseg.utils.weights.load import load_weights
 
     cfg = load_config(args.config, args.set)
     ensure(cfg)
@@ -102,8 +103,8 @@ def _each(*watchers: Optional[Callable]) -> Optional[Callable]:
 
 
 def _write_report(args: argparse.Namespace, cfg: Any, figures: dict, gallery: Any) -> None:
-    from liteseg.api import file_of_run
-    from liteseg.engine.report import Story, read_history, write_report
+    from liteseg.report.report import Story, read_history, write_report
+    from liteseg.tasks.segmenter import file_of_run
 
     metrics = file_of_run(args.weights, "metrics.jsonl")
     history = read_history(metrics) if metrics else []
@@ -138,8 +139,8 @@ def _percent(value: Optional[float]) -> str:
 
 def evaluated_dataset(cfg: Any, split: str) -> Any:
     """The dataset of a split, always with the transforms of validation (train's are random)."""
-    from liteseg.api import build_val_transforms
-    from liteseg.builder import build_dataset
+    from liteseg.config.build import build_dataset
+    from liteseg.tasks.segmenter import build_val_transforms
 
     dataset = build_dataset(cfg, split)
     if split == "train" or dataset.transforms.normalize is None:
@@ -153,7 +154,7 @@ def loading_options(args: argparse.Namespace, cfg: Any, device: str) -> dict[str
     `num_workers: auto` is a few for a GPU; none on CPU, whose cores the network needs (a thread
     reads).
     """
-    from liteseg.schema import setting
+    from liteseg.config.schema import setting
     from liteseg.utils.runtime import cpu_threads
 
     workers = setting(cfg, "num_workers") if args.num_workers is None else args.num_workers
@@ -168,7 +169,7 @@ def _saver(dataset: Any, folder: Path) -> Callable[[int, dict, Any], None]:
     import cv2
 
     from liteseg.datasets import Cityscapes, train_id_to_id
-    from liteseg.utils.visualize import write_png
+    from liteseg.report.visualize import write_png
 
     official = train_id_to_id(dataset.classes) if isinstance(dataset, Cityscapes) else None
 

@@ -15,10 +15,10 @@ from liteseg.errors import UserError
 if TYPE_CHECKING:
     import numpy as np
 
-    from liteseg.api import Segmenter
-    from liteseg.config import Config
+    from liteseg.config.load import Config
     from liteseg.deploy.manifest import Manifest
     from liteseg.deploy.verify import Example
+    from liteseg.tasks.segmenter import Segmenter
 
 _IMAGES = 8  # to verify a float32 export with
 _CALIBRATION_IMAGES = 100
@@ -89,8 +89,8 @@ def run(args: argparse.Namespace) -> int:
         )
     if args.int8 and args.format != "openvino":
         raise UserError(f"--int8 writes the openvino format, not {args.format}; give openvino")
-    from liteseg.api import Segmenter, trained_config
     from liteseg.deploy.export import replacing, write_model
+    from liteseg.tasks.segmenter import Segmenter, trained_config
 
     cfg = trained_config(args.weights, args.config, args.set)
     trained = Segmenter.from_pretrained(args.weights, cfg, device="cpu")
@@ -159,8 +159,8 @@ def _quantize(
 ) -> Manifest:
     from dataclasses import replace
 
-    from liteseg.cli import examples
     from liteseg.deploy.quantize import quantize
+    from liteseg.tasks import examples
 
     if args.calib.isdecimal():
         source = itertools.islice(examples.from_dataset(cfg, "train"), int(args.calib))
@@ -185,10 +185,10 @@ def _verify(
 
     import paddle
 
-    from liteseg.api import Segmenter
-    from liteseg.cli import examples
     from liteseg.deploy.verify import compare, disagreements
     from liteseg.engine.inference import predict_logits
+    from liteseg.tasks import examples
+    from liteseg.tasks.segmenter import Segmenter
 
     network = trained.network
 
@@ -225,7 +225,7 @@ def _examples(
     args: argparse.Namespace, cfg: Config, trained: Segmenter, about: Manifest
 ) -> Iterator[Example]:
     """Images that fit the model, from the best source at hand."""
-    from liteseg.cli import examples
+    from liteseg.tasks import examples
 
     count: Optional[int] = args.num_images or (None if about.precision == "int8" else _IMAGES)
     if args.images:

@@ -14,14 +14,14 @@ from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional
 
 from liteseg.cli.arguments import changes_of_config, complete, positive
-from liteseg.cli.inputs import Job, find_jobs
 from liteseg.errors import UserError
+from liteseg.tasks.inputs import Job, find_jobs
 
 if TYPE_CHECKING:
     import numpy as np
 
-    from liteseg.api import Segmenter
-    from liteseg.utils.overlap import WriteBehind
+    from liteseg.tasks.overlap import WriteBehind
+    from liteseg.tasks.segmenter import Segmenter
 
 KINDS = ("mask", "palette", "overlay")
 _ENDINGS = {"mask": "_label", "palette": "_color", "overlay": "_overlay"}
@@ -74,9 +74,9 @@ def run(args: argparse.Namespace) -> int:
     """Predict every input; 2 when some could not be read (the others are done)."""
     from tqdm import tqdm
 
+    from liteseg.tasks.overlap import WriteBehind, read_ahead
     from liteseg.utils.files import check_writable
     from liteseg.utils.logging import progress
-    from liteseg.utils.overlap import WriteBehind, read_ahead
 
     output = check_writable(args.output)
     jobs = find_jobs([Path(os.path.expanduser(given)) for given in args.inputs], output)
@@ -108,8 +108,8 @@ def open_segmenter(args: argparse.Namespace) -> Segmenter:
     Raises:
         UserError: neither or both are given, or it can't be had.
     """
-    from liteseg.api import Segmenter, trained_config
     from liteseg.deploy import manifest
+    from liteseg.tasks.segmenter import Segmenter, trained_config
 
     if args.model:
         if args.weights or args.config or args.set:
@@ -168,7 +168,7 @@ def write_results(
     """
     import numpy as np
 
-    from liteseg.utils.visualize import overlay, with_legend, write_png
+    from liteseg.report.visualize import overlay, with_legend, write_png
 
     names, palette = segmenter.class_names, segmenter.palette
     for kind in kinds:
@@ -181,7 +181,7 @@ def write_results(
 
 
 def _write_label(path: Path, kind: str, label: np.ndarray, palette: np.ndarray) -> None:
-    from liteseg.utils.visualize import save_palette_png, write_png
+    from liteseg.report.visualize import save_palette_png, write_png
 
     if kind == "mask":
         write_png(path, label)
@@ -197,8 +197,8 @@ def predict_video(segmenter: Segmenter, job: Job, what: str) -> None:
     Raises:
         UserError: no frame or not all can be read, or the result not written.
     """
+    from liteseg.tasks.video import Video
     from liteseg.utils.logging import progress
-    from liteseg.utils.video import Video
 
     video = Video(job.source)
     bar = progress(total=video.count, unit="frame", desc=job.source.name, leave=False)
@@ -262,7 +262,7 @@ class _Encoder:
         """Draw and encode a frame."""
         import cv2
 
-        from liteseg.utils.visualize import overlay, with_legend
+        from liteseg.report.visualize import overlay, with_legend
 
         names, palette = self.segmenter.class_names, self.segmenter.palette
         picture = with_legend(overlay(frame, label, palette), names, palette)
@@ -280,7 +280,7 @@ class _Encoder:
 
 
 def _writer(threads: int) -> WriteBehind:
-    from liteseg.utils.overlap import WriteBehind
+    from liteseg.tasks.overlap import WriteBehind
 
     def fail(error: BaseException, which: Optional[Any]) -> None:
         raise error

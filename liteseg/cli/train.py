@@ -10,9 +10,9 @@ from pathlib import Path
 from typing import Any
 
 from liteseg.cli.arguments import changes_of_config, complete, positive
-from liteseg.cli.launch import launch, on_gpus
-from liteseg.cli.training import build_trainer
 from liteseg.errors import UserError
+from liteseg.tasks.launch import launch, on_gpus
+from liteseg.tasks.training import build_trainer
 from liteseg.utils.files import check_writable, locked, sweep
 from liteseg.utils.logging import setup_logging
 from liteseg.utils.runtime import is_main, world_size
@@ -51,9 +51,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Check everything, then train here or in `--devices` processes."""
-    from liteseg.builder import build_dataset, ensure
-    from liteseg.config import load_config
-    from liteseg.schema import setting
+    from liteseg.config.build import build_dataset
+    from liteseg.config.check import ensure
+    from liteseg.config.load import load_config
+    from liteseg.config.schema import setting
 
     output = _output(args)
     seed = [] if args.seed is None else [f"seed={args.seed}"]
@@ -99,7 +100,7 @@ def _output(args: argparse.Namespace) -> Path:
 @contextlib.contextmanager
 def _sole_writer(output: Path) -> Iterator[None]:
     """Inside, no other training writes to `output`; what a killed one left behind goes."""
-    from liteseg.engine.readers import clear_shared_memory
+    from liteseg.engine.workers import clear_shared_memory
 
     if not is_main():
         yield
@@ -114,11 +115,11 @@ def _sole_writer(output: Path) -> Iterator[None]:
 def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     import paddle
 
-    from liteseg.cli.startup import announce, hparams, write_config
+    from liteseg.config.schema import setting
     from liteseg.engine.checkpoint import Checkpointer
     from liteseg.engine.hooks import CompareWeights, best_miou
-    from liteseg.engine.report import report_run
-    from liteseg.schema import setting
+    from liteseg.report.report import report_run
+    from liteseg.tasks.startup import announce, hparams, write_config
     from liteseg.utils.logging import get_logger
     from liteseg.utils.runtime import (
         end_with_launcher,
@@ -160,13 +161,13 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
 
 def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, Any]:
     """The trainer of a config, continued from `loaded` if there is one; and the dashboard."""
-    from liteseg.builder import build_dataset
-    from liteseg.cli.startup import probe
+    from liteseg.config.build import build_dataset
+    from liteseg.config.schema import setting
     from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
     from liteseg.engine.inference import TestConfig
-    from liteseg.engine.report import report_run
     from liteseg.engine.writers import Dashboard, MetricsFile
-    from liteseg.schema import setting
+    from liteseg.report.report import report_run
+    from liteseg.tasks.startup import probe
 
     train_set = build_dataset(cfg, "train")
     val_set = build_dataset(cfg, "val") if setting(cfg, "val_dataset") else None

@@ -1,6 +1,6 @@
 """Datasets: files on disk as RGB images with label maps of train ids."""
 
-from liteseg.class_weights import class_weights
+from liteseg.config.class_weights import class_weights
 from liteseg.datasets.base import Sample, SegmentationDataset
 from liteseg.datasets.camvid import CamVid
 from liteseg.datasets.check import check_dataset, find_duplicates, format_report

@@ -10,14 +10,14 @@ from typing import NamedTuple, Optional
 
 import numpy as np
 
-from liteseg.class_weights import class_weights
+from liteseg.config.class_weights import class_weights
 from liteseg.datasets.base import SegmentationDataset, values_outside
 from liteseg.datasets.pairing import pairing_notes
+from liteseg.datasets.parallel import map_in_threads
 from liteseg.datasets.stats import class_counts
 from liteseg.errors import UserError
 from liteseg.utils import logging
 from liteseg.utils.images import label_histogram
-from liteseg.utils.parallel import map_in_threads
 
 SHOWN_ERRORS = 10
 _FILES_NAMED = 3

@@ -7,9 +7,9 @@ from typing import Optional
 import numpy as np
 
 from liteseg.datasets.base import SegmentationDataset
+from liteseg.datasets.parallel import map_in_threads
 from liteseg.utils import logging
 from liteseg.utils.images import label_histogram
-from liteseg.utils.parallel import map_in_threads
 
 
 def class_frequencies(

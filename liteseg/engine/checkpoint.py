@@ -21,7 +21,7 @@ from liteseg.errors import UserError
 from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main, world_size
-from liteseg.utils.weights import read_state, save_pdparams, write_state
+from liteseg.utils.weights.load import read_state, save_pdparams, write_state
 
 WEIGHTS, STATE, MANIFEST = "model.pdparams", "training.pdstate", "manifest.json"
 _PREVIOUS = ".previous"

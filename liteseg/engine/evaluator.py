@@ -12,11 +12,11 @@ import paddle
 
 from liteseg.engine.inference import Prediction, TestConfig, predict
 from liteseg.engine.loader import validation_batches
+from liteseg.engine.timing import Clock
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
 from liteseg.utils import logging
 from liteseg.utils.runtime import is_main, rank, world_size
-from liteseg.utils.timing import Clock
 
 Losses = Sequence[tuple[str, Callable, float]]
 

@@ -18,10 +18,10 @@ import paddle
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.evaluator import evaluate
 from liteseg.engine.inference import TestConfig
-from liteseg.engine.pictures import Gallery
 from liteseg.engine.trainer import Hook, Trainer
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
+from liteseg.report.gallery import Gallery
 from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.runtime import gathered, is_main, world_size
 

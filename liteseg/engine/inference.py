@@ -15,7 +15,7 @@ import paddle
 import paddle.nn.functional as F
 
 from liteseg.errors import UserError
-from liteseg.utils.upsample import labels_at_full_size
+from liteseg.ops.upsample import labels_at_full_size
 
 Size = tuple[int, int]
 TransInfo = Sequence[tuple[str, Sequence[int]]]

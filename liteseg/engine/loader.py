@@ -11,7 +11,7 @@ from typing import Any
 import numpy as np
 import paddle
 
-from liteseg.engine.readers import batches_of, reader_setup, shared_memory_fits
+from liteseg.engine.workers import batches_of, reader_setup, shared_memory_fits
 from liteseg.errors import UserError
 from liteseg.utils.images import stack_planes
 from liteseg.utils.runtime import rank, world_size

@@ -14,10 +14,10 @@ import paddle
 from liteseg.engine.checkpoint import load_optimizer_state, optimizer_state
 from liteseg.engine.ema import Ema
 from liteseg.engine.loader import TrainingOrder, training_batches
+from liteseg.engine.timing import Clock
 from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import gathered, rank, world_size
-from liteseg.utils.timing import Clock
 
 _DIVERGED = (
     "The last checkpoint is intact. Lower lr_scheduler.learning_rate, lengthen warmup_iters or set "

@@ -10,7 +10,7 @@ from typing import Optional
 import paddle
 import paddle.nn.functional as F
 
-from liteseg.utils import onednn
+from liteseg.ops import onednn
 
 # The function is marked deprecated since 2.0 and there in every release since; its successor does
 # not return the softmax, and computing that again costs as much as the whole loss.

@@ -14,7 +14,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from liteseg.utils.upsample import interpolated
+from liteseg.ops.upsample import interpolated
 
 
 class ConvBN(nn.Layer):

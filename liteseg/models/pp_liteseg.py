@@ -16,7 +16,7 @@ from paddle import nn
 
 from liteseg.models.layers import ConvBN, ConvBNReLU, channel_max, resize
 from liteseg.registry import MODELS
-from liteseg.utils.weights import load_weights
+from liteseg.utils.weights.load import load_weights
 
 
 class SPPM(nn.Layer):

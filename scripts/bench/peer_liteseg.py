@@ -17,6 +17,7 @@ from liteseg.engine.trainer import Trainer, TrainOptions
 from liteseg.losses import OhemCrossEntropyLoss
 from liteseg.metrics import ConfusionMatrix
 from liteseg.models import STDC1, PPLiteSeg
+from liteseg.ops.onednn import accelerate_convolutions
 from liteseg.transforms import (
     Compose,
     Normalize,
@@ -26,9 +27,8 @@ from liteseg.transforms import (
     ResizeStepScaling,
 )
 from liteseg.utils.images import stack_planes
-from liteseg.utils.onednn import accelerate_convolutions
 from liteseg.utils.runtime import select_device
-from liteseg.utils.weights import load_weights
+from liteseg.utils.weights.load import load_weights
 
 import paddle  # isort: skip
 

@@ -11,9 +11,9 @@ import liteseg  # noqa: F401  before Paddle
 from liteseg.datasets import CamVid, Cityscapes
 from liteseg.datasets.base import SegmentationDataset
 from liteseg.datasets.pack import build_pack
-from liteseg.datasets.streets import generate
+from liteseg.datasets.streets.generate import generate
 from liteseg.models import STDC1, PPLiteSeg
-from liteseg.utils.visualize import write_png
+from liteseg.report.visualize import write_png
 
 import numpy as np  # isort: skip
 import paddle  # isort: skip

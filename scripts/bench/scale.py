@@ -17,7 +17,7 @@ from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
-from liteseg.config import load_config
+from liteseg.config.load import load_config
 from liteseg.errors import UserError
 
 BATCHES = (1, 2, 4, 8)

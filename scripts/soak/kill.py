@@ -25,7 +25,7 @@ from pathlib import Path
 from tiny import liteseg, prepare
 
 import liteseg as _first  # noqa: F401  before Paddle
-from liteseg.utils.weights import read_state
+from liteseg.utils.weights.load import read_state
 
 SAVE, EVALUATE = 5, 10
 TIMES = {"images_per_second", "seconds_per_step", "reader_share", "seconds", "timings"}

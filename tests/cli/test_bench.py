@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from liteseg.cli import bench, main
-from liteseg.config import load_config
+from liteseg.config.load import load_config
 
 CONFIGS = Path(__file__).resolve().parents[2] / "configs"
 QUICKSTART = f"{CONFIGS}/quickstart.yml"

@@ -9,7 +9,8 @@ import numpy as np
 import pytest
 from deploy_run import make_run
 
-from liteseg.cli import bench_infer, main
+from liteseg.cli import main
+from liteseg.cli.bench import infer as bench_infer
 from liteseg.deploy import timing
 
 
@@ -60,9 +61,9 @@ def test_the_paddleseg_path_gives_the_same_labels(run, tmp_path):
     """Up to where it upsamples labels, not logits: what is compared is the same work."""
     from deploy_run import picture
 
-    from liteseg.api import Segmenter
-    from liteseg.config import load_config
+    from liteseg.config.load import load_config
     from liteseg.deploy.reference import PaddleSegPath
+    from liteseg.tasks.segmenter import Segmenter
 
     plain = load_config(run / "config.yml", ["test_config.aug_eval=false"])
     network = Segmenter.from_pretrained(run, plain).network

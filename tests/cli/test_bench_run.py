@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from liteseg.cli import main
-from liteseg.datasets.streets import generate
+from liteseg.datasets.streets.generate import generate
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yml"
 PHASES = {"data", "normalize", "forward", "losses", "backward", "update"}

@@ -9,11 +9,11 @@ import numpy as np
 import pytest
 import yaml
 
-from liteseg.builder import build_dataset
 from liteseg.cli import main
-from liteseg.config import load_config
+from liteseg.config.build import build_dataset
+from liteseg.config.load import load_config
 from liteseg.datasets.pack import PIXELS
-from liteseg.datasets.streets import generate
+from liteseg.datasets.streets.generate import generate
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yml"
 

@@ -10,14 +10,14 @@ import golden_rule
 import numpy as np
 import pytest
 
-from liteseg.api import Segmenter
-from liteseg.builder import build_model
 from liteseg.cli import eval as command
-from liteseg.config import load_config
+from liteseg.config.build import build_model
+from liteseg.config.load import load_config
 from liteseg.datasets import train_id_to_id
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
-from liteseg.utils.weights import save_pdparams
+from liteseg.tasks.segmenter import Segmenter
+from liteseg.utils.weights.load import save_pdparams
 
 CONFIG = """
 batch_size: 2

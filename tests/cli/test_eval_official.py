@@ -9,7 +9,7 @@ import pytest
 from test_eval import CITY, make_run
 
 from liteseg.cli import eval as command
-from liteseg.datasets.streets import generate
+from liteseg.datasets.streets.generate import generate
 
 official = pytest.importorskip(
     "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling",

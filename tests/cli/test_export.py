@@ -12,9 +12,9 @@ import pytest
 from conftest import ROOT
 from deploy_run import make_run, picture
 
-from liteseg.api import Segmenter
 from liteseg.cli import export, main
 from liteseg.errors import UserError
+from liteseg.tasks.segmenter import Segmenter
 
 PACKAGES = {
     "paddle": (),
@@ -153,7 +153,7 @@ def test_val_transforms_travel_and_are_undone(run, tmp_path):
     plain = "test_config.aug_eval=false"
     assert call(run, out, "--format", "paddle", "--set", steps, "--set", plain) == 0
     exported = Segmenter.from_pretrained(out)
-    from liteseg.config import load_config
+    from liteseg.config.load import load_config
 
     trained = Segmenter.from_pretrained(run, load_config(run / "config.yml", [steps, plain]))
     for size in ((70, 100), (50, 90)):

@@ -9,8 +9,8 @@ import numpy as np
 import pytest
 from deploy_run import make_run, picture
 
-from liteseg.api import Segmenter
 from liteseg.cli import main
+from liteseg.tasks.segmenter import Segmenter
 
 for package in ("nncf", "openvino", "onnx", "paddle2onnx"):
     pytest.importorskip(package, reason=f"{package} is not installed: the extra `export`")

@@ -12,7 +12,7 @@ from paddleseg_form import PADDLESEG_BASE
 
 from liteseg.cli import main
 from liteseg.models import STDC1
-from liteseg.utils.weights import read_pdparams, save_pdparams
+from liteseg.utils.weights.load import read_pdparams, save_pdparams
 
 RECIPE = """
 _base_: '../_base_/cityscapes.yml'

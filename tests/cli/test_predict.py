@@ -10,9 +10,10 @@ import numpy as np
 import pytest
 from PIL import Image
 
-from liteseg.api import Segmenter
-from liteseg.cli import inputs, predict
+from liteseg.cli import predict
 from liteseg.errors import UserError
+from liteseg.tasks import inputs
+from liteseg.tasks.segmenter import Segmenter
 
 PALETTE = np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180]], np.uint8)
 

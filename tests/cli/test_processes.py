@@ -12,7 +12,7 @@ from pathlib import Path
 import pytest
 from tiny_run import last_checkpoint, lines, prepare, start, train
 
-from liteseg.utils.weights import read_state
+from liteseg.utils.weights.load import read_state
 
 # Seconds in which all processes are gone, once one is.
 GONE_WITHIN = 30

@@ -9,10 +9,10 @@ import cv2
 import numpy as np
 import pytest
 
-from liteseg.cli.startup import _announce_hard_pixels, probe
 from liteseg.datasets import Dataset
 from liteseg.errors import UserError
 from liteseg.losses import CrossEntropyLoss, MixedLoss, OhemCrossEntropyLoss
+from liteseg.tasks.startup import _announce_hard_pixels, probe
 
 
 @pytest.fixture

@@ -9,12 +9,12 @@ from pathlib import Path
 import numpy as np
 import pytest
 
-from liteseg.builder import build_model
 from liteseg.cli import main
-from liteseg.config import load_config
-from liteseg.datasets.streets import generate
+from liteseg.config.build import build_model
+from liteseg.config.load import load_config
+from liteseg.datasets.streets.generate import generate
 from liteseg.utils import runtime
-from liteseg.utils.weights import load_weights, read_pdparams, read_state
+from liteseg.utils.weights.load import load_weights, read_pdparams, read_state
 
 CONFIG = """
 batch_size: 2

@@ -8,7 +8,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liteseg.class_weights import class_weights
+from liteseg.config.class_weights import class_weights
 from liteseg.datasets import CamVid, Dataset, check_dataset, find_duplicates, format_report
 from liteseg.transforms import Compose, RandomPaddingCrop, ResizeStepScaling
 

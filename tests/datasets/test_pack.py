@@ -15,7 +15,7 @@ import pytest
 
 from liteseg.datasets import Dataset, Streets
 from liteseg.datasets.pack import INDEX, PARTIAL, PIXELS, PROGRESS, Pack, build_pack
-from liteseg.datasets.streets import generate
+from liteseg.datasets.streets.generate import generate
 from liteseg.errors import UserError
 from liteseg.transforms import RandomHorizontalFlip, RandomPaddingCrop, ResizeStepScaling
 

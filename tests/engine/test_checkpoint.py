@@ -14,7 +14,7 @@ from toy_training import ToyNet, arrays, assert_same, cross_entropy
 from liteseg.engine import checkpoint
 from liteseg.engine.checkpoint import Checkpointer, load_optimizer_state, optimizer_state
 from liteseg.errors import UserError
-from liteseg.utils.weights import read_pdparams
+from liteseg.utils.weights.load import read_pdparams
 
 FILES = ["manifest.json", "model.pdparams", "training.pdstate"]
 

@@ -24,7 +24,7 @@ from liteseg.engine.hooks import Checkpoint, CompareWeights, Evaluate, Log, Stop
 from liteseg.engine.inference import TestConfig
 from liteseg.engine.writers import MetricsFile
 from liteseg.errors import UserError
-from liteseg.utils.weights import read_pdparams
+from liteseg.utils.weights.load import read_pdparams
 
 
 class Recorder:

@@ -17,7 +17,7 @@ from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
 from liteseg.engine.inference import TestConfig
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
-from liteseg.utils.weights import read_state
+from liteseg.utils.weights.load import read_state
 
 STEPS = 14
 TIMES = {"images_per_second", "seconds_per_step", "reader_share", "seconds", "timings"}

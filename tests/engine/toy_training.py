@@ -10,8 +10,8 @@ import paddle.nn.functional as F
 from paddle import nn
 
 from liteseg.datasets.base import Sample, SegmentationDataset
+from liteseg.engine.optim import polynomial_decay
 from liteseg.engine.trainer import Hook, Trainer, TrainOptions
-from liteseg.optim import polynomial_decay
 from liteseg.transforms import Compose, Normalize, RandomHorizontalFlip
 
 CLASSES = ("floor", "wall", "door")

@@ -48,8 +48,8 @@ CONFIG = {
 @pytest.fixture(scope="module")
 def sound(tmp_path_factory):
     """A small dataset, its config and weights."""
-    from liteseg.builder import build_model
-    from liteseg.utils.weights import save_pdparams
+    from liteseg.config.build import build_model
+    from liteseg.utils.weights.load import save_pdparams
 
     folder = tmp_path_factory.mktemp("sound")
     (folder / "data").mkdir()

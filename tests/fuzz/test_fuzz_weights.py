@@ -15,7 +15,7 @@ import paddle
 import pytest
 from fuzzing import MUTATIONS, ROUNDS, ends_well, numbered, rng_of
 
-from liteseg.utils.weights import load_weights, read_state, save_pdparams, write_state
+from liteseg.utils.weights.load import load_weights, read_state, save_pdparams, write_state
 
 SHAPES = {"weight": (6, 5), "bias": (5,)}
 

@@ -10,8 +10,9 @@ import yaml
 from conftest import ROOT
 from fuzzing import MUTATIONS, ROUNDS, ends_well, numbered, rng_of
 
-from liteseg.builder import build_dataset, build_losses, build_optimizer, check
-from liteseg.config import load_config
+from liteseg.config.build import build_dataset, build_losses, build_optimizer
+from liteseg.config.check import check
+from liteseg.config.load import load_config
 
 SOURCES = (
     "quickstart.yml",

@@ -13,7 +13,7 @@ from golden_rule import fill, image
 
 from liteseg.models import STDC1, STDC2
 from liteseg.models.backbones.stdc import ShortTermDenseConcat
-from liteseg.utils.weights import save_pdparams
+from liteseg.utils.weights.load import save_pdparams
 
 MODULES = {STDC1: (2, 2, 2), STDC2: (4, 5, 3)}
 

@@ -9,11 +9,11 @@ import paddle
 import pytest
 from golden_rule import fill, image, label
 
+from liteseg.engine.optim import polynomial_decay
 from liteseg.losses import OhemCrossEntropyLoss
 from liteseg.models import STDC1, PPLiteSeg
-from liteseg.optim import polynomial_decay
+from liteseg.ops.onednn import accelerate_convolutions
 from liteseg.registry import OPTIMIZERS
-from liteseg.utils.onednn import accelerate_convolutions
 
 
 @pytest.fixture(scope="module", params=[False, True], ids=["plain", "accelerated"])

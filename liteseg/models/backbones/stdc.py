@@ -12,9 +12,9 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from liteseg.ops import onednn
 from liteseg.registry import BACKBONES
-from liteseg.utils import onednn
-from liteseg.utils.weights import load_weights
+from liteseg.utils.weights.load import load_weights
 
 _INITIALISERS = ("published", "kaiming")
 

@@ -1,0 +1,274 @@
+"""YAML configs: `_base_` inheritance, `--set` overrides, and where every value came from.
+
+A file is read into a tree of `Node`s, each knowing its `file:line`. Inheritance and overrides merge
+trees, so the origin travels with the value. `Config` is the read-only result.
+"""
+
+from __future__ import annotations
+
+import difflib
+import itertools
+import os
+from collections.abc import Iterator, Mapping, Sequence
+from pathlib import Path
+from typing import Any, Optional, Union
+
+import yaml
+
+from liteseg.config.yaml_tree import Dumper, Node, Reader, plain
+from liteseg.errors import UserError, quoted
+
+INHERITED = "_inherited_"
+BASE = "_base_"
+OVERRIDE_ORIGIN = "--set"
+_MAX_BYTES = 200_000
+_MAX_FILES = 100  # bases of bases that name each other twice have billions
+
+
+def _shown(path: Path) -> str:
+    """`path` relative to the current folder where it lies below it."""
+    try:
+        return str(path.resolve().relative_to(Path.cwd()))
+    except ValueError:
+        return os.path.normpath(path)
+
+
+def _read_file(path: Path) -> Node:
+    shown = _shown(path)
+    try:
+        size = path.stat().st_size
+        if size > _MAX_BYTES:
+            raise UserError(f"{shown}: {size} bytes; that is not a YAML config")
+        raw = path.read_bytes()
+        text = raw.decode("utf-8-sig")
+    except OSError as error:
+        raise UserError(f"{shown}: cannot be read: {error.strerror}") from error
+    except UnicodeDecodeError as error:
+        line = raw.count(b"\n", 0, error.start) + 1
+        raise UserError(f"{shown}:{line}: not UTF-8 text; save the file as UTF-8") from error
+    root = Reader(lambda line: f"{shown}:{line + 1}").read(text)
+    if root is None or root.value is None:
+        raise UserError(f"{shown}: the config is empty")
+    if not isinstance(root.value, dict):
+        raise UserError(
+            f"{shown}: a config is a mapping of `key: value` lines, not {quoted(plain(root))}"
+        )
+    return Node(root.value, shown)
+
+
+def _merge(base: Optional[Node], over: Node) -> Node:
+    """`over` on top of `base`: mappings key by key, anything else replaced."""
+    if isinstance(over.value, list):
+        return Node([_merge(None, item) for item in over.value], over.origin)
+    if not isinstance(over.value, dict):
+        return over
+    inherited = over.value.get(INHERITED)
+    if inherited is not None and not isinstance(inherited.value, bool):
+        raise UserError(
+            f"{inherited.origin}: {INHERITED} is true or false, not {quoted(plain(inherited))}"
+        )
+    keep = base is not None and isinstance(base.value, dict)
+    if inherited is not None and inherited.value is False:
+        keep = False
+    result = dict(base.value) if keep else {}
+    for key, value in over.value.items():
+        if key != INHERITED:
+            result[key] = _merge(result.get(key), value)
+    return Node(result, over.origin)
+
+
+def _load_tree(path: Path, parents: tuple[Path, ...], counter: Iterator[int]) -> Node:
+    """The tree of a file, merged over its `_base_` files (the later ones over the earlier)."""
+    if next(counter) > _MAX_FILES:
+        raise UserError(f"{_shown(path)}: more than {_MAX_FILES} files are read through {BASE}")
+    own = _read_file(path)
+    entry = own.value.pop(BASE, None)
+    bases = [] if entry is None else entry.value if isinstance(entry.value, list) else [entry]
+    chain = (*parents, path.resolve())
+    merged = None
+    for base in bases:
+        if not isinstance(base.value, str):
+            found = quoted(plain(base))
+            raise UserError(f"{base.origin}: {BASE} names a file (or a list of files), not {found}")
+        target = path.parent / base.value
+        if not os.path.isfile(target):
+            raise UserError(
+                f"{base.origin}: {BASE} {base.value!r} is not there: {target} is no file"
+                " (the path is relative to the file that names it)"
+            )
+        if target.resolve() in chain:
+            loop = " -> ".join(_shown(p) for p in (*chain, target.resolve()))
+            raise UserError(f"{base.origin}: {BASE} goes in a circle: {loop}")
+        merged = _merge(merged, _load_tree(target, chain, counter))
+    return _merge(merged, own)
+
+
+def _override(root: Node, text: str) -> Node:
+    """`root` with one `a.b.0.c=value` applied; the value is YAML and merges as a file's would."""
+    path, equals, value_text = text.partition("=")
+    path = path.strip()
+    if not equals or not path:
+        raise UserError(f"--set {text}: write KEY=VALUE, for example batch_size=8")
+    try:
+        value = Reader(lambda line: OVERRIDE_ORIGIN).read(value_text)
+    except UserError as error:
+        raise UserError(f"{error} (in --set {text})") from error
+    return _set(root, path.split("."), value or Node(None, OVERRIDE_ORIGIN), done=(), text=text)
+
+
+def _set(node: Node, keys: list[str], value: Node, done: tuple[str, ...], text: str) -> Node:
+    key, rest = keys[0], keys[1:]
+    place = ".".join(done)
+    if isinstance(node.value, list):
+        if not key.isdecimal() or int(key) >= len(node.value):
+            count = len(node.value)
+            span = f"indices are 0 to {count - 1}" if count else "it is empty"
+            raise UserError(f"--set {text}: {place} is a list of {count} ({span}), not {key!r}")
+        items, index = list(node.value), int(key)
+    elif isinstance(node.value, dict):
+        items, index = dict(node.value), key
+        if rest and key not in items:
+            near = difflib.get_close_matches(key, items, n=3)
+            hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _mapping_hint(keys)
+            raise UserError(f"--set {text}: no {key!r} in {place or 'the config'}; {hint}")
+    else:
+        raise UserError(f"--set {text}: {place} is {quoted(plain(node))}, which has no {key!r}")
+    if rest:
+        items[index] = _set(items[index], rest, value, (*done, key), text)
+    else:
+        old = items.get(index) if isinstance(items, dict) else items[index]
+        items[index] = _merge(old, value)
+    return Node(items, node.origin)
+
+
+def _mapping_hint(keys: list[str]) -> str:
+    return f"to add it, set the whole mapping: --set '{keys[0]}={{{keys[1]}: ...}}'"
+
+
+def _flow(value) -> str:
+    """A scalar or a list of scalars on one line of YAML."""
+    style = '"' if isinstance(value, str) and "\n" in value else None
+    # Inside [] nothing needs a document end mark, and quoting is at its strictest.
+    text = yaml.dump(
+        [value],
+        Dumper=Dumper,
+        default_flow_style=True,
+        default_style=style,
+        width=float("inf"),
+        allow_unicode=True,
+    )
+    return text.strip()[1:-1]
+
+
+def _on_one_line(node: Node) -> bool:
+    """Whether `node` is a scalar, an empty mapping, or a list of scalars."""
+    if isinstance(node.value, list):
+        return not any(isinstance(item.value, (dict, list)) for item in node.value)
+    return not isinstance(node.value, dict) or not node.value
+
+
+def _lines(node: Node, indent: str = "") -> Iterator[tuple[str, str]]:
+    """The (YAML line, origin) pairs of a mapping or of a list that holds mappings or lists."""
+    if isinstance(node.value, dict):
+        entries = [(_flow(key) + ":", item) for key, item in node.value.items()]
+    else:
+        entries = [("-", item) for item in node.value]
+    deeper = indent + "  "
+    for head, item in entries:
+        if _on_one_line(item):
+            yield f"{indent}{head} {_flow(plain(item))}", item.origin
+        elif head == "-":  # the first line of the item shares the line of its dash
+            (text, origin), *others = _lines(item, deeper)
+            yield f"{indent}- {text[len(deeper) :]}", origin
+            yield from others
+        else:
+            yield indent + head, item.origin
+            yield from _lines(item, deeper)
+
+
+class Config(Mapping[str, Any]):
+    """A resolved config: a read-only mapping that knows where each value came from."""
+
+    def __init__(self, root: Node, path: Path):
+        self._root = root
+        self.path = path
+
+    def __getitem__(self, key: str):
+        return plain(self._root.value[key])
+
+    def __iter__(self) -> Iterator[str]:
+        return iter(self._root.value)
+
+    def __len__(self) -> int:
+        return len(self._root.value)
+
+    @property
+    def data(self) -> dict[str, Any]:
+        """A plain nested copy of everything."""
+        return plain(self._root)
+
+    def origin(self, key_path: str) -> str:
+        """The `file:line` (or `--set`) that gave `key_path`, for example `loss.types.0.min_kept`.
+
+        A key that is not there has the origin of the innermost mapping or list that should hold it.
+        """
+        node = self._root
+        for key in key_path.split("."):
+            if isinstance(node.value, dict) and key in node.value:
+                node = node.value[key]
+            elif isinstance(node.value, list) and key.isdecimal() and int(key) < len(node.value):
+                node = node.value[int(key)]
+            else:
+                break
+        return node.origin
+
+    def dump(self) -> str:
+        """YAML text that loads back to the same config, without its bases."""
+        return "".join(f"{line}\n" for line, _ in _lines(self._root))
+
+    def annotated(self) -> str:
+        """The text of `dump` with the origin of every line as a comment."""
+        lines = list(_lines(self._root))
+        width = min(max((len(line) for line, _ in lines), default=0), 60)
+        return "".join(f"{line:<{width}}  # {origin}\n" for line, origin in lines)
+
+
+def _config_dirs() -> list[Path]:
+    package = Path(__file__).resolve().parents[1]
+    return [d for d in (package.parent / "configs", package / "configs") if d.is_dir()]
+
+
+def find_config(path: Union[str, Path]) -> Path:
+    """The config file `path`, or the shipped config of that name (`.yml` may be left out).
+
+    Raises:
+        UserError: there is none; the message names the shipped configs most like it.
+    """
+    path = Path(path)
+    if os.path.isfile(path):  # unlike Path.is_file, it answers for names no system takes
+        return path
+    for folder in _config_dirs():
+        for candidate in (folder / path, folder / f"{path}.yml"):
+            if os.path.isfile(candidate):
+                return candidate
+    if os.path.isdir(path):
+        raise UserError(f"{path} is a folder; name a YAML file")
+    known = {f.stem: f for folder in _config_dirs() for f in sorted(folder.rglob("*.yml"))}
+    near = difflib.get_close_matches(path.name.removesuffix(".yml"), known, n=3, cutoff=0.5)
+    hint = f"; did you mean {' or '.join(_shown(known[n]) for n in near)}?" if near else ""
+    raise UserError(f"no config {str(path)!r}{hint}")
+
+
+def load_config(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config:
+    """Read a YAML config with its bases and apply `a.b.c=value` overrides in order.
+
+    Nothing but the YAML is checked here: `builder.check` knows the keys and the components.
+
+    Raises:
+        UserError: the file, one of its bases or an override cannot be used; with file and line.
+    """
+    file = find_config(path)
+    root = _load_tree(file, parents=(), counter=itertools.count(1))
+    for text in overrides:
+        root = _override(root, text)
+    return Config(root, file)

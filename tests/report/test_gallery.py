@@ -1,0 +1,118 @@
+"""Which pictures of an evaluation are kept, and what is on them."""
+
+from __future__ import annotations
+
+import numpy as np
+import pytest
+from toy_training import ToyImages
+
+from liteseg.report import gallery as pictures
+from liteseg.report.gallery import Gallery
+from liteseg.report.visualize import CORRECT, IGNORED, WRONG
+
+
+def predict(gallery, wrong_rows, indices=None):
+    """Feed predictions whose first rows are wrong, as many as the list says for each sample."""
+    for index in range(len(wrong_rows)) if indices is None else indices:
+        sample, rows = gallery.dataset.load(index), wrong_rows[index]
+        pred = sample["label"].copy()
+        pred[:rows] = (pred[:rows] + 1) % 3
+        gallery.add(index, sample, pred)
+
+
+def test_the_worst_and_the_best_of_any_order():
+    rng = np.random.default_rng(0)
+    for _ in range(20):
+        rows = rng.permutation(12)
+        gallery = Gallery(ToyImages(12), 3)
+        predict(gallery, rows)
+        # More wrong rows need not mean a smaller mIoU: rank by the figure of a gallery of all.
+        every = Gallery(ToyImages(12), 12)
+        predict(every, rows)
+        order = sorted(every.worst, key=lambda picture: picture.miou)
+        assert [p.name for p in gallery.worst] == [p.name for p in order[:3]]
+        assert [p.name for p in gallery.best] == [p.name for p in order[::-1][:3]]
+
+
+def test_no_image_is_both_worst_and_best():
+    gallery = Gallery(ToyImages(5), 4)
+    predict(gallery, [5, 4, 3, 2, 0])
+    names = [picture.name for picture in gallery.worst + gallery.best]
+    assert sorted(names) == [f"picture_{i}" for i in range(5)]
+    assert gallery.best[0].miou == 1.0
+
+
+def test_fixed_samples_are_spread_over_the_dataset():
+    gallery = Gallery(ToyImages(9), 3)
+    predict(gallery, [0] * 9)
+    assert [picture.name for picture in gallery.fixed] == ["picture_0", "picture_4", "picture_8"]
+    gallery.clear()
+    assert gallery.fixed == gallery.worst == gallery.best == []
+
+
+@pytest.mark.parametrize("processes", [1, 2, 3, 5])
+@pytest.mark.parametrize("count", [0, 1, 2, 4])
+def test_shares_of_processes_make_the_gallery_of_one(monkeypatch, processes, count):
+    rows = np.random.default_rng(0).permutation(12)
+    alone = Gallery(ToyImages(12), count)
+    predict(alone, rows)
+    galleries = [Gallery(ToyImages(12), count) for _ in range(processes)]
+    for process, gallery in enumerate(galleries):
+        predict(gallery, rows, range(process, 12, processes))
+    shares = [(gallery._fixed, gallery._ranked) for gallery in galleries]
+    monkeypatch.setattr(pictures, "gathered_objects", lambda own: shares)
+    galleries[0].gather()
+    for kind in ("fixed", "worst", "best"):
+        found, expected = getattr(galleries[0], kind), getattr(alone, kind)
+        assert [(p.name, p.miou) for p in found] == [(p.name, p.miou) for p in expected]
+        assert len(found) == count
+
+
+def test_the_tiles():
+    gallery = Gallery(ToyImages(1), 1)
+    sample = gallery.dataset.load(0)
+    pred = sample["label"].copy()
+    pred[0] = (pred[0] + 1) % 3
+    sample["label"][1] = 255
+    gallery.add(0, sample, pred)
+    (picture,) = gallery.fixed
+    image, label, shown, errors = picture.tiles
+    np.testing.assert_array_equal(image, sample["img"])
+    np.testing.assert_array_equal(label[2:], gallery.dataset.palette[sample["label"][2:]])
+    assert shown.shape == image.shape
+    assert (errors[0] == WRONG).all()
+    assert (errors[1] == IGNORED).all()
+    assert (errors[2:] == CORRECT).all()
+    panel = picture.panel()
+    assert panel.shape[1] >= 4 * 32
+    np.testing.assert_array_equal(panel[-32:, :32], image)
+    assert (panel[:-32] < 128).any()  # the caption
+
+
+def test_large_images_become_small():
+    class Large(ToyImages):
+        def load(self, index):
+            sample = super().load(index)
+            return {key: value.repeat(64, axis=1) for key, value in sample.items()}
+
+    gallery = Gallery(Large(1), 1)
+    sample = gallery.dataset.load(0)
+    gallery.add(0, sample, sample["label"])
+    assert {tile.shape for tile in gallery.fixed[0].tiles} == {(8, 512, 3)}
+
+
+def test_what_counts_nowhere_is_not_ranked():
+    gallery = Gallery(ToyImages(2), 2)
+    sample = gallery.dataset.load(0)
+    gallery.add(0, {"img": sample["img"]}, sample["label"])  # no label
+    sample["label"][:] = 255
+    gallery.add(1, sample, np.zeros((32, 32), np.uint8))
+    assert gallery.worst == gallery.best == []
+    assert [picture.name for picture in gallery.fixed] == ["picture_1"]
+
+
+@pytest.mark.parametrize("count", [0, 1])
+def test_as_many_as_asked_for(count):
+    gallery = Gallery(ToyImages(4), count)
+    predict(gallery, [3, 2, 1, 0])
+    assert len(gallery.fixed) == len(gallery.worst) == len(gallery.best) == count

@@ -1,0 +1,181 @@
+"""`report.html`: its content, that it needs nothing else, and how it fits a phone."""
+
+from __future__ import annotations
+
+import base64
+import json
+import re
+from html.parser import HTMLParser
+
+import browser
+import cv2
+import numpy as np
+import pytest
+from toy_training import CLASSES, ToyImages, make_trainer
+
+from liteseg.engine.checkpoint import Checkpointer
+from liteseg.engine.hooks import Evaluate, Log
+from liteseg.engine.inference import TestConfig
+from liteseg.engine.writers import MetricsFile
+from liteseg.report.report import Story, read_history, report_run, write_report
+
+
+class NoDashboard:
+    def scalars(self, *args):
+        pass
+
+    def image(self, *args):
+        pass
+
+
+@pytest.fixture(scope="module")
+def run(tmp_path_factory):
+    """A run directory with the report of four steps and two evaluations."""
+    folder = tmp_path_factory.mktemp("runs") / "a run"
+    folder.mkdir()
+    metrics = MetricsFile(folder / "metrics.jsonl", 0)
+    store = Checkpointer(folder / "checkpoints", keep=1)
+    evaluation = Evaluate(
+        2,
+        ToyImages(6),
+        TestConfig(),
+        store,
+        metrics,
+        NoDashboard(),
+        pictures=2,
+        report=lambda gallery: report_run(folder, "iters: 4\nname: <b>&\n", gallery),
+    )
+    make_trainer(4, [Log(1, metrics, NoDashboard()), evaluation]).run()
+    return folder
+
+
+class Tags(HTMLParser):
+    """Every start tag, and whether each is closed."""
+
+    VOID = frozenset({"meta", "img"})
+
+    def __init__(self, text):
+        super().__init__()
+        self.found, self.open = [], []
+        self.feed(text)
+        assert self.open == []
+
+    def handle_starttag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+        if tag not in self.VOID:
+            self.open.append(tag)
+
+    def handle_startendtag(self, tag, attrs):
+        self.found.append((tag, dict(attrs)))
+
+    def handle_endtag(self, tag):
+        assert self.open.pop() == tag
+
+    def all(self, wanted):
+        return [attrs for tag, attrs in self.found if tag == wanted]
+
+
+@pytest.fixture(scope="module")
+def page(run):
+    return (run / "report.html").read_text(encoding="utf-8")
+
+
+def test_the_page_is_whole_and_needs_nothing_else(page):
+    tags = Tags(page)
+    for _, attrs in tags.found:
+        for key in ("src", "href", "srcset", "action", "data"):
+            assert attrs.get(key, "data:").startswith("data:")
+    assert not {"script", "link", "iframe"} & {tag for tag, _ in tags.found}
+    assert "url(" not in page
+    assert "@import" not in page
+
+
+def test_figures_of_the_last_evaluation(run, page):
+    last = read_history(run / "metrics.jsonl")[-1]
+    assert last["phase"] == "eval"
+    best = max(line["miou"] for line in read_history(run / "metrics.jsonl") if "miou" in line)
+    for value in (last["miou"], last["acc"], last["kappa"], last["mdice"], best):
+        assert f"<b>{value:.4f}</b>" in page
+    for name in CLASSES:
+        for figure in ("class_iou", "class_precision", "class_recall"):
+            assert f'<td class="number">{100 * last[figure][name]:.1f}</td>' in page
+        assert f'style="width:{100 * last["class_iou"][name]:.1f}%"' in page
+    matrix = np.array(last["confusion"])
+    assert matrix.sum() == 6 * 32 * 32
+    share = 100 * matrix[0, 1] / matrix[0].sum()
+    assert f'title="{CLASSES[0]} labelled {CLASSES[1]}: {share:.2f} %"' in page
+
+
+def test_curves_have_a_point_for_each_line(run, page):
+    charts = re.findall(r"<svg .*?</svg>", page)
+    assert len(charts) == 5
+    points = {
+        re.search(r'aria-label="(.*?)"', chart)[1]: re.search(r'points="(.*?)"', chart)[1].split()
+        for chart in charts
+    }
+    assert len(points["loss (all heads)"]) == 4
+    assert len(points["validation mIoU"]) == 2
+
+
+def test_the_pictures_can_be_decoded(page):
+    images = Tags(page).all("img")
+    assert [image["alt"] for image in images[:4]] == ["input", "label", "prediction", "errors"]
+    assert len(images) == 4 * 4  # two worst and two best
+    for image in images:
+        data = np.frombuffer(base64.b64decode(image["src"].partition(",")[2]), np.uint8)
+        assert cv2.imdecode(data, cv2.IMREAD_COLOR).shape == (32, 32, 3)
+
+
+def test_the_text_is_escaped(page):
+    assert "<pre>iters: 4\nname: &lt;b&gt;&amp;\n</pre>" in page
+    for word in ("Paddle", "numpy", "OpenCV", "training steps", "this evaluation"):
+        assert f"<th>{word}</th>" in page
+
+
+def test_without_validation_there_are_curves(tmp_path):
+    metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
+    make_trainer(2, [Log(1, metrics, NoDashboard())]).run()
+    report_run(tmp_path, "iters: 2")
+    text = (tmp_path / "report.html").read_text(encoding="utf-8")
+    assert "loss (all heads)" in text
+    assert "mIoU" not in text
+
+
+def test_a_class_that_is_nowhere(tmp_path):
+    names = ("a", "b")
+    figures = {key: dict.fromkeys(names, 1.0) for key in ("class_precision", "class_recall")}
+    figures |= {"class_iou": {"a": 1.0, "b": None}, "confusion": [[4, 0], [0, 0]], "images": 1}
+    figures |= dict.fromkeys(("miou", "acc", "kappa", "mdice"), 1.0)
+    write_report(tmp_path / "r.html", Story("t", "of <nothing>", "", figures=figures))
+    text = (tmp_path / "r.html").read_text(encoding="utf-8")
+    assert '<td class="number">–</td>' in text
+    assert "of &lt;nothing&gt;; " in text
+    Tags(text)
+
+
+def test_history_leaves_out_half_lines(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    whole = {"step": 1, "phase": "train"}
+    path.write_text(f'{json.dumps(whole)}\n[1]\n{{"step": 2, "pha')
+    assert read_history(path) == [whole]
+    assert read_history(tmp_path / "absent") == []
+
+
+def test_a_failure_ends_no_training(tmp_path, caplog):
+    (tmp_path / "report.html").mkdir()
+    report_run(tmp_path, "")
+    assert "cannot write" in caplog.text
+    caplog.clear()
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "phase": "eval"}\n')  # without figures
+    report_run(tmp_path, "")
+    assert "going on without" in caplog.text
+
+
+def test_in_a_browser(run, tmp_path):
+    with browser.browse(tmp_path) as page:
+        for width in (390, 1200):
+            page.open((run / "report.html").as_uri(), width)
+            assert page.ask("document.documentElement.scrollWidth") == width  # nothing is wider
+            assert page.ask("[...document.images].filter(i => i.naturalWidth > 0).length") == 16
+            assert page.ask("document.querySelectorAll('svg').length") == 5
+            assert "best mIoU" in page.text()

@@ -1,0 +1,319 @@
+from __future__ import annotations
+
+import hashlib
+import io
+import os
+import socket
+import subprocess
+import sys
+import tarfile
+import threading
+import zipfile
+from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from pathlib import Path
+
+import numpy as np
+import pytest
+
+from liteseg.errors import UserError
+from liteseg.utils.weights import archive
+from liteseg.utils.weights.download import cache_path, resolve
+
+CONTENT = np.random.default_rng(0).bytes(300_000)
+SHA256 = hashlib.sha256(CONTENT).hexdigest()
+
+
+class Handler(BaseHTTPRequestHandler):
+    """Serves `server.files`; hangs up after `break_after` bytes while `breaks` > 0."""
+
+    def do_GET(self):
+        server = self.server
+        server.requests.append((self.path, self.headers.get("Range")))
+        content = server.files.get(self.path.split("?")[0])
+        if content is None:
+            self.send_error(404)
+            return
+        start = 0
+        etag = f'"{hashlib.md5(content).hexdigest()}"'
+        if self.headers.get("Range") and self.headers.get("If-Range") == etag:
+            start = int(self.headers["Range"][len("bytes=") : -1])
+        if start > len(content):
+            self.send_error(416)
+            return
+        self.send_response(206 if start else 200)
+        self.send_header("ETag", etag)
+        self.send_header("Content-Length", str(len(content) - start))
+        self.end_headers()
+        body = content[start:]
+        if server.breaks > 0:
+            server.breaks -= 1
+            body = body[: server.break_after]
+        self.wfile.write(body)
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def server():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
+        server.files = {"/a/model.pdparams": CONTENT}
+        server.requests, server.breaks, server.break_after = [], 0, 100_000
+        server.url = f"http://127.0.0.1:{server.server_port}"
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.fixture(autouse=True)
+def home(tmp_path, monkeypatch):
+    monkeypatch.setenv("LITESEG_HOME", str(tmp_path / "home"))
+    monkeypatch.setenv("no_proxy", "127.0.0.1")
+    return tmp_path / "home"
+
+
+def tar_of(*members, mode="w:gz") -> bytes:
+    """A tar of (name, content) pairs and ready TarInfos."""
+    buffer = io.BytesIO()
+    with tarfile.open(fileobj=buffer, mode=mode) as tar:
+        for member in members:
+            if isinstance(member, tarfile.TarInfo):
+                tar.addfile(member)
+            else:
+                info = tarfile.TarInfo(member[0])
+                info.size = len(member[1])
+                tar.addfile(info, io.BytesIO(member[1]))
+    return buffer.getvalue()
+
+
+def zip_of(*members) -> bytes:
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w", zipfile.ZIP_DEFLATED) as packed:
+        for name, content in members:
+            packed.writestr(name, content)
+    return buffer.getvalue()
+
+
+def special(name, kind, target="") -> tarfile.TarInfo:
+    info = tarfile.TarInfo(name)
+    info.type, info.linkname = kind, target
+    return info
+
+
+def all_files(folder: Path) -> list[str]:
+    return sorted(p.name for p in folder.rglob("*") if p.is_file() and p.suffix != ".lock")
+
+
+def test_downloads_once(server, home):
+    url = f"{server.url}/a/model.pdparams"
+    path = resolve(url, SHA256.upper())
+    assert path.read_bytes() == CONTENT
+    assert path == cache_path(url)
+    assert home in path.parents
+    assert resolve(url, SHA256) == path
+    assert len(server.requests) == 1
+    assert all_files(home) == ["model.pdparams"]
+
+
+def test_urls_of_the_same_file_name_do_not_collide():
+    urls = [
+        "http://h/a/m",
+        "http://h/b/m",
+        "http://g/a/m",
+        "http://h/a/m?id=1",
+        "http://h/a/m?id=2",
+    ]
+    assert len({cache_path(url) for url in urls}) == 5
+
+
+def test_a_url_cannot_point_out_of_the_cache(home):
+    assert cache_path("http://h/../%2e%2e/%2fetc/x") == home / "weights" / "h" / "etc" / "x"
+    with pytest.raises(UserError, match="names no file"):
+        cache_path("http://h/..")
+
+
+def test_a_broken_connection_is_resumed(server):
+    server.breaks = 2
+    assert resolve(f"{server.url}/a/model.pdparams", SHA256).read_bytes() == CONTENT
+    assert [r for _, r in server.requests] == [None, "bytes=100000-", "bytes=200000-"]
+
+
+def test_a_later_run_resumes(server, home):
+    server.breaks, server.break_after = 3, 10_000
+    url = f"{server.url}/a/model.pdparams"
+    with pytest.raises(UserError, match=r"broke 3 times \(30000 of 300000 bytes.*run again"):
+        resolve(url)
+    assert not cache_path(url).exists()
+    assert resolve(url).read_bytes() == CONTENT
+    assert server.requests[-1][1] == "bytes=30000-"
+    assert all_files(home) == ["model.pdparams"]
+
+
+def test_a_file_that_changed_on_the_server_starts_over(server):
+    server.breaks = 3
+    server.break_after = 10
+    url = f"{server.url}/a/model.pdparams"
+    with pytest.raises(UserError, match="broke"):
+        resolve(url)
+    server.files["/a/model.pdparams"] = CONTENT[::-1]
+    assert resolve(url).read_bytes() == CONTENT[::-1]
+
+
+def test_a_part_that_is_too_long_is_thrown_away(server):
+    url = f"{server.url}/a/model.pdparams"
+    target = cache_path(url)
+    target.parent.mkdir(parents=True)
+    target.with_name("model.pdparams.part").write_bytes(CONTENT + b"more")
+    etag = f'"{hashlib.md5(CONTENT).hexdigest()}"'
+    target.with_name("model.pdparams.part.version").write_text(etag)
+    assert resolve(url).read_bytes() == CONTENT
+
+
+def test_wrong_checksum(server, home):
+    url = f"{server.url}/a/model.pdparams"
+    with pytest.raises(UserError, match=f"SHA-256 is {SHA256}, expected {'0' * 64}"):
+        resolve(url, "0" * 64)
+    assert "model.pdparams" not in all_files(home)
+    resolve(url)
+    with pytest.raises(UserError, match="SHA-256"):  # of the one in the cache
+        resolve(url, "0" * 64)
+
+
+def test_404(server):
+    url = f"{server.url}/none.pdparams"
+    with pytest.raises(UserError, match="answered 404 Not Found") as caught:
+        resolve(url)
+    assert url in str(caught.value)
+    assert str(cache_path(url)) in str(caught.value)
+
+
+def test_no_network():
+    with socket.socket() as taken:
+        taken.bind(("127.0.0.1", 0))  # bound, but not listening: connections are refused
+        url = f"http://127.0.0.1:{taken.getsockname()[1]}/m.pdparams"
+        with pytest.raises(UserError, match="can't be reached") as caught:
+            resolve(url)
+        assert str(cache_path(url)) in str(caught.value)
+        # What the message says helps.
+        cache_path(url).write_bytes(b"by hand")
+        assert resolve(url).read_bytes() == b"by hand"
+
+
+def test_disk_full(server):
+    url = f"{server.url}/a/model.pdparams"
+    target = cache_path(url)
+    target.parent.mkdir(parents=True)
+    target.with_name("model.pdparams.part").symlink_to("/dev/full")
+    with pytest.raises(UserError, match=r"No space left.*LITESEG_HOME"):
+        resolve(url)
+
+
+def test_two_processes_at_once(server, home):
+    url = f"{server.url}/a/model.pdparams"
+    program = (
+        "import sys; from liteseg.utils.weights.download import resolve;"
+        "sys.stdout.write(str(resolve(sys.argv[1], sys.argv[2])))"
+    )
+    command = [sys.executable, "-c", program, url, SHA256]
+    root = str(Path(__file__).resolve().parents[2])
+    environment = {**os.environ, "PYTHONPATH": root}
+    both = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
+    answers = [process.communicate(timeout=60)[0].decode() for process in both]
+    assert answers == [str(cache_path(url))] * 2
+    assert len(server.requests) == 1
+    assert all_files(home) == ["model.pdparams"]
+
+
+@pytest.mark.parametrize(
+    ("name", "data"),
+    [
+        ("net.tar.gz", tar_of(("net/readme.txt", b"hi"), ("net/model.pdparams", CONTENT))),
+        ("net.tar", tar_of(("./model.pdparams", CONTENT), mode="w")),
+        ("net.tgz", tar_of(("STDCNet1.pdparams", CONTENT))),
+        ("net.zip", zip_of(("x/", b""), ("x/other.pdparams", b"1"), ("x/model.pdparams", CONTENT))),
+    ],
+)
+def test_archives(server, tmp_path, name, data):
+    server.files[f"/{name}"] = data
+    assert resolve(f"{server.url}/{name}").read_bytes() == CONTENT
+    (tmp_path / name).write_bytes(data)
+    path = resolve(tmp_path / name)
+    assert path.read_bytes() == CONTENT
+    before = path.stat().st_mtime_ns
+    assert resolve(tmp_path / name).stat().st_mtime_ns == before
+
+
+GOOD = ("model.pdparams", CONTENT)
+
+
+@pytest.mark.parametrize(
+    ("name", "data", "why"),
+    [
+        ("a.tar.gz", tar_of(GOOD, ("../evil.txt", b"x")), r"'../evil.txt' points outside"),
+        ("a.tar.gz", tar_of(("../model.pdparams", b"x")), "points outside"),
+        ("a.tar.gz", tar_of(GOOD, ("/tmp/evil", b"x")), r"'/tmp/evil' points outside"),
+        ("a.tar.gz", tar_of(special("l", tarfile.SYMTYPE, "/etc"), GOOD), "link or device"),
+        ("a.tar", tar_of(special("l", tarfile.LNKTYPE, "../x"), GOOD, mode="w"), "link or device"),
+        ("a.tar.gz", tar_of(special("d", tarfile.CHRTYPE), GOOD), "link or device"),
+        ("a.zip", zip_of(GOOD, ("../evil.txt", b"x")), "points outside"),
+        ("a.zip", zip_of(GOOD, ("..\\evil.txt", b"x")), "points outside"),
+        ("a.zip", zip_of(GOOD, ("C:\\evil.txt", b"x")), "points outside"),
+        ("a.tar.gz", tar_of(("readme", b"x")), "should hold one model.pdparams, found none"),
+        ("a.zip", zip_of(("a.pdparams", b"1"), ("b.pdparams", b"2")), r"found 2 \(a.pdp"),
+        ("a.tar.gz", b"<html>404</html>", "can't be used"),
+        ("a.tar.gz", tar_of(GOOD)[:1000], "can't be used"),
+        ("a.zip", b"PK\x03\x04 no", "can't be used"),
+        ("a.zip", b"", "can't be used"),
+    ],
+)
+def test_bad_archives(tmp_path, home, name, data, why):
+    (tmp_path / name).write_bytes(data)
+    with pytest.raises(UserError, match=why) as caught:
+        resolve(tmp_path / name)
+    assert str(tmp_path / name) in str(caught.value)
+    assert all_files(tmp_path) == [name]
+
+
+def test_zip_link_and_archive_bombs(tmp_path):
+    buffer = io.BytesIO()
+    with zipfile.ZipFile(buffer, "w") as packed:
+        link = zipfile.ZipInfo("model.pdparams")
+        link.external_attr = 0o120777 << 16
+        packed.writestr(link, "/etc/passwd")
+    zeros = bytes(70 << 20)
+    cases = {"l.zip": buffer.getvalue(), "b.zip": zip_of(("model.pdparams", zeros))}
+    cases["b.tar.gz"] = tar_of(("first", zeros), GOOD)
+    for name, data in cases.items():
+        (tmp_path / name).write_bytes(data)
+        with pytest.raises(UserError, match="is a link" if name == "l.zip" else "far more"):
+            resolve(tmp_path / name)
+        assert all_files(tmp_path / "home") == []
+
+
+def test_local_paths(tmp_path):
+    def touch(name):
+        (tmp_path / name).parent.mkdir(parents=True, exist_ok=True)
+        (tmp_path / name).write_bytes(b"w")
+        return tmp_path / name
+
+    single = touch("w.pdparams")
+    assert resolve(single) == single
+    last = touch("run/checkpoints/last/model.pdparams")
+    assert resolve(tmp_path / "run") == last
+    best = touch("run/checkpoints/best/model.pdparams")
+    assert resolve(str(tmp_path / "run")) == best
+    assert resolve(tmp_path / "run" / "checkpoints") == best
+    assert resolve(tmp_path / "run" / "checkpoints" / "last") == last
+    paddleseg = touch("output/best_model/model.pdparams")
+    assert resolve(tmp_path / "output") == paddleseg
+    (tmp_path / "empty").mkdir()
+    with pytest.raises(UserError, match=r"holds no model.pdparams"):
+        resolve(tmp_path / "empty")
+    with pytest.raises(UserError, match="does not exist"):
+        resolve(tmp_path / "none")
+    with pytest.raises(UserError, match="see that it is the file you mean"):
+        resolve(single, "0" * 64)
+    assert single.exists()
+    assert archive.sha256_of(single) == hashlib.sha256(b"w").hexdigest()
