@@ -28,7 +28,7 @@ _PUBLIC = {
     "Trainer": "liteseg.engine.trainer",
     "Hook": "liteseg.engine.trainer",
     "evaluate": "liteseg.engine.evaluator",
-    "TestConfig": "liteseg.engine.inference",
+    "TestConfig": "liteseg.config.test_config",
     "ConfusionMatrix": "liteseg.metrics",
 }
 __all__ = ["__version__", *_PUBLIC]

@@ -10,7 +10,6 @@ from paddleseg_form import PADDLESEG_BASE
 
 from liteseg.cli import config as cli
 from liteseg.config.build import build, build_losses, build_model, build_optimizer
-from liteseg.config.check import ensure
 from liteseg.config.load import load_config
 from liteseg.errors import UserError
 from liteseg.registry import TRANSFORMS

@@ -9,7 +9,7 @@ from collections.abc import Sequence
 from typing import Optional
 
 from liteseg import __version__
-from liteseg.config.plugins import blame
+from liteseg.config.plugins import plugin_location
 from liteseg.errors import UserError
 from liteseg.utils.logging import setup_logging
 
@@ -48,7 +48,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"liteseg {argv[0]}: interrupted", file=sys.stderr)
         return 130
     except Exception as error:
-        problem = blame(error)  # of a plugin: the user's own code is the user's to mend
+        problem = plugin_location(error)  # an error in a plugin is a user error
         if problem is None:
             raise
     print(f"liteseg {argv[0]}: {problem}", file=sys.stderr)

@@ -8,6 +8,7 @@ import sys
 from liteseg.cli.arguments import complete
 from liteseg.config.check import check
 from liteseg.config.load import load_config
+from liteseg.config.resolve import with_defaults
 from liteseg.errors import UserError
 
 
@@ -34,7 +35,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Do the action; 0, or 2 when `check` found errors."""
     if args.action == "show":
-        print(load_config(args.file, args.overrides).annotated(), end="")
+        print(with_defaults(load_config(args.file, args.overrides)).annotated(), end="")
         return 0
     return max(_check_file(file, args.overrides) for file in args.files)
 

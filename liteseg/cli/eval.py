@@ -49,31 +49,27 @@ def run(args: argparse.Namespace) -> int:
             "and its figures mean nothing; give a weights file, URL or run directory"
         )
     from liteseg.config.build import build_model
-    from liteseg.config.check import ensure
-    from liteseg.config.load import load_config
-    from liteseg.config.schema import setting
+    from liteseg.config.resolve import load_checked
     from liteseg.engine.evaluator import evaluate
-    from liteseg.engine.inference import TestConfig
     from liteseg.ops.onednn import accelerate_convolutions
     from liteseg.report.gallery import Gallery
     from liteseg.utils.files import check_writable, write_json
     from liteseg.utils.runtime import select_device
     from liteseg.utils.weights.load import load_weights
 
-    cfg = load_config(args.config, args.set)
-    ensure(cfg)
+    cfg = load_checked(args.config, args.set)
     for file in filter(None, (args.json, args.report)):
         check_writable(Path(file).parent)
-    device = select_device(args.device or setting(cfg, "device"))
+    device = select_device(args.device or cfg.device)
     dataset = evaluated_dataset(cfg, args.split)
     save = _saver(dataset, check_writable(args.save_pred)) if args.save_pred else None
-    gallery = Gallery(dataset, setting(cfg, "num_pictures")) if args.report else None
+    gallery = Gallery(dataset, cfg.num_pictures) if args.report else None
     model = build_model(cfg)
     load_weights(model, args.weights)
     figures = evaluate(
         accelerate_convolutions(model),
         dataset,
-        TestConfig.from_dict(setting(cfg, "test_config")),
+        cfg.test_config,
         **loading_options(args, cfg, device),
         on_prediction=_each(save, gallery.add if gallery else None),
     )
@@ -154,13 +150,12 @@ def loading_options(args: argparse.Namespace, cfg: Any, device: str) -> dict[str
     `num_workers: auto` is a few for a GPU; none on CPU, whose cores the network needs (a thread
     reads).
     """
-    from liteseg.config.schema import setting
     from liteseg.utils.runtime import cpu_threads
 
-    workers = setting(cfg, "num_workers") if args.num_workers is None else args.num_workers
+    workers = cfg.num_workers if args.num_workers is None else args.num_workers
     if workers == "auto":
         workers = min(cpu_threads(), 4) if device == "gpu" else 0
-    batch_size = args.batch_size or setting(cfg, "eval_batch_size")
+    batch_size = args.batch_size or cfg.eval_batch_size
     return {"batch_size": batch_size, "num_workers": workers}
 
 

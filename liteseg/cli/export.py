@@ -147,7 +147,7 @@ def _manifest(
         mean=[round(float(value), 7) for value in normalize.mean],
         std=[round(float(value), 7) for value in normalize.std],
         scale=graph.scale,
-        transforms=cfg["val_dataset"]["transforms"][:-1],
+        transforms=cfg.val_dataset["transforms"][:-1],
         class_names=list(trained.class_names),
         palette=trained.palette.tolist(),
         versions=versions(args.format),

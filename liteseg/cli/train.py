@@ -52,20 +52,17 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Check everything, then train here or in `--devices` processes."""
     from liteseg.config.build import build_dataset
-    from liteseg.config.check import ensure
-    from liteseg.config.load import load_config
-    from liteseg.config.schema import setting
+    from liteseg.config.resolve import load_checked
 
     output = _output(args)
     seed = [] if args.seed is None else [f"seed={args.seed}"]
     deterministic = ["deterministic=true"] if args.deterministic else []
     changes = [*args.set, *seed, *deterministic]
-    cfg = load_config(args.config or output / "config.yml", changes)
-    ensure(cfg)
+    cfg = load_checked(args.config or output / "config.yml", changes)
     check_writable(output)
     if args.devices > 1 and world_size() == 1:
         for split in ("train", "val"):  # one message here, rather than one from each process
-            if setting(cfg, f"{split}_dataset"):
+            if getattr(cfg, f"{split}_dataset"):
                 build_dataset(cfg, split)
         return launch(args.argv, args.devices, output / "launch", gpu=on_gpus(cfg, args.devices))
     with _sole_writer(output):
@@ -115,7 +112,6 @@ def _sole_writer(output: Path) -> Iterator[None]:
 def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     import paddle
 
-    from liteseg.config.schema import setting
     from liteseg.engine.checkpoint import Checkpointer
     from liteseg.engine.hooks import CompareWeights, best_miou
     from liteseg.report.report import report_run
@@ -129,15 +125,15 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     )
 
     end_with_launcher()
-    device = select_device(setting(cfg, "device"))
-    cost = make_deterministic(device) if setting(cfg, "deterministic") else None
+    device = select_device(cfg.device)
+    cost = make_deterministic(device) if cfg.deterministic else None
     if world_size() > 1:
         paddle.distributed.init_parallel_env()
     setup_logging(output / "train.log", quiet=args.quiet, verbose=args.verbose)
     if cost:
         get_logger().info(cost)
-    seed_everything(setting(cfg, "seed") or 0)
-    checkpointer = Checkpointer(output / "checkpoints", setting(cfg, "keep_checkpoints"))
+    seed_everything(cfg.seed or 0)
+    checkpointer = Checkpointer(output / "checkpoints", cfg.keep_checkpoints)
     loaded = None if args.resume is None else checkpointer.load_last()
     trainer, dashboard = _assemble(cfg, output, device, checkpointer, args.weights, loaded)
     if args.compare_weights:
@@ -152,7 +148,7 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
             f"{trainer.stop_reason or 'finished'} at step {trainer.iteration}; "
             f"{f'best mIoU {best:.4f}' if best >= 0 else 'never evaluated'}; {output}"
         )
-        if not setting(cfg, "val_dataset"):  # otherwise each evaluation writes it
+        if not cfg.val_dataset:  # otherwise each evaluation writes it
             report_run(output, cfg.dump())
         dashboard.hparams(hparams(cfg), "val/best_miou")
         dashboard.close()
@@ -162,37 +158,35 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
 def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, Any]:
     """The trainer of a config, continued from `loaded` if there is one; and the dashboard."""
     from liteseg.config.build import build_dataset
-    from liteseg.config.schema import setting
     from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
-    from liteseg.engine.inference import TestConfig
     from liteseg.engine.writers import Dashboard, MetricsFile
     from liteseg.report.report import report_run
     from liteseg.tasks.startup import probe
 
     train_set = build_dataset(cfg, "train")
-    val_set = build_dataset(cfg, "val") if setting(cfg, "val_dataset") else None
+    val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
     probe(train_dataset=train_set, val_dataset=val_set)
     trainer = build_trainer(cfg, train_set, device, weights)
     step = loaded[2]["iteration"] if loaded else -1  # a run killed before its first checkpoint
     metrics = MetricsFile(output / "metrics.jsonl", step) if is_main() else None
     dashboard = Dashboard(output / "vdl", step) if is_main() else None
-    hooks = [StopOnSignal(), Log(setting(cfg, "log_interval"), metrics, dashboard)]
+    hooks = [StopOnSignal(), Log(cfg.log_interval, metrics, dashboard)]
     if val_set is not None:
         evaluation = Evaluate(
-            setting(cfg, "eval_interval"),
+            cfg.eval_interval,
             val_set,
-            TestConfig.from_dict(setting(cfg, "test_config")),
+            cfg.test_config,
             checkpointer,
             metrics,
             dashboard,
-            batch_size=setting(cfg, "eval_batch_size"),
+            batch_size=cfg.eval_batch_size,
             num_workers=trainer.options.num_workers,
-            pictures=setting(cfg, "num_pictures"),
+            pictures=cfg.num_pictures,
             report=functools.partial(report_run, output, cfg.dump()),
-            **(setting(cfg, "early_stop") or {}),
+            **(vars(cfg.early_stop) if cfg.early_stop else {}),
         )
         hooks.append(evaluation)
-    hooks.append(Checkpoint(checkpointer, setting(cfg, "save_interval")))
+    hooks.append(Checkpoint(checkpointer, cfg.save_interval))
     trainer.hooks = hooks
     if loaded:
         trainer.load_state_dict(*loaded[1:])

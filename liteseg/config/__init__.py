@@ -1,0 +1,1 @@
+"""Configs: YAML with inheritance, a schema, checks of everything at once, and building."""

@@ -1,7 +1,7 @@
-"""Every error of a config at once, without its data.
+"""Reports every error of a config at once, without reading its data.
 
-Keys are compared with the schema, arguments with the constructors' signatures; what is cheap
-(transforms, losses, schedules) is constructed, so that its own checks speak too.
+Keys are compared with the schema and arguments with the constructors' signatures. Cheap components
+(transforms, losses, schedules) are constructed, so that their own checks run as well.
 """
 
 from __future__ import annotations
@@ -9,14 +9,15 @@ from __future__ import annotations
 from collections.abc import Mapping
 from typing import Any, Optional, Union
 
-from liteseg.config.build import build, class_counts, is_positive, is_registered
 from liteseg.config.class_weights import UNMEASURED, is_scheme, with_measured
+from liteseg.config.component import build, is_registered
+from liteseg.config.keys import REQUIRED, Key, keys_of
 from liteseg.config.load import Config
 from liteseg.config.plugins import load_components
-from liteseg.config.schema import DERIVED, FOREIGN, NESTED, REQUIRED, SCHEMA, SUPPLIED, Key
-from liteseg.config.signature import annotations, misfit, parameters, takes_anything
+from liteseg.config.schema import DERIVED, FOREIGN, NESTED, SCHEMA, SUPPLIED
+from liteseg.config.signature import accepts_any_argument, annotations, parameters, type_error
 from liteseg.errors import UserError, quoted
-from liteseg.registry import LOSSES, LR_SCHEDULERS, MODELS, TRANSFORMS, Registry, nearest
+from liteseg.registry import DATASETS, LOSSES, LR_SCHEDULERS, MODELS, TRANSFORMS, Registry, nearest
 
 _CHEAP = (TRANSFORMS, LOSSES, LR_SCHEDULERS)
 
@@ -25,24 +26,13 @@ def check(cfg: Config) -> list[str]:
     """Every error of a config, each as `key.path: problem (file:line)`; empty if there is none."""
     checker = _Checker(cfg)
     try:
-        load_components(cfg if _plugins_fit(cfg) else {})
+        plugins = cfg.get("plugins", ())
+        load_components([] if SCHEMA["plugins"].problem(plugins) else plugins)
     except UserError as error:
         checker.add("", str(error), "plugins")
     checker.rules()
     checker.section(cfg.data, SCHEMA, "")
     return checker.problems
-
-
-def ensure(cfg: Config) -> None:
-    """Raise one UserError that lists everything `check` finds."""
-    problems = check(cfg)
-    if problems:
-        count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
-        raise UserError(f"{cfg.path}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
-
-
-def _plugins_fit(cfg: Mapping[str, Any]) -> bool:
-    return misfit(cfg.get("plugins", ()), SCHEMA["plugins"].type) is None
 
 
 def _join(path: str, key: Union[str, int]) -> str:
@@ -61,7 +51,7 @@ class _Checker:
         self.problems.append(f"{head}{problem} ({self.cfg.origin(origin_of or path)})")
 
     def section(self, values: dict, keys: Mapping[str, Key], path: str) -> None:
-        """A mapping with fixed keys."""
+        """Check a mapping with fixed keys."""
         for name in values:
             if name not in keys:
                 self.add(_join(path, name), _unknown_key(name, keys, top_level=not path))
@@ -72,23 +62,24 @@ class _Checker:
                 self.add(_join(path, name), f"is missing: {key.meaning}")
 
     def value(self, value: Any, key: Key, path: str) -> None:
-        """The value of one schema key."""
+        """Check the value of one schema key."""
         if value is None and key.default is None:
             return
         if key.registry is not None:
             self.components(value, key.registry, path, key.many)
-        elif problem := misfit(value, key.type):
+        elif problem := key.problem(value):
             self.add(path, problem)
         elif key.section is not None and isinstance(value, dict):
-            self.section(value, key.section, path)
-        elif key.rule is not None:
-            numbers = value if isinstance(value, list) else [value]
-            bad = [n for n in numbers if not isinstance(n, str) and not key.rule.holds(n)]
-            if bad or not numbers:
-                self.add(path, f"must be {key.rule.words}, found {bad[0] if bad else '[]'}")
+            before = len(self.problems)
+            self.section(value, keys_of(key.section), path)
+            conflicts = getattr(key.section, "conflicts", None)
+            if conflicts and len(self.problems) == before:
+                for name, problem in conflicts(value):
+                    place = _join(path, name)
+                    self.add(place, problem)
 
     def components(self, value: Any, registry: Registry, path: str, many: bool) -> None:
-        """One component, or a list of them."""
+        """Check one component, or a list of them."""
         if not many:
             self.component(value, registry, path)
         elif not isinstance(value, list):
@@ -98,7 +89,7 @@ class _Checker:
                 self.component(item, registry, _join(path, index))
 
     def component(self, spec: Any, registry: Registry, path: str) -> None:
-        """A mapping with `type` and the arguments of the constructor of that name."""
+        """Check a mapping with `type` and the arguments of the constructor of that name."""
         if not isinstance(spec, dict):
             self.add(
                 path, f"expected a mapping with a `type` of {registry.name}, found {quoted(spec)}"
@@ -106,7 +97,7 @@ class _Checker:
             return
         if "type" not in spec:
             known = ", ".join(sorted(registry))
-            self.add(path, f"has no `type`; {registry.name} holds {known}")
+            self.add(path, f"has no `type`; {registry.name} contains {known}")
             return
         if not is_registered(spec, registry):
             self.add(_join(path, "type"), registry.miss(spec["type"]))
@@ -114,7 +105,7 @@ class _Checker:
         self.arguments(spec, registry, path)
         iters = self.cfg.get("iters")
         cheap = any(registry is one for one in _CHEAP)
-        cheap = cheap and (registry is not LR_SCHEDULERS or is_positive(iters))
+        cheap = cheap and (registry is not LR_SCHEDULERS or _is_positive(iters))
         if cheap and not any(p.startswith((f"{path}.", f"{path}:")) for p in self.problems):
             try:
                 build(with_measured(spec, UNMEASURED), registry, path, iters=iters)
@@ -122,7 +113,7 @@ class _Checker:
                 self.add("", str(error), path)
 
     def arguments(self, spec: dict, registry: Registry, path: str) -> None:
-        """Names and values of a component's arguments against its constructor."""
+        """Check a component's arguments against its constructor."""
         component = registry[spec["type"]]
         known = parameters(component)
         hints = annotations(component)
@@ -132,9 +123,9 @@ class _Checker:
             if name == "type":
                 continue
             if name in supplied:
-                self.add(here, f"is not given here: {supplied[name]}")
+                self.add(here, f"must not be given here: {supplied[name]}")
             elif name not in known:
-                if not takes_anything(component):
+                if not accepts_any_argument(component):
                     self.add(here, self.unknown_argument(spec, name, known, path))
             elif value is None and known[name].default is None:
                 continue
@@ -143,7 +134,7 @@ class _Checker:
                 self.components(value, nested, here, many)
             elif registry is LOSSES and name == "weight" and is_scheme(value):
                 continue  # resolved from the training set by build_losses
-            elif problem := misfit(value, hints.get(name, Any)):
+            elif problem := type_error(value, hints.get(name, Any)):
                 self.add(here, problem)
         filled = {*spec, *supplied, *DERIVED.get(registry.name, ())}
         missing = [n for n, p in known.items() if p.default is p.empty and n not in filled]
@@ -153,62 +144,48 @@ class _Checker:
     def unknown_argument(self, spec: dict, name: str, known: Mapping, path: str) -> str:
         near = nearest(name, list(known))
         hint = f"; did you mean {near!r}?" if near else ""
-        takes = f"it takes {', '.join(known)}" if known else "it takes none"
+        arguments = f"it takes {', '.join(known)}" if known else "it takes none"
         written = self.cfg.origin(_join(path, name)).rpartition(":")[0]
         if written != self.cfg.origin(_join(path, "type")).rpartition(":")[0]:
-            hint += "; it is inherited: `_inherited_: false` beside the new `type` drops what is"
-        return f"{spec['type']} has no argument {name!r} ({takes}){hint}"
+            hint += "; it is inherited: `_inherited_: false` next to the new `type` drops it"
+        return f"{spec['type']} has no argument {name!r} ({arguments}){hint}"
 
     def rules(self) -> None:
-        """What keys must be to each other; silent where one of them is wrong in itself."""
+        """Check keys against each other, where each is valid alone."""
         cfg = self.cfg
         batch, total = cfg.get("batch_size"), cfg.get("total_batch_size")
-        if is_positive(batch) and is_positive(total) and total % batch:
+        if _is_positive(batch) and _is_positive(total) and total % batch:
             self.add("total_batch_size", f"{total} is not a multiple of batch_size {batch}")
-        self.loss_counts()
-        self.class_counts()
-        self.sliding_window()
+        self.number_of_losses()
+        self.number_of_classes()
 
-    def loss_counts(self) -> None:
+    def number_of_losses(self) -> None:
         loss = self.cfg.get("loss")
         types, coef = (loss.get(k) for k in ("types", "coef")) if isinstance(loss, dict) else (0, 0)
         if types == []:
-            self.add("loss.types", "is empty; give one loss for all heads, or one each")
+            self.add("loss.types", "is empty; give one loss for all heads, or one per head")
         elif isinstance(types, list) and isinstance(coef, list) and 1 < len(types) != len(coef):
             self.add("loss.coef", f"has {len(coef)} entries for {len(types)} loss.types")
 
-    def class_counts(self) -> None:
+    def number_of_classes(self) -> None:
         if not is_registered(model := self.cfg.get("model"), MODELS):
             return
-        counts = class_counts(self.cfg)
+        counts = num_classes_by_key(self.cfg)
         if len(set(counts.values())) > 1:
-            told = ", ".join(f"{key} has {n}" for key, n in counts.items())
-            self.add(next(iter(counts)), f"numbers of classes differ: {told}")
+            found = ", ".join(f"{key} has {n}" for key, n in counts.items())
+            self.add(next(iter(counts)), f"numbers of classes differ: {found}")
         elif not counts and "num_classes" in parameters(MODELS[model["type"]]):
-            self.add("model", "the datasets don't tell the number of classes; give num_classes")
+            self.add("model", "num_classes is missing, and the datasets do not define it")
         elif counts:
-            self.weight_counts(self.cfg.get("loss"), "loss", next(iter(counts.values())))
+            self.weights_per_class(self.cfg.get("loss"), "loss", next(iter(counts.values())))
 
-    def weight_counts(self, spec: Any, path: str, classes: int) -> None:
+    def weights_per_class(self, spec: Any, path: str, classes: int) -> None:
         items = enumerate(spec) if isinstance(spec, list) else ()
         for key, value in spec.items() if isinstance(spec, dict) else items:
             here = _join(path, key)
             if key == "weight" and isinstance(value, list) and len(value) != classes:
                 self.add(here, f"has {len(value)} entries for {classes} classes")
-            self.weight_counts(value, here, classes)
-
-    def sliding_window(self) -> None:
-        test = self.cfg.get("test_config")
-        if not isinstance(test, dict) or test.get("is_slide") is not True:
-            return
-        crop, stride = test.get("crop_size"), test.get("stride")
-        for name, size in (("crop_size", crop), ("stride", stride)):
-            if size is None:
-                self.add(f"test_config.{name}", "is_slide needs it: [w, h]", "test_config.is_slide")
-        size = SCHEMA["test_config"].section["crop_size"].type
-        sizes_fit = crop and stride and not misfit(crop, size) and not misfit(stride, size)
-        if sizes_fit and (stride[0] > crop[0] or stride[1] > crop[1]):
-            self.add("test_config.stride", f"{stride} leaves gaps between windows of {crop}")
+            self.weights_per_class(value, here, classes)
 
 
 def _unknown_key(name: str, keys: Mapping[str, Key], top_level: bool) -> str:
@@ -217,3 +194,28 @@ def _unknown_key(name: str, keys: Mapping[str, Key], top_level: bool) -> str:
     near = nearest(name, list(keys))
     hint = f"did you mean {near!r}?" if near else f"known: {', '.join(keys)}"
     return f"is not a known key; {hint}"
+
+
+def num_classes_by_key(cfg: Mapping[str, Any]) -> dict[str, int]:
+    """The number of classes that the model and each dataset define, by key."""
+    model = cfg.get("model")
+    found = {"model.num_classes": model.get("num_classes") if isinstance(model, dict) else None}
+    for key in ("train_dataset", "val_dataset", "test_dataset"):
+        names = dataset_attribute(cfg.get(key), "CLASSES")
+        found[key] = len(names) if names else dataset_attribute(cfg.get(key), "num_classes")
+    return {key: number for key, number in found.items() if _is_positive(number)}
+
+
+def dataset_attribute(spec: Any, name: str) -> Any:
+    """An argument of a dataset's mapping, else its class attribute, else its default; or None."""
+    if not is_registered(spec, DATASETS):
+        return None
+    component = DATASETS[spec["type"]]
+    if name in spec or hasattr(component, name):
+        return spec.get(name, getattr(component, name, None))
+    parameter = parameters(component).get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
+
+
+def _is_positive(value: Any) -> bool:
+    return isinstance(value, int) and not isinstance(value, bool) and value > 0

@@ -21,6 +21,7 @@ from liteseg.errors import UserError, quoted
 INHERITED = "_inherited_"
 BASE = "_base_"
 OVERRIDE_ORIGIN = "--set"
+DEFAULT_ORIGIN = "default"
 _MAX_BYTES = 200_000
 _MAX_FILES = 100  # bases of bases that name each other twice have billions
 
@@ -222,6 +223,10 @@ class Config(Mapping[str, Any]):
                 break
         return node.origin
 
+    def filled(self, defaults: Mapping[str, Any]) -> Config:
+        """The same config with `defaults` (plain nested values) for the keys that are missing."""
+        return Config(_fill(self._root, defaults), self.path)
+
     def dump(self) -> str:
         """YAML text that loads back to the same config, without its bases."""
         return "".join(f"{line}\n" for line, _ in _lines(self._root))
@@ -231,6 +236,25 @@ class Config(Mapping[str, Any]):
         lines = list(_lines(self._root))
         width = min(max((len(line) for line, _ in lines), default=0), 60)
         return "".join(f"{line:<{width}}  # {origin}\n" for line, origin in lines)
+
+
+def _fill(node: Node, defaults: Mapping[str, Any]) -> Node:
+    """`node` with the keys of `defaults` that it lacks, at every level that both have."""
+    items = dict(node.value)
+    for name, default in defaults.items():
+        if name not in items:
+            items[name] = _default_node(default)
+        elif isinstance(default, Mapping) and isinstance(items[name].value, dict):
+            items[name] = _fill(items[name], default)
+    return Node(items, node.origin)
+
+
+def _default_node(value: Any) -> Node:
+    if isinstance(value, Mapping):
+        value = {name: _default_node(item) for name, item in value.items()}
+    elif isinstance(value, (list, tuple)):
+        value = [_default_node(item) for item in value]
+    return Node(value, DEFAULT_ORIGIN)
 
 
 def _config_dirs() -> list[Path]:

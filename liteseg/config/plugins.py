@@ -1,4 +1,4 @@
-"""Registration: importing liteseg's own components, and the user's Python files."""
+"""Registration of components: liteseg's own and those of the user's Python files."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import os
 import re
 import sys
 import traceback
-from collections.abc import Mapping
+from collections.abc import Sequence
 from pathlib import Path
-from typing import Any, Optional
+from typing import Optional
 
 from liteseg.errors import UserError
 
@@ -19,15 +19,15 @@ OWN = ("models", "losses", "datasets", "transforms", "engine.optim")
 _PREFIX = "liteseg_plugin:"  # of the plugins' module names; the path follows
 
 
-def load_components(cfg: Mapping[str, Any]) -> None:
-    """Register liteseg's own components and those of the config's `plugins`, once a process.
+def load_components(plugins: Sequence[str] = ()) -> None:
+    """Register liteseg's own components and those of plugin files, once per process.
 
     Raises:
         UserError: a plugin is missing or fails; with its file and line.
     """
     for package in OWN:
         importlib.import_module(f"liteseg.{package}")
-    for plugin in cfg.get("plugins") or ():
+    for plugin in plugins or ():
         _load_plugin(plugin)
 
 
@@ -36,7 +36,8 @@ def _load_plugin(plugin: str) -> None:
     if not os.path.isfile(path):
         where = os.path.abspath(path)
         raise UserError(
-            f"plugins: {plugin} is no file (looked at {where}, from the current folder)"
+            f"plugins: {plugin} does not exist (looked for {where}; paths are relative to the "
+            "current folder)"
         )
     path = path.resolve()
     name = f"{_PREFIX}{path}"
@@ -55,19 +56,19 @@ def _load_plugin(plugin: str) -> None:
         raise UserError(f"plugins: {plugin}:{line}: {type(error).__name__}: {error}") from error
 
 
-def blame(error: BaseException) -> Optional[str]:
+def plugin_location(error: BaseException) -> Optional[str]:
     """`file:line: error` if the code of a plugin raised it; None if liteseg's own did.
 
-    What a library raised counts for whoever called it.
+    An error raised in a library counts for the code that called it.
     """
     calls = [(f.filename, f.lineno) for f in traceback.extract_tb(error.__traceback__)]
-    # An exception of a reader process comes as the text of its traceback.
+    # A worker process's exception arrives as the text of its traceback.
     text = str(error)
-    told = re.findall(r'^ *File "(.+)", line (\d+), in', text, re.MULTILINE)
+    reported = re.findall(r'^ *File "(.+)", line (\d+), in', text, re.MULTILINE)
     plugins = {name[len(_PREFIX) :] for name in sys.modules if name.startswith(_PREFIX)}
     own = str(Path(__file__).resolve().parents[1])
-    known = [call for call in [*calls, *told] if call[0] in plugins or call[0].startswith(own)]
+    known = [call for call in [*calls, *reported] if call[0] in plugins or call[0].startswith(own)]
     if not known or known[-1][0] not in plugins:
         return None
-    said = text.strip().splitlines()[-1] if told else f"{type(error).__name__}: {text}"
-    return f"{known[-1][0]}:{known[-1][1]}: {said}"
+    message = text.strip().splitlines()[-1] if reported else f"{type(error).__name__}: {text}"
+    return f"{known[-1][0]}:{known[-1][1]}: {message}"

@@ -1,15 +1,19 @@
-"""The keys of a config: types, defaults, ranges and meanings, in one table.
+"""The schema of a config: every key with its type, default, range and meaning.
 
-`builder.check` holds configs against it and `setting` reads values through it, so a default is
-written here and nowhere else.
+`config.check` validates YAML against these fields, and the rest of liteseg reads values from a
+`CheckedConfig`, so a default is written here and nowhere else.
 """
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
-from typing import Any, Callable, Literal, Optional, Union
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import Any, Literal, Optional, Union
 
+from liteseg.config.keys import FRACTION, NOT_NEGATIVE, POSITIVE, REQUIRED, key, keys_of
+from liteseg.config.load import Config
+from liteseg.config.test_config import TestConfig
 from liteseg.registry import (
     BACKBONES,
     DATASETS,
@@ -21,132 +25,125 @@ from liteseg.registry import (
     Registry,
 )
 
-
-class _Required:
-    def __repr__(self) -> str:
-        return "required"
-
-
-REQUIRED = _Required()
+Component = dict[str, Any]  # `type` and constructor arguments
 
 
 @dataclass(frozen=True)
-class Rule:
-    """A range: `holds(number)`, and the `words` for it in "must be ..."."""
+class Amp:
+    """Mixed precision."""
 
-    holds: Callable[[float], bool]
-    words: str
-
-
-POSITIVE = Rule(lambda number: number > 0, "greater than 0")
-NOT_NEGATIVE = Rule(lambda number: number >= 0, "0 or more")
-FRACTION = Rule(lambda number: 0 < number < 1, "between 0 and 1")
+    level: Literal["O1", "O2"] = key("O1", "O1: casts per operator; O2: low-precision weights")
+    dtype: Literal["float16", "bfloat16"] = key("float16", "the low precision")
 
 
 @dataclass(frozen=True)
-class Key:
-    """One key of a config.
+class Ema:
+    """A moving average of the weights."""
 
-    Attributes:
-        type: the annotation its value must fit.
-        default: the value where the key is not given; REQUIRED if it must be.
-        meaning: one line for people.
-        rule: a range for the number (or for each number of a list).
-        section: the keys below, for a mapping with fixed keys.
-        registry: where its component (a mapping with `type`) is found.
-        many: whether it is a list of components.
+    decay: float = key(0.9998, "share of the old average kept each iteration", FRACTION)
+
+
+@dataclass(frozen=True)
+class EarlyStop:
+    """The end of a training whose mIoU stalls."""
+
+    patience: int = key(REQUIRED, "evaluations without a better mIoU before stopping", POSITIVE)
+    min_delta: float = key(0.0, "increase of mIoU that counts as better", NOT_NEGATIVE)
+
+
+@dataclass(frozen=True)
+class LossConfig:
+    """The losses of the training heads."""
+
+    types: list[Component] = key(
+        REQUIRED, "one loss for all heads, or one per head", registry=LOSSES, many=True
+    )
+    coef: Optional[Sequence[float]] = key(
+        None, "weight of each head's loss (null: 1)", NOT_NEGATIVE
+    )
+
+
+_SWITCH = Union[bool, None, dict]
+
+
+@dataclass(frozen=True)
+class CheckedConfig:
+    """A valid config with every default filled in; components stay mappings until built.
+
+    `load_checked` makes one.
     """
 
-    type: Any
-    default: Any
-    meaning: str
-    rule: Optional[Rule] = None
-    section: Optional[Mapping[str, Key]] = None
-    registry: Optional[Registry] = None
-    many: bool = False
-
-
-def _component(registry: Registry, default: Any, meaning: str, many: bool = False) -> Key:
-    return Key(list if many else dict, default, meaning, registry=registry, many=many)
-
-
-_SIZE = Optional[tuple[int, int]]
-
-TEST_CONFIG = {
-    "aug_eval": Key(
-        bool, False, "evaluate with `scales` and flips (otherwise at scale 1, no flip)"
-    ),
-    "scales": Key(
-        Union[float, Sequence[float]], 1.0, "image scale, or several whose results add", POSITIVE
-    ),
-    "flip_horizontal": Key(bool, False, "add the mirrored image"),
-    "flip_vertical": Key(bool, False, "add the image upside down"),
-    "is_slide": Key(bool, False, "evaluate in windows of `crop_size`"),
-    "crop_size": Key(_SIZE, None, "sliding window [w, h]", POSITIVE),
-    "stride": Key(_SIZE, None, "step of the sliding window [w, h]", POSITIVE),
-}
-AMP = {
-    "level": Key(Literal["O1", "O2"], "O1", "O1: casts by operator; O2: low-precision weights"),
-    "dtype": Key(Literal["float16", "bfloat16"], "float16", "the low precision"),
-}
-EMA = {"decay": Key(float, 0.9998, "share of the old average kept each iteration", FRACTION)}
-EARLY_STOP = {
-    "patience": Key(int, REQUIRED, "evaluations without a better mIoU before stopping", POSITIVE),
-    "min_delta": Key(float, 0.0, "gain of mIoU that counts as better", NOT_NEGATIVE),
-}
-LOSS = {
-    "types": _component(LOSSES, REQUIRED, "one loss for all heads, or one each", many=True),
-    "coef": Key(
-        Optional[Sequence[float]], None, "weight of each head's loss (null: 1)", NOT_NEGATIVE
-    ),
-}
-
-SCHEMA: dict[str, Key] = {
-    "model": _component(MODELS, REQUIRED, "the network"),
-    "train_dataset": _component(DATASETS, REQUIRED, "images to train on, with augmentation"),
-    "val_dataset": _component(DATASETS, None, "images to evaluate on"),
-    "test_dataset": _component(DATASETS, None, "images for `--split test`"),
-    "batch_size": Key(int, REQUIRED, "images a forward pass on each device", POSITIVE),
-    "total_batch_size": Key(
-        Optional[int],
+    model: Component = key(REQUIRED, "the network", registry=MODELS)
+    train_dataset: Component = key(
+        REQUIRED, "images to train on, with augmentation", registry=DATASETS
+    )
+    batch_size: int = key(REQUIRED, "images per forward pass on each device", POSITIVE)
+    iters: int = key(REQUIRED, "optimizer iterations", POSITIVE)
+    optimizer: Component = key(REQUIRED, "optimizer with its weight decay", registry=OPTIMIZERS)
+    lr_scheduler: Component = key(
+        REQUIRED, "learning rate, decay and warm-up", registry=LR_SCHEDULERS
+    )
+    loss: LossConfig = key(
+        REQUIRED, "losses over the training heads", yaml=dict, section=LossConfig
+    )
+    val_dataset: Optional[Component] = key(None, "images to evaluate on", registry=DATASETS)
+    test_dataset: Optional[Component] = key(None, "images for `--split test`", registry=DATASETS)
+    total_batch_size: Optional[int] = key(
         None,
-        "images an optimizer step over all devices, by gradient accumulation"
+        "images per iteration over all devices, by gradient accumulation"
         " (null: devices x batch_size)",
         POSITIVE,
-    ),
-    "iters": Key(int, REQUIRED, "optimizer steps", POSITIVE),
-    "optimizer": _component(OPTIMIZERS, REQUIRED, "optimizer with its weight decay"),
-    "lr_scheduler": _component(LR_SCHEDULERS, REQUIRED, "learning rate, decay and warm-up"),
-    "grad_clip": Key(Optional[float], None, "largest global gradient norm (null: any)", POSITIVE),
-    "loss": Key(dict, REQUIRED, "losses over the training heads", section=LOSS),
-    "test_config": Key(dict, {}, "how evaluation and prediction run", section=TEST_CONFIG),
-    "seed": Key(Optional[int], 0, "of weights, order and augmentation", NOT_NEGATIVE),
-    "deterministic": Key(bool, False, "the same bits from the same seed; the log tells the cost"),
-    "device": Key(Literal["auto", "cpu", "gpu"], "auto", "auto: GPU if Paddle sees one"),
-    "amp": Key(
-        Union[bool, None, dict], False, "mixed precision on devices that have it", section=AMP
-    ),
-    "ema": Key(
-        Union[bool, None, dict], False, "evaluate a moving average of the weights", section=EMA
-    ),
-    "early_stop": Key(
-        Union[Literal[False], None, dict], False, "stop when mIoU stalls", section=EARLY_STOP
-    ),
-    "num_workers": Key(
-        Union[int, Literal["auto"]], "auto", "reader processes a device", NOT_NEGATIVE
-    ),
-    "eval_batch_size": Key(int, 1, "images a forward pass in evaluation", POSITIVE),
-    "log_interval": Key(int, 10, "iterations between log lines", POSITIVE),
-    "eval_interval": Key(int, 1000, "iterations between evaluations", POSITIVE),
-    "save_interval": Key(int, 1000, "iterations between kept checkpoints", POSITIVE),
-    "keep_checkpoints": Key(int, 5, "kept checkpoints besides last and best", NOT_NEGATIVE),
-    "num_pictures": Key(
-        int, 4, "fixed, worst and best validation images shown, of each", NOT_NEGATIVE
-    ),
-    "plugins": Key(
-        Sequence[str], (), "Python files that register components, relative to the current folder"
-    ),
-}
+    )
+    grad_clip: Optional[float] = key(
+        None, "clip gradients to this global norm (null: no clipping)", POSITIVE
+    )
+    test_config: TestConfig = key(
+        {}, "settings of evaluation and prediction", yaml=Optional[dict], section=TestConfig
+    )
+    seed: Optional[int] = key(
+        0, "random seed for initialization, shuffling and augmentation", NOT_NEGATIVE
+    )
+    deterministic: bool = key(False, "the same bits from the same seed; the log reports the cost")
+    device: Literal["auto", "cpu", "gpu"] = key("auto", "auto: GPU if Paddle can use one")
+    amp: Optional[Amp] = key(
+        False, "mixed precision on devices that have it", yaml=_SWITCH, section=Amp
+    )
+    ema: Optional[Ema] = key(
+        False, "evaluate a moving average of the weights", yaml=_SWITCH, section=Ema
+    )
+    early_stop: Optional[EarlyStop] = key(
+        False,
+        "stop when mIoU stalls",
+        yaml=Union[Literal[False], None, dict],
+        section=EarlyStop,
+    )
+    num_workers: Union[int, Literal["auto"]] = key(
+        "auto", "worker processes per device", NOT_NEGATIVE
+    )
+    eval_batch_size: int = key(1, "images per forward pass in evaluation", POSITIVE)
+    log_interval: int = key(10, "iterations between log lines", POSITIVE)
+    eval_interval: int = key(1000, "iterations between evaluations", POSITIVE)
+    save_interval: int = key(1000, "iterations between kept checkpoints", POSITIVE)
+    keep_checkpoints: int = key(5, "kept checkpoints besides last and best", NOT_NEGATIVE)
+    num_pictures: int = key(
+        4, "validation images shown: this many fixed, worst and best ones", NOT_NEGATIVE
+    )
+    plugins: Sequence[str] = key(
+        (), "Python files that register components, relative to the current folder"
+    )
+    source: Config = field(default=None, repr=False)  # type: ignore[assignment]
+
+    @property
+    def path(self) -> Path:
+        """The YAML file."""
+        return self.source.path
+
+    def dump(self) -> str:
+        """YAML text, without bases, that loads back to the same config."""
+        return self.source.dump()
+
+
+SCHEMA = keys_of(CheckedConfig)
 
 # Argument names that hold components: the registry they come from, and whether it is a list.
 NESTED: dict[str, tuple[Registry, bool]] = {
@@ -190,19 +187,3 @@ FOREIGN: dict[str, str] = {
     "log_iters": "it is called log_interval here",
     "keep_checkpoint_max": "it is called keep_checkpoints here",
 }
-
-
-def setting(cfg: Mapping[str, Any], key: str) -> Any:
-    """The value of a top-level key, or its default.
-
-    For keys with a section (`amp`, `ema`, `early_stop`, `test_config`, `loss`): a dict with every
-    key of the section filled in, or None where the whole is switched off.
-    """
-    entry = SCHEMA[key]
-    value = cfg.get(key, entry.default)
-    if entry.section is None:
-        return value
-    if value is None or value is False:
-        return None
-    given = {} if value is True else value
-    return {name: given.get(name, sub.default) for name, sub in entry.section.items()}

@@ -1,4 +1,4 @@
-"""Values from YAML against the annotations of the Python constructor they are meant for."""
+"""Checks of YAML values against the annotations of the Python constructor that takes them."""
 
 from __future__ import annotations
 
@@ -26,8 +26,8 @@ def parameters(component: Callable) -> dict[str, inspect.Parameter]:
     }
 
 
-def takes_anything(component: Callable) -> bool:
-    """Whether the component has `**kwargs`, so that unknown names can't be told from known ones."""
+def accepts_any_argument(component: Callable) -> bool:
+    """Whether the component has `**kwargs`, so that unknown names cannot be detected."""
     kinds = [p.kind for p in inspect.signature(component).parameters.values()]
     return inspect.Parameter.VAR_KEYWORD in kinds
 
@@ -41,29 +41,29 @@ def annotations(component: Callable) -> dict[str, Any]:
         return {}
 
 
-def misfit(value: Any, annotation: Any) -> Optional[str]:
-    """The sentence that says `value` is not what `annotation` wants, or None if it is.
+def type_error(value: Any, annotation: Any) -> Optional[str]:
+    """The error message for a `value` that does not match `annotation`; None if it does.
 
     An int is accepted for a float; a bool is not an int; YAML lists serve as any sequence;
-    annotations that YAML can't express (a layer, an array) accept everything.
+    annotations that YAML cannot express (a layer, an array) accept everything.
     """
-    if fits(value, annotation):
+    if matches(value, annotation):
         return None
     return f"expected {describe(annotation)}, found {quoted(value)} ({_kind(value)})"
 
 
-def fits(value: Any, annotation: Any) -> bool:
+def matches(value: Any, annotation: Any) -> bool:
     """Whether a value of plain YAML types is one of `annotation`."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in _UNIONS:
-        return any(fits(value, arm) for arm in args)
+        return any(matches(value, arm) for arm in args)
     if origin is Literal:
         return any(value == option and type(value) is type(option) for option in args)
     if (origin or annotation) in _SEQUENCES:
-        return isinstance(value, (list, tuple)) and _items_fit(value, origin, args)
+        return isinstance(value, (list, tuple)) and _items_match(value, origin, args)
     if (origin or annotation) in _MAPPINGS:
         return isinstance(value, dict) and (
-            not args or all(fits(k, args[0]) and fits(v, args[1]) for k, v in value.items())
+            not args or all(matches(k, args[0]) and matches(v, args[1]) for k, v in value.items())
         )
     if annotation in (None, type(None)):
         return value is None
@@ -78,10 +78,10 @@ def fits(value: Any, annotation: Any) -> bool:
     return True
 
 
-def _items_fit(value: typing.Sequence, origin: Any, args: tuple) -> bool:
+def _items_match(value: typing.Sequence, origin: Any, args: tuple) -> bool:
     if origin is tuple and args and args[-1] is not Ellipsis:
-        return len(value) == len(args) and all(map(fits, value, args))
-    return not args or all(fits(item, args[0]) for item in value)
+        return len(value) == len(args) and all(map(matches, value, args))
+    return not args or all(matches(item, args[0]) for item in value)
 
 
 def _is_int(value: Any) -> bool:
@@ -89,12 +89,12 @@ def _is_int(value: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation in the words of a YAML author."""
+    """An annotation as a YAML author knows it."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in _UNIONS:
         return " or ".join(describe(arm) for arm in args)
     if origin is Literal:
-        return " or ".join(map(_yaml_word, args))
+        return " or ".join(map(_yaml_text, args))
     if (origin or annotation) in _SEQUENCES:
         if origin is tuple and args and args[-1] is not Ellipsis:
             return f"[{', '.join(map(describe, args))}]"
@@ -113,7 +113,7 @@ def describe(annotation: Any) -> str:
     return names.get(annotation) or getattr(annotation, "__name__", str(annotation))
 
 
-def _yaml_word(value: Any) -> str:
+def _yaml_text(value: Any) -> str:
     return str(value).lower() if isinstance(value, bool) or value is None else str(value)
 
 

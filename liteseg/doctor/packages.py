@@ -182,7 +182,7 @@ say(step="float() of a tensor")
 assert float(paddle.ones([1])) == 1
 say(step="import of liteseg's components")
 from liteseg.config.plugins import load_components
-load_components({})
+load_components()
 """
 
 

@@ -7,82 +7,19 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from dataclasses import dataclass
-from typing import Any, NamedTuple, Optional
+from typing import TYPE_CHECKING, NamedTuple
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from liteseg.errors import UserError
 from liteseg.ops.upsample import labels_at_full_size
+
+if TYPE_CHECKING:
+    from liteseg.config.test_config import TestConfig
 
 Size = tuple[int, int]
 TransInfo = Sequence[tuple[str, Sequence[int]]]
-
-
-@dataclass(frozen=True)
-class TestConfig:
-    """How a picture is evaluated: the `test_config` of the YAML.
-
-    `crop_size` and `stride` are (w, h) in pixels, as written in the YAML. `scales` and the flips
-    count only with `aug_eval`, the crops only with `is_slide`.
-    """
-
-    __test__ = False  # not a test, whatever pytest makes of the name
-
-    aug_eval: bool = False
-    scales: tuple[float, ...] = (1.0,)
-    flip_horizontal: bool = False
-    flip_vertical: bool = False
-    is_slide: bool = False
-    crop_size: Optional[Size] = None
-    stride: Optional[Size] = None
-
-    @classmethod
-    def from_dict(cls, options: Optional[dict[str, Any]]) -> TestConfig:
-        """Check the YAML mapping (None: all defaults).
-
-        Raises:
-            UserError: unknown key, or a value that can't be used; the message has the path.
-        """
-        options = dict(options or {})
-        unknown = sorted(set(options) - set(cls.__dataclass_fields__))
-        if unknown:
-            raise UserError(
-                f"test_config.{unknown[0]} is not known; test_config may hold "
-                f"{', '.join(cls.__dataclass_fields__)}"
-            )
-        options["scales"] = _scales(options.get("scales", 1.0))
-        for key in ("crop_size", "stride"):
-            options[key] = _pair(key, options.get(key))
-        test = cls(**options)
-        if test.is_slide:
-            test._check_slide()
-        return test
-
-    def _check_slide(self) -> None:
-        if self.crop_size is None or self.stride is None:
-            raise UserError(
-                f"test_config.is_slide needs crop_size and stride, each [w, h]; found crop_size "
-                f"{self.crop_size} and stride {self.stride}"
-            )
-        if any(step > crop for step, crop in zip(self.stride, self.crop_size)):
-            raise UserError(
-                f"test_config.stride {list(self.stride)} is larger than crop_size "
-                f"{list(self.crop_size)} and would leave pixels out; make it smaller"
-            )
-
-    def views(self) -> list[tuple[float, tuple[int, ...]]]:
-        """The (scale, axes to flip) of every forward pass, scales in the given order."""
-        if not self.aug_eval:
-            return [(1.0, ())]
-        flips: list[tuple[int, ...]] = [()]
-        if self.flip_horizontal:
-            flips.append((3,))
-        if self.flip_vertical:
-            flips += [(*flip, 2) for flip in flips]
-        return [(scale, flip) for scale in self.scales for flip in flips]
 
 
 class Prediction(NamedTuple):
@@ -242,24 +179,3 @@ def _resize(images: paddle.Tensor, size: Size) -> paddle.Tensor:
 def _as_numpy(tensor: paddle.Tensor) -> np.ndarray:
     """A CPU tensor as an array, without copying where Paddle can (3.x)."""
     return np.from_dlpack(tensor) if hasattr(tensor, "__dlpack__") else tensor.numpy()
-
-
-def _scales(value: Any) -> tuple[float, ...]:
-    scales = tuple(value) if isinstance(value, (list, tuple)) else (value,)
-    for scale in scales:
-        if isinstance(scale, bool) or not isinstance(scale, (int, float)) or scale <= 0:
-            raise UserError(
-                f"test_config.scales is {value!r}; expected a positive number or a list of them"
-            )
-    if not scales:
-        raise UserError("test_config.scales is empty; expected at least one positive number")
-    return tuple(float(scale) for scale in scales)
-
-
-def _pair(key: str, value: Any) -> Optional[Size]:
-    if value is None:
-        return None
-    whole = isinstance(value, (list, tuple)) and all(type(v) is int and v > 0 for v in value)
-    if not whole or len(value) != 2:
-        raise UserError(f"test_config.{key} is {value!r}; expected [width, height] in pixels")
-    return tuple(value)

@@ -1,0 +1,1 @@
+"""Tasks: train, evaluate, predict, export and benchmark, callable from Python."""

@@ -82,4 +82,4 @@ def resized(
 
 def ignore_index(cfg: Mapping[str, Any]) -> int:
     """The label that does not count in the validation set."""
-    return cfg["val_dataset"].get("ignore_index", 255)
+    return cfg.val_dataset.get("ignore_index", 255)

@@ -27,10 +27,9 @@ def on_gpus(cfg: Any, devices: int) -> bool:
     Raises:
         UserError: there are fewer GPUs than processes.
     """
-    from liteseg.config.schema import setting
     from liteseg.utils.runtime import gpu_count
 
-    gpus = 0 if setting(cfg, "device") == "cpu" else gpu_count()
+    gpus = 0 if cfg.device == "cpu" else gpu_count()
     if gpus and devices > gpus:
         raise UserError(
             f"--devices: {devices} processes need as many GPUs, and Paddle sees {gpus}; give at "

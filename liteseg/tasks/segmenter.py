@@ -2,18 +2,18 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Sequence
 from itertools import islice
 from pathlib import Path
 from typing import Any, Optional, Protocol, Union
 
 import numpy as np
 
-from liteseg.config.build import build, build_model
-from liteseg.config.check import ensure
-from liteseg.config.load import Config, load_config
-from liteseg.config.plugins import load_components
-from liteseg.config.schema import setting
+from liteseg.config.build import build_model
+from liteseg.config.component import build
+from liteseg.config.load import Config
+from liteseg.config.resolve import checked, load_checked
+from liteseg.config.schema import CheckedConfig
 from liteseg.deploy import manifest
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS, TRANSFORMS
@@ -90,7 +90,7 @@ class Segmenter:
     def from_pretrained(
         cls,
         source: Union[str, Path],
-        config: Union[str, Path, Config, None] = None,
+        config: Union[str, Path, Config, CheckedConfig, None] = None,
         *,
         device: Optional[str] = None,
         runtime: Optional[str] = None,
@@ -129,21 +129,22 @@ class Segmenter:
             )
         from liteseg.ops.onednn import accelerate_convolutions
 
-        cfg = config if isinstance(config, Config) else trained_config(source, config)
-        ensure(cfg)
-        select_device(device or setting(cfg, "device"))
+        if isinstance(config, (Config, CheckedConfig)):
+            cfg = checked(config)
+        else:
+            cfg = trained_config(source, config)
+        select_device(device or cfg.device)
         model = build_model(cfg)
         load_weights(model, source)
         accelerate_convolutions(model)
         return cls.from_model(model, cfg)
 
     @classmethod
-    def from_model(cls, model: Any, cfg: Config) -> Segmenter:
+    def from_model(cls, model: Any, cfg: CheckedConfig) -> Segmenter:
         """Make one from a Paddle model and the (checked) config it was built from."""
-        from liteseg.engine.inference import TestConfig
 
         names, palette = _appearance(cfg)
-        test = TestConfig.from_dict(setting(cfg, "test_config"))
+        test = cfg.test_config
         transforms = build_val_transforms(cfg)
         return cls(TrainedNetwork(model, transforms.normalize, test), transforms, names, palette)
 
@@ -211,17 +212,16 @@ class Segmenter:
             yield frame, self.predict(frame)
 
 
-def build_val_transforms(cfg: Mapping[str, Any]) -> Any:
+def build_val_transforms(cfg: CheckedConfig) -> Any:
     """The `Compose` of the validation transforms, without the dataset and its files.
 
     Raises:
         UserError: there are none, or they don't end in `Normalize`, which prediction needs.
     """
-    load_components(cfg)
     from liteseg.transforms import Compose
 
     path = "val_dataset.transforms"
-    specs = (cfg.get("val_dataset") or {}).get("transforms") or []
+    specs = (cfg.val_dataset or {}).get("transforms") or []
     built = [build(spec, TRANSFORMS, f"{path}.{index}") for index, spec in enumerate(specs)]
     try:
         transforms = Compose(built)
@@ -235,12 +235,12 @@ def build_val_transforms(cfg: Mapping[str, Any]) -> Any:
     return transforms
 
 
-def _appearance(cfg: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:
+def _appearance(cfg: CheckedConfig) -> tuple[Sequence[str], np.ndarray]:
     """Class names and palette, from the dataset's class or arguments: its files may be missing."""
     from liteseg.datasets.file_list import default_palette
     from liteseg.datasets.own_files import Colours
 
-    spec = cfg.get("val_dataset") or cfg.get("train_dataset") or {}
+    spec = cfg.val_dataset or cfg.train_dataset
     component = DATASETS[spec["type"]]
     colours = Path(spec.get("dataset_root") or "", spec.get("colours") or "")
     if spec.get("colours") and colours.is_file():
@@ -256,7 +256,7 @@ def trained_config(
     source: Union[str, Path],
     config: Union[str, Path, None] = None,
     overrides: Sequence[str] = (),
-) -> Config:
+) -> CheckedConfig:
     """The config of trained weights: `config`, or the `config.yml` of the run they lie in.
 
     Args:
@@ -273,7 +273,7 @@ def trained_config(
             f"{source}: no config.yml there or around it, so the model is unknown; give config= "
             "(on the command line --config) the YAML file that the weights were trained with"
         )
-    return load_config(config, overrides)
+    return load_checked(config, overrides)
 
 
 def file_of_run(source: Union[str, Path], name: str) -> Optional[Path]:

@@ -8,6 +8,7 @@ from typing import Any
 import paddle
 
 from liteseg.config.load import load_config
+from liteseg.config.resolve import with_defaults
 from liteseg.datasets import check_dataset
 from liteseg.errors import UserError
 from liteseg.losses import OhemCrossEntropyLoss
@@ -58,9 +59,9 @@ def announce(cfg: Any, trainer: Any, device: str, loaded: Any) -> None:
     if devices > 1 and device == "cpu":
         say("batch norm uses each process's own images: Paddle has no SyncBatchNorm on CPU")
     _announce_hard_pixels(trainer)
-    for change in changes(load_config(cfg.path).data, cfg.data):
+    for change in changes(with_defaults(load_config(cfg.path)).data, cfg.source.data):
         say(f"changed from {cfg.path.name}: {change}")
-    warm_up = cfg["lr_scheduler"].get("warmup_iters", 0)
+    warm_up = cfg.lr_scheduler.get("warmup_iters", 0)
     if warm_up >= options.iters:
         get_logger().warning(
             f"lr_scheduler.warmup_iters: {warm_up} of {options.iters} steps: the whole training is "
@@ -100,7 +101,7 @@ def write_config(cfg: Any, output: Path, resume: bool) -> None:
     """`config.yml` of the run; says what a resume changes."""
     path = output / "config.yml"
     if resume and path.exists():
-        for change in changes(load_config(path).data, cfg.data):
+        for change in changes(with_defaults(load_config(path)).data, cfg.source.data):
             get_logger().warning(f"changed on resuming: {change}")
     with atomic_write(path, "w") as file:
         file.write(cfg.dump())
@@ -130,10 +131,10 @@ def hparams(cfg: Any) -> dict[str, Any]:
     """What tells runs apart in VisualDL's table."""
     return {
         "config": cfg.path.stem,
-        "model": f"{cfg['model']['type']}/{cfg['model'].get('backbone', {}).get('type')}",
-        "optimizer": cfg["optimizer"]["type"],
-        "learning_rate": cfg["lr_scheduler"].get("learning_rate", 0.0),
-        "batch": cfg.get("total_batch_size") or cfg["batch_size"],
-        "iters": cfg["iters"],
-        "loss": cfg["loss"]["types"][0]["type"],
+        "model": f"{cfg.model['type']}/{cfg.model.get('backbone', {}).get('type')}",
+        "optimizer": cfg.optimizer["type"],
+        "learning_rate": cfg.lr_scheduler.get("learning_rate", 0.0),
+        "batch": cfg.total_batch_size or cfg.batch_size,
+        "iters": cfg.iters,
+        "loss": cfg.loss.types[0]["type"],
     }

@@ -33,36 +33,35 @@ def build_trainer(cfg: Any, train_set: Any, device: str, weights: Optional[str] 
 
 def training_options(cfg: Any, device: str) -> Any:
     """Batch arithmetic, workers, AMP and EMA of a config on this machine."""
-    from liteseg.config.schema import setting
     from liteseg.engine.trainer import TrainOptions
     from liteseg.utils.logging import get_logger
     from liteseg.utils.runtime import cpu_threads, world_size
 
-    batch, devices = setting(cfg, "batch_size"), world_size()
-    total = setting(cfg, "total_batch_size") or batch * devices
+    batch, devices = cfg.batch_size, world_size()
+    total = cfg.total_batch_size or batch * devices
     if total % (batch * devices):
         raise UserError(
             f"total_batch_size: {total} is not a multiple of {devices} devices x batch_size {batch}"
             f" = {batch * devices}; change batch_size or --devices"
         )
-    amp, ema = setting(cfg, "amp"), setting(cfg, "ema")
-    if amp and ema and amp["level"] == "O2":
+    amp, ema = cfg.amp, cfg.ema
+    if amp and ema and amp.level == "O2":
         raise UserError("ema: can't average the low-precision weights of amp.level O2; use O1")
     if amp and device == "cpu":
         get_logger().warning("amp: Paddle has no mixed precision on CPU; training in float32")
         amp = None
-    workers = setting(cfg, "num_workers")
+    workers = cfg.num_workers
     if workers == "auto":
         # Beside a GPU the cores are free to read; on CPU one reader keeps up with the network.
         workers = min(8, max(1, cpu_threads() // devices)) if device == "gpu" else 1
     return TrainOptions(
-        iters=setting(cfg, "iters"),
+        iters=cfg.iters,
         batch_size=batch,
         accumulate=total // (batch * devices),
-        seed=setting(cfg, "seed") or 0,
+        seed=cfg.seed or 0,
         num_workers=workers,
-        amp=amp,
-        ema_decay=ema["decay"] if ema else None,
+        amp=vars(amp) if amp else None,
+        ema_decay=ema.decay if ema else None,
     )
 
 

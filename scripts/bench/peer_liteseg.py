@@ -11,7 +11,7 @@ import protocol
 import liteseg  # noqa: F401  before Paddle
 from liteseg.datasets import CamVid, Cityscapes
 from liteseg.engine.evaluator import evaluate
-from liteseg.engine.inference import TestConfig
+from liteseg.config.test_config import TestConfig
 from liteseg.engine.loader import training_batch
 from liteseg.engine.trainer import Trainer, TrainOptions
 from liteseg.losses import OhemCrossEntropyLoss

@@ -10,10 +10,13 @@ import pytest
 
 from liteseg.config import build as builder
 from liteseg.config import check
+from liteseg.config.class_weights import class_weights
+from liteseg.config.component import build
+from liteseg.config.keys import REQUIRED
 from liteseg.config.load import load_config
-from liteseg.config.schema import SCHEMA, setting
-from liteseg.config.signature import describe, fits
-from liteseg.datasets import class_weights
+from liteseg.config.resolve import checked
+from liteseg.config.schema import SCHEMA
+from liteseg.config.signature import describe, matches
 from liteseg.errors import UserError
 from liteseg.registry import (
     BACKBONES,
@@ -130,7 +133,7 @@ model:
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
-    monkeypatch.setattr(builder, "load_components", lambda cfg: None)
+    monkeypatch.setattr(check, "load_components", lambda plugins: None)
     for registry, toy in TOYS:
         monkeypatch.setitem(registry._components, toy.__name__, toy)
 
@@ -148,7 +151,7 @@ def config(tmp_path, monkeypatch):
 
 def test_a_good_config_has_no_problems(config):
     assert check.check(config()) == []
-    check.ensure(config())
+    checked(config())
 
 
 ERRORS = [
@@ -186,7 +189,7 @@ ERRORS = [
     ("model.backbone=null", "model.backbone: expected a mapping with a `type` of BACKBONES"),
     (
         "model.backbone={_inherited_: false, depth: 3}",
-        "model.backbone: has no `type`; BACKBONES holds ",
+        "model.backbone: has no `type`; BACKBONES contains ",
     ),
     (
         "model.backbone.dept=1",
@@ -219,8 +222,8 @@ ERRORS = [
         "loss.types.0={_inherited_: false, type: ToyMix, losses: [{type: Toy}], coef: [1]}",
         "loss.types.0.losses.0.type: 'Toy' is not in LOSSES",
     ),
-    ("optimizer.learning_rate=1", "optimizer.learning_rate: is not given here: set lr_scheduler."),
-    ("lr_scheduler.iters=1", "lr_scheduler.iters: is not given here: set the top-level iters"),
+    ("optimizer.learning_rate=1", "optimizer.learning_rate: must not be given here: set"),
+    ("lr_scheduler.iters=1", "lr_scheduler.iters: must not be given here: set the top-level iters"),
     ("lr_scheduler.learning_rate=10", "lr_scheduler: toy_decay: learning_rate is 10"),
 ]
 
@@ -261,7 +264,7 @@ def test_every_error_at_once_with_its_line(config):
     assert problems[0].endswith("did you mean 'ToyBackbone'? (c.yml:13)")
     assert problems[3].endswith("(c.yml:1)")
     with pytest.raises(UserError, match=r"^c.yml: 4 errors\n  - model.backbone.type: 'ToyBackbo"):
-        check.ensure(config(text=text.replace("dataset_root", "dataset_rot")))
+        checked(config(text=text.replace("dataset_root", "dataset_rot")))
 
 
 def test_missing_keys(config):
@@ -277,7 +280,7 @@ def test_a_changed_type_with_inherited_arguments_is_explained(config, tmp_path):
     text = "_base_: base.yml\nmodel:\n  backbone:\n    type: OtherBackbone\n"
     (problem,) = check.check(config(text=text))
     assert "OtherBackbone has no argument 'depth'" in problem
-    assert "`_inherited_: false` beside the new `type`" in problem
+    assert "`_inherited_: false` next to the new `type`" in problem
     assert problem.endswith("(base.yml:13)")
     assert check.check(config(text=text + "    _inherited_: false\n")) == []
 
@@ -362,26 +365,41 @@ def test_build_optimizer(config):
 
 def test_build_without_check_still_names_the_key(config):
     with pytest.raises(UserError, match=r"x: ToyLoss: got an unexpected keyword argument 'wait'"):
-        builder.build({"type": "ToyLoss", "wait": 1}, LOSSES, "x")
+        build({"type": "ToyLoss", "wait": 1}, LOSSES, "x")
     with pytest.raises(UserError, match=r"x.type: 'ToyLos' is not in LOSSES"):
-        builder.build({"type": "ToyLos"}, LOSSES, "x")
+        build({"type": "ToyLos"}, LOSSES, "x")
 
 
-def test_settings(config):
-    cfg = config("amp=true", "test_config={scales: 0.5}", "ema={decay: 0.9}")
-    assert setting(cfg, "amp") == {"level": "O1", "dtype": "float16"}
-    assert setting(cfg, "ema") == {"decay": 0.9}
-    assert setting(cfg, "early_stop") is None
-    assert setting(cfg, "num_workers") == "auto"
-    assert setting(cfg, "batch_size") == 2
-    assert setting(cfg, "test_config")["scales"] == 0.5
-    assert setting(config(), "test_config")["aug_eval"] is False
+def test_a_checked_config_has_every_default(config):
+    cfg = checked(config("amp=true", "test_config={scales: 0.5}", "ema={decay: 0.9}"))
+    assert vars(cfg.amp) == {"level": "O1", "dtype": "float16"}
+    assert cfg.ema.decay == 0.9
+    assert cfg.early_stop is None
+    assert cfg.num_workers == "auto"
+    assert cfg.batch_size == 2
+    assert cfg.test_config.scales == (0.5,)
+    assert checked(config()).test_config.aug_eval is False
+    assert checked(cfg) is cfg
+
+
+def test_the_dump_of_a_checked_config_has_every_key_and_loads_back(config, tmp_path):
+    cfg = checked(config("test_config={scales: 0.5}", "ema={decay: 0.9}"))
+    (tmp_path / "again.yml").write_text(cfg.dump())
+    again = load_config("again.yml")
+    assert set(again) == set(SCHEMA)
+    assert again["test_config"]["stride"] is None
+    assert again["seed"] == 0
+    loaded = checked(again)
+    assert {key: getattr(loaded, key) for key in SCHEMA if key != "plugins"} == {
+        key: getattr(cfg, key) for key in SCHEMA if key != "plugins"
+    }
+    assert loaded.dump() == cfg.dump()
 
 
 def test_schema_defaults_fit_their_own_types():
     for name, key in SCHEMA.items():
-        if key.default is not builder.REQUIRED and key.registry is None:
-            assert fits(key.default, key.type), name
+        if key.default is not REQUIRED and key.registry is None:
+            assert matches(key.default, key.type), name
         assert key.meaning
 
 
@@ -406,6 +424,6 @@ def test_schema_defaults_fit_their_own_types():
         ("x", ToyNet, True),
     ],
 )
-def test_fits(value, annotation, expected):
-    assert fits(value, annotation) is expected
+def test_matches(value, annotation, expected):
+    assert matches(value, annotation) is expected
     assert describe(annotation)

@@ -10,7 +10,8 @@ import pytest
 from paddle import nn
 
 from liteseg.deploy.graph import DeployGraph, folded, with_exact_pooling
-from liteseg.engine.inference import TestConfig, predict_logits
+from liteseg.config.test_config import TestConfig
+from liteseg.engine.inference import predict_logits
 from liteseg.models import STDC1, PPLiteSeg
 from liteseg.transforms import Normalize
 

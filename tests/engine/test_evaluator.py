@@ -16,7 +16,7 @@ import paddle
 import pytest
 
 from liteseg.engine.evaluator import evaluate
-from liteseg.engine.inference import TestConfig
+from liteseg.config.test_config import TestConfig
 from liteseg.engine.loader import GuardedDataset, guarded, raise_if_error
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix

@@ -13,7 +13,7 @@ from toy_training import ToyImages, arrays, assert_same, cross_entropy, make_tra
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.evaluator import evaluate
 from liteseg.engine.hooks import Checkpoint, Evaluate
-from liteseg.engine.inference import TestConfig
+from liteseg.config.test_config import TestConfig
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
 from liteseg.losses import (

@@ -21,7 +21,7 @@ from liteseg.engine import trainer as trainer_module
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.evaluator import evaluate
 from liteseg.engine.hooks import Checkpoint, CompareWeights, Evaluate, Log, StopOnSignal
-from liteseg.engine.inference import TestConfig
+from liteseg.config.test_config import TestConfig
 from liteseg.engine.writers import MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.weights.load import read_pdparams

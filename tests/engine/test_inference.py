@@ -8,7 +8,8 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from liteseg.engine.inference import TestConfig, predict, predict_labels, predict_logits
+from liteseg.config.test_config import TestConfig
+from liteseg.engine.inference import predict, predict_labels, predict_logits
 from liteseg.errors import UserError
 from liteseg.models import STDC1, PPLiteSeg
 

@@ -14,7 +14,7 @@ from toy_training import At, ToyImages, ToyNet, assert_same, make_trainer
 
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
-from liteseg.engine.inference import TestConfig
+from liteseg.config.test_config import TestConfig
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.weights.load import read_state

@@ -53,19 +53,17 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _model(args: argparse.Namespace) -> int:
-    from dataclasses import asdict
+    from dataclasses import asdict, replace
 
     from liteseg.config.build import build_model
-    from liteseg.config.check import ensure
-    from liteseg.config.load import load_config
+    from liteseg.config.resolve import load_checked
     from liteseg.tasks.complexity import measure
     from liteseg.utils.files import write_json
 
-    cfg = load_config(args.config, args.set)
-    ensure(cfg)
+    cfg = load_checked(args.config, args.set)
     size = tuple(args.size) if args.size else default_size(cfg)
     # The figures are those of any weights: download none.
-    model = build_model({**cfg, "model": _without_pretrained(cfg["model"])})
+    model = build_model(replace(cfg, model=_without_pretrained(cfg.model)))
     found = measure(model, size)
     print(f"{args.config}: evaluation of one {size[0]}x{size[1]} image in float32")
     print(format_table(found))
@@ -86,17 +84,15 @@ def default_size(cfg: Mapping[str, Any]) -> tuple[int, int]:
     Raises:
         UserError: it does not tell.
     """
-    from liteseg.config.schema import setting
-    from liteseg.engine.inference import TestConfig
 
-    test = TestConfig.from_dict(setting(cfg, "test_config"))
+    test = cfg.test_config
     if test.is_slide:
         return test.crop_size
-    data = cfg.get("val_dataset") or cfg["train_dataset"]
+    data = cfg.val_dataset or cfg.train_dataset
     if data["type"] == "Cityscapes":
         scale = max(scale for scale, _ in test.views())
         return tuple(int(side * scale + 0.5) for side in CITYSCAPES_SIZE)
-    for transform in cfg["train_dataset"].get("transforms") or ():
+    for transform in cfg.train_dataset.get("transforms") or ():
         if transform["type"] == "RandomPaddingCrop" and "crop_size" in transform:
             return tuple(transform["crop_size"])
     raise UserError("the config does not tell the size of its images; give --size W H")

@@ -26,18 +26,15 @@ def add_arguments(actions: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Measure, print the table, write what was asked for."""
     from liteseg.config.build import build_dataset
-    from liteseg.config.check import ensure
-    from liteseg.config.load import load_config
-    from liteseg.config.schema import setting
+    from liteseg.config.resolve import load_checked
     from liteseg.tasks.benchmark_steps import measure_reading, measure_stages
     from liteseg.tasks.training import training_options
     from liteseg.utils.files import write_json
     from liteseg.utils.runtime import select_device
 
-    cfg = load_config(args.config, args.set)
-    ensure(cfg)
+    cfg = load_checked(args.config, args.set)
     dataset = build_dataset(cfg, "train")
-    options = training_options(cfg, select_device(setting(cfg, "device")))
+    options = training_options(cfg, select_device(cfg.device))
     workers = options.num_workers if args.num_workers is None else args.num_workers
     batches = -(-args.samples // options.batch_size)
     rate = measure_reading(dataset, options.batch_size, workers, batches)

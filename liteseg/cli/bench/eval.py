@@ -40,21 +40,17 @@ def run(args: argparse.Namespace) -> int:
 
     from liteseg.cli.eval import evaluated_dataset, loading_options
     from liteseg.config.build import build_model
-    from liteseg.config.check import ensure
-    from liteseg.config.load import load_config
-    from liteseg.config.schema import setting
+    from liteseg.config.resolve import load_checked
     from liteseg.engine.evaluator import evaluate
-    from liteseg.engine.inference import TestConfig
     from liteseg.ops.onednn import accelerate_convolutions
     from liteseg.utils.files import check_writable, write_json
     from liteseg.utils.runtime import peak_memory, select_device
     from liteseg.utils.weights.load import load_weights
 
-    cfg = load_config(args.config, args.set)
-    ensure(cfg)
+    cfg = load_checked(args.config, args.set)
     if args.json:
         check_writable(Path(args.json).parent)
-    device = select_device(setting(cfg, "device"))
+    device = select_device(cfg.device)
     dataset = evaluated_dataset(cfg, args.split)
     if args.images:
         samples = dataset.samples
@@ -66,7 +62,7 @@ def run(args: argparse.Namespace) -> int:
     found = evaluate(
         accelerate_convolutions(model),
         dataset,
-        TestConfig.from_dict(setting(cfg, "test_config")),
+        cfg.test_config,
         **options,
     )
     figures = {

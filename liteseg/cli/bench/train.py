@@ -26,14 +26,12 @@ def add_arguments(actions: Any) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Measure here or in `--devices` processes, print the table, write what was asked for."""
-    from liteseg.config.check import ensure
-    from liteseg.config.load import load_config
+    from liteseg.config.resolve import load_checked
     from liteseg.tasks.launch import launch, on_gpus
     from liteseg.utils.files import check_writable
     from liteseg.utils.runtime import world_size
 
-    cfg = load_config(args.config, args.set)
-    ensure(cfg)
+    cfg = load_checked(args.config, args.set)
     if args.json:
         check_writable(Path(args.json).parent)
     if args.devices > 1 and world_size() == 1:
@@ -46,16 +44,15 @@ def _measure(cfg: Any, args: argparse.Namespace) -> int:
     import paddle
 
     from liteseg.config.build import build_dataset
-    from liteseg.config.schema import setting
     from liteseg.tasks.benchmark_steps import measure_steps
     from liteseg.tasks.training import build_trainer
     from liteseg.utils.files import write_json
     from liteseg.utils.runtime import is_main, seed_everything, select_device, world_size
 
-    device = select_device(setting(cfg, "device"))
+    device = select_device(cfg.device)
     if world_size() > 1:
         paddle.distributed.init_parallel_env()
-    seed_everything(setting(cfg, "seed") or 0)
+    seed_everything(cfg.seed or 0)
     trainer = build_trainer(cfg, build_dataset(cfg, "train"), device)
     figures = {
         "config": str(args.config),

@@ -46,18 +46,15 @@ def run(args: argparse.Namespace) -> int:
 
 def _check(args: argparse.Namespace) -> int:
     from liteseg.config.build import build_dataset
-    from liteseg.config.check import ensure
-    from liteseg.config.load import load_config
+    from liteseg.config.resolve import load_checked
     from liteseg.datasets import check_dataset, find_duplicates, format_report
     from liteseg.errors import UserError
-    from liteseg.config.schema import setting
     from liteseg.utils.files import check_writable, write_json
 
     if args.json:
         check_writable(Path(args.json).parent)
-    cfg = load_config(args.config, args.set)
-    ensure(cfg)
-    splits = [s for s in SPLITS if f"{s}_dataset" in cfg] if args.split == "all" else [args.split]
+    cfg = load_checked(args.config, args.set)
+    splits = [s for s in SPLITS if getattr(cfg, f"{s}_dataset")] if args.split == "all" else [args.split]
     if not splits:
         raise UserError(f"{args.config}: no train_dataset, val_dataset or test_dataset to check")
     report = {"splits": {}, "errors": []}
@@ -75,7 +72,7 @@ def _check(args: argparse.Namespace) -> int:
             args.workers,
             args.sample,
             needs_labels=split != "test",
-            needs_one_size=split == "train" and setting(cfg, "batch_size") > 1,
+            needs_one_size=split == "train" and cfg.batch_size > 1,
         )
         report["splits"][split] = found
         print(format_report(found, split))

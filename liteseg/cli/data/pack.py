@@ -29,14 +29,13 @@ def add_arguments(actions: Any) -> None:
 def run(args: argparse.Namespace) -> int:
     """Build the pack (or finish it, or find it up to date), and verify it if asked to."""
     from liteseg.config.build import build_dataset
-    from liteseg.config.check import ensure
     from liteseg.config.load import load_config
+    from liteseg.config.resolve import load_checked
     from liteseg.datasets.pack import build_pack
 
-    cfg = load_config(args.config, args.set)
-    ensure(cfg)
+    cfg = load_checked(args.config, args.set)
     key = f"{args.split}_dataset"
-    output = args.output or (cfg.get(key) or {}).get("pack")
+    output = args.output or (getattr(cfg, key) or {}).get("pack")
     if not output:
         raise UserError(f"--output is missing: give a folder for the pack (or set {key}.pack)")
     # The pack that the config names may not be there yet.

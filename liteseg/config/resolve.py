@@ -1,0 +1,53 @@
+"""A checked config: every error reported first, then every default filled in."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Any, Union
+
+from liteseg.config.check import check
+from liteseg.config.keys import REQUIRED, Key, keys_of
+from liteseg.config.load import Config, load_config
+from liteseg.config.schema import SCHEMA, CheckedConfig
+from liteseg.errors import UserError
+
+
+def load_checked(path: Union[str, Path], overrides: Sequence[str] = ()) -> CheckedConfig:
+    """Read a YAML config with its bases, apply `a.b.c=value` overrides, and check everything.
+
+    Raises:
+        UserError: the file or an override cannot be used, or the config has errors (all of them
+            are listed, with file and line).
+    """
+    return checked(load_config(path, overrides))
+
+
+def checked(cfg: Union[Config, CheckedConfig]) -> CheckedConfig:
+    """The checked form of a config, with its plugins loaded.
+
+    Raises:
+        UserError: lists every error that `check` finds.
+    """
+    if isinstance(cfg, CheckedConfig):
+        return cfg
+    if problems := check(cfg):
+        count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+        raise UserError(f"{cfg.path}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
+    given = cfg.data
+    values = {name: key.resolve(given[name]) for name, key in SCHEMA.items() if name in given}
+    return CheckedConfig(**values, source=with_defaults(cfg))
+
+
+def with_defaults(cfg: Config) -> Config:
+    """The config with every key that it leaves out, at its default."""
+    defaults = _defaults(SCHEMA)
+    for name, key in SCHEMA.items():
+        value = cfg.get(name, key.default)
+        if key.section is not None and isinstance(value, dict):
+            defaults[name] = _defaults(keys_of(key.section))
+    return cfg.filled(defaults)
+
+
+def _defaults(keys: Mapping[str, Key]) -> dict[str, Any]:
+    return {name: key.default for name, key in keys.items() if key.default is not REQUIRED}
