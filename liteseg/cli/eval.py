@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import argparse
-from collections.abc import Callable
 from pathlib import Path
 from typing import Any, Optional
 
@@ -62,16 +61,20 @@ def run(args: argparse.Namespace) -> int:
         check_writable(Path(file).parent)
     device = select_device(args.device or cfg.device)
     dataset = evaluated_dataset(cfg, args.split)
-    save = _saver(dataset, check_writable(args.save_pred)) if args.save_pred else None
+    evaluators: list[Any] = []
+    if args.save_pred:
+        evaluators.append(PredictionSaver(dataset, check_writable(args.save_pred)))
     gallery = Gallery(dataset, cfg.num_pictures) if args.report else None
+    evaluators += [gallery] if gallery else []
     model = build_model(cfg)
     load_weights(model, args.weights)
     figures = evaluate(
         accelerate_convolutions(model),
         dataset,
         cfg.test_config,
+        evaluators,
         **loading_options(args, cfg, device),
-        on_prediction=_each(save, gallery.add if gallery else None),
+        require_labels=not evaluators,
     )
     if args.save_pred:
         print(f"{len(dataset)} predictions are in {args.save_pred}")
@@ -85,17 +88,6 @@ def run(args: argparse.Namespace) -> int:
     if args.report:
         _write_report(args, cfg, figures, gallery)
     return 0
-
-
-def _each(*watchers: Optional[Callable]) -> Optional[Callable]:
-    """One `on_prediction` of several; None if there is none."""
-    present = [watcher for watcher in watchers if watcher]
-
-    def watch(*prediction: Any) -> None:
-        for watcher in present:
-            watcher(*prediction)
-
-    return watch if present else None
 
 
 def _write_report(args: argparse.Namespace, cfg: Any, figures: dict, gallery: Any) -> None:
@@ -159,20 +151,38 @@ def loading_options(args: argparse.Namespace, cfg: Any, device: str) -> dict[str
     return {"batch_size": batch_size, "num_workers": workers}
 
 
-def _saver(dataset: Any, folder: Path) -> Callable[[int, dict, Any], None]:
-    """What writes a prediction: official ids and names for Cityscapes, train ids for others."""
-    import cv2
+class PredictionSaver:
+    """Writes each prediction as PNG; an evaluator (see `liteseg.engine.evaluator.Evaluator`).
 
-    from liteseg.datasets import Cityscapes, train_id_to_id
-    from liteseg.report.visualize import write_png
+    Args:
+        dataset: Cityscapes gets its official ids and file names, others train ids.
+        folder: an existing one.
+    """
 
-    official = train_id_to_id(dataset.classes) if isinstance(dataset, Cityscapes) else None
+    state = None
 
-    def save(index: int, sample: dict, pred: Any) -> None:
-        files = dataset.samples[index]
-        if official is None:
-            write_png(folder / f"{files.name}.png", pred)
+    def __init__(self, dataset: Any, folder: Path):
+        from liteseg.datasets import Cityscapes, train_id_to_id
+
+        self.dataset, self.folder = dataset, folder
+        official = isinstance(dataset, Cityscapes)
+        self.ids = train_id_to_id(dataset.classes) if official else None
+
+    def reset(self) -> None:
+        """Nothing to do: files of an earlier evaluation are overwritten."""
+
+    def update(self, index: int, sample: Any, prediction: Any) -> None:
+        """Write one prediction."""
+        import cv2
+
+        from liteseg.report.visualize import write_png
+
+        files = self.dataset.samples[index]
+        if self.ids is None:
+            write_png(self.folder / f"{files.name}.png", prediction)
         else:
-            write_png(folder / files.image.name, cv2.LUT(pred, official))
+            write_png(self.folder / files.image.name, cv2.LUT(prediction, self.ids))
 
-    return save
+    def compute(self, states: Any) -> dict[str, Any]:
+        """No metrics."""
+        return {}

@@ -113,7 +113,8 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     import paddle
 
     from liteseg.engine.checkpoint import Checkpointer
-    from liteseg.engine.hooks import CompareWeights, best_miou
+    from liteseg.engine.evaluation_hooks import best_evaluation
+    from liteseg.engine.hooks import CompareWeights
     from liteseg.report.report import report_run
     from liteseg.tasks.startup import announce, hparams, write_config
     from liteseg.utils.logging import get_logger
@@ -143,9 +144,9 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     announce(cfg, trainer, device, loaded)
     trainer.run()
     if is_main():
-        best = best_miou(trainer)
+        best, _ = best_evaluation(trainer)
         get_logger().info(
-            f"{trainer.stop_reason or 'finished'} at step {trainer.iteration}; "
+            f"{trainer.stop_reason or 'finished'} at iteration {trainer.iteration}; "
             f"{f'best mIoU {best:.4f}' if best >= 0 else 'never evaluated'}; {output}"
         )
         if not cfg.val_dataset:  # otherwise each evaluation writes it
@@ -158,8 +159,10 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
 def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, Any]:
     """The trainer of a config, continued from `loaded` if there is one; and the dashboard."""
     from liteseg.config.build import build_dataset
-    from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
+    from liteseg.engine.evaluation_hooks import EarlyStop, Evaluate, KeepBest, WriteReport
+    from liteseg.engine.hooks import Checkpoint, Log, StopOnSignal
     from liteseg.engine.writers import Dashboard, MetricsFile
+    from liteseg.report.gallery import Gallery
     from liteseg.report.report import report_run
     from liteseg.tasks.startup import probe
 
@@ -167,29 +170,31 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
     probe(train_dataset=train_set, val_dataset=val_set)
     trainer = build_trainer(cfg, train_set, device, weights)
-    step = loaded[2]["iteration"] if loaded else -1  # a run killed before its first checkpoint
+    step = loaded.iteration if loaded else -1  # a run killed before its first checkpoint
     metrics = MetricsFile(output / "metrics.jsonl", step) if is_main() else None
     dashboard = Dashboard(output / "vdl", step) if is_main() else None
     hooks = [StopOnSignal(), Log(cfg.log_interval, metrics, dashboard)]
     if val_set is not None:
+        gallery = Gallery(val_set, cfg.num_pictures)
+        write_page = functools.partial(report_run, output, cfg.dump(), gallery)
         evaluation = Evaluate(
             cfg.eval_interval,
             val_set,
             cfg.test_config,
-            checkpointer,
-            metrics,
-            dashboard,
+            [gallery],
             batch_size=cfg.eval_batch_size,
             num_workers=trainer.options.num_workers,
-            pictures=cfg.num_pictures,
-            report=functools.partial(report_run, output, cfg.dump()),
-            **(vars(cfg.early_stop) if cfg.early_stop else {}),
         )
-        hooks.append(evaluation)
+        hooks += [
+            evaluation,
+            EarlyStop(**(vars(cfg.early_stop) if cfg.early_stop else {})),
+            KeepBest(checkpointer),
+            WriteReport(metrics, dashboard, gallery.panels, write_page),
+        ]
     hooks.append(Checkpoint(checkpointer, cfg.save_interval))
     trainer.hooks = hooks
     if loaded:
-        trainer.load_state_dict(*loaded[1:])
+        trainer.load_state_dict(loaded.weights, loaded.state)
     elif dashboard:
         dashboard.text(0, "config", cfg.dump())
     return trainer, dashboard

@@ -12,6 +12,7 @@ import json
 import os
 import shutil
 import warnings
+from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
 
@@ -25,6 +26,26 @@ from liteseg.utils.weights.load import read_state, save_pdparams, write_state
 
 WEIGHTS, STATE, MANIFEST = "model.pdparams", "training.pdstate", "manifest.json"
 _PREVIOUS = ".previous"
+
+
+@dataclass(frozen=True)
+class ResumeState:
+    """A checkpoint to resume from.
+
+    Attributes:
+        path: its folder.
+        weights: the shipped weights by key (the averaged ones under EMA).
+        state: all else that `Trainer.load_state_dict` needs.
+    """
+
+    path: Path
+    weights: dict[str, Any]
+    state: dict[str, Any]
+
+    @property
+    def iteration(self) -> int:
+        """The iteration after which it was saved."""
+        return self.state["iteration"]
 
 
 class Checkpointer:
@@ -75,8 +96,8 @@ class Checkpointer:
         for old in self._steps()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
-    def load_last(self) -> tuple[Path, dict, dict[str, Any]]:
-        """(folder, weights, state) of `last`, or else of the newest checkpoint that is whole.
+    def load_last(self) -> ResumeState:
+        """The checkpoint `last` or, if it is damaged, the newest one that is intact.
 
         Raises:
             UserError: there is none.
@@ -93,7 +114,8 @@ class Checkpointer:
             if problem is None:
                 if problems:
                     get_logger().warning(f"resuming from {path}, because {'; '.join(problems)}")
-                return path, read_state(path / WEIGHTS), read_state(path / STATE)
+                state = _with_current_hooks(read_state(path / STATE))
+                return ResumeState(path, read_state(path / WEIGHTS), state)
             if path.exists():
                 problems.append(problem)
         told = "; ".join(problems) or f"{self.folder} holds none"
@@ -159,6 +181,21 @@ def _sha256(path: Path) -> str:
         while chunk := file.read(1 << 20):
             digest.update(chunk)
     return digest.hexdigest()
+
+
+def _with_current_hooks(state: dict[str, Any]) -> dict[str, Any]:
+    """The training state with the hook `Evaluate` of 0.1.0 split into those that replaced it."""
+    old = state.get("hooks", {}).get("Evaluate", {})
+    if "best" not in old:
+        return state
+    best = {"best": old["best"], "best_iteration": old["best_step"]}
+    hooks = {
+        **state["hooks"],
+        "Evaluate": {"owed": old.get("owed", False)},
+        "EarlyStop": {**best, "stalled": old["stalled"]},
+        "KeepBest": best,
+    }
+    return {**state, "hooks": hooks}
 
 
 def _sync_folder(folder: Path) -> None:

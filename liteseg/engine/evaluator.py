@@ -1,72 +1,146 @@
-"""Evaluation: every image of a dataset through the network once, into one confusion matrix."""
+"""Evaluation: every image of a dataset through the network once, and what is collected from it."""
 
 from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Callable, Iterator, Sequence
-from typing import Any, Optional
+from collections.abc import Callable, Iterator, Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional, Protocol
 
 import numpy as np
 import paddle
 
-from liteseg.engine.inference import Prediction, TestConfig, predict
+from liteseg.engine.inference import Prediction, predict
 from liteseg.engine.loader import validation_batches
 from liteseg.engine.timing import Clock
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
 from liteseg.utils import logging
-from liteseg.utils.runtime import is_main, rank, world_size
+from liteseg.utils.runtime import gathered_objects, is_main, rank, world_size
+
+if TYPE_CHECKING:
+    from liteseg.config.test_config import TestConfig
 
 Losses = Sequence[tuple[str, Callable, float]]
+
+
+class Evaluator(Protocol):
+    """Collects something from every image of an evaluation; `evaluate` runs several at once.
+
+    With several processes each evaluates a share of the images. `evaluate` gathers the states of
+    all processes once, at the end, and passes them to `compute` in every process.
+
+    Attributes:
+        state: the data that `update` has collected in this process; must be picklable.
+    """
+
+    state: Any = None
+
+    def reset(self) -> None:
+        """Start a new evaluation."""
+
+    def update(self, index: int, sample: Mapping[str, np.ndarray], prediction: np.ndarray) -> None:
+        """Add one image.
+
+        Args:
+            index: number of the sample in the dataset.
+            sample: `img` (H, W, 3) uint8 RGB after the validation transforms, and `label` (h, w)
+                uint8 at the original size, absent if the image has none.
+            prediction: class indices at the original size, (h, w) uint8.
+        """
+
+    def compute(self, states: Sequence[Any]) -> dict[str, Any]:
+        """Results to add to those of `evaluate`.
+
+        Args:
+            states: `state` of every process, in the order of their ranks.
+        """
+        return {}
+
+
+class SegmentationMetrics(Evaluator):
+    """The metrics of `ConfusionMatrix.compute`, and the matrix itself as `confusion`.
+
+    Images without a label don't count.
+    """
+
+    state: ConfusionMatrix
+
+    def __init__(self, dataset: Any):
+        self.dataset = dataset
+        self.reset()
+
+    def _matrix(self) -> ConfusionMatrix:
+        dataset = self.dataset
+        return ConfusionMatrix(dataset.num_classes, dataset.ignore_index, dataset.classes)
+
+    def reset(self) -> None:
+        self.state = self._matrix()
+
+    def update(self, index: int, sample: Mapping[str, np.ndarray], prediction: np.ndarray) -> None:
+        if "label" not in sample:
+            return
+        try:
+            self.state.update(prediction, sample["label"])
+        except ValueError as error:
+            raise UserError(f"{self.dataset.samples[index].label}: {error}") from None
+
+    def compute(self, states: Sequence[ConfusionMatrix]) -> dict[str, Any]:
+        total = self._matrix()
+        for matrix in states:
+            total.merge(matrix)
+        return {**total.compute(), "confusion": total.matrix.tolist()}
 
 
 def evaluate(
     model: paddle.nn.Layer,
     dataset: Any,
-    test: TestConfig,
+    test_config: TestConfig,
+    evaluators: Sequence[Evaluator] = (),
     *,
     batch_size: int = 1,
     num_workers: int = 0,
     losses: Optional[Losses] = None,
     progress: bool = True,
-    on_prediction: Optional[Callable[[int, dict, np.ndarray], None]] = None,
+    require_labels: bool = True,
 ) -> dict[str, Any]:
-    """Evaluate `model` on `dataset`; with several processes each takes a share, all get the result.
+    """Evaluate `model` on `dataset`; several processes share the images, and all get the result.
 
-    Memory is that of one batch, whatever the length of the dataset.
+    Memory is that of one batch, for a dataset of any length.
 
     Args:
-        model: put into eval mode for the time, then back into the modes it was in.
+        model: put into eval mode meanwhile; its modes are restored at the end.
         dataset: with `load`, `samples`, `transforms`, `classes` and `ignore_index`.
-        test: scales, flips, sliding window.
-        batch_size: images of equal size to run together.
-        num_workers: processes that read ahead; 0 reads in a thread of this one.
-        losses: (name, loss, coefficient) to apply to the logits at the size of the label.
-        progress: show a bar (main process only).
-        on_prediction: called with the index in the dataset, the sample (`img` (H, W, 3) uint8 after
-            the transforms, `label` (h, w) uint8) and the prediction (h, w) uint8. With it, images
-            without a label are predicted too, and not counted.
+        test_config: scales, flips, sliding window.
+        evaluators: receive every image, besides the metrics.
+        batch_size: images of equal size per forward pass.
+        num_workers: worker processes that load the images; 0 loads them in a thread.
+        losses: (name, loss, coefficient), applied to the logits at the size of the label.
+        progress: show a progress bar (main process only).
+        require_labels: an image without a label is an error. Otherwise it is predicted for the
+            evaluators and does not count in the metrics.
 
     Returns:
-        The figures of `ConfusionMatrix.compute`; `confusion`: pixels, for each class of the labels
-        a list with a number for each predicted class; `loss` and `losses` {name: mean}, if asked
-        for; `seconds`, `images_per_second`, and `timings`: seconds of this process spent waiting
-        for `data`, in the `network` (with the arg-max) and `counting`.
+        The metrics of `ConfusionMatrix.compute`; `confusion`: for each class of the labels a list
+        of pixel counts by predicted class; `loss` and `losses` {name: mean} if `losses` are given;
+        the results of the evaluators; `seconds`, `images_per_second`, and `timings`: seconds of
+        this process spent waiting for `data`, in the `network` (with the arg-max), in the
+        `losses` and in `counting`.
 
     Raises:
         UserError: a file can't be read, a label holds a value outside the classes, or the model
             and the dataset differ in the number of classes.
     """
-    matrix = ConfusionMatrix(dataset.num_classes, dataset.ignore_index, dataset.classes)
-    mine = range(rank(), len(dataset), world_size())
+    metrics = SegmentationMetrics(dataset)
+    for evaluator in evaluators:
+        evaluator.reset()
+    indices = range(rank(), len(dataset), world_size())
     sums: dict[str, float] = {name: 0.0 for name, _, _ in losses or ()}
     clock = Clock()
     begin = time.perf_counter()
-    labels_needed = on_prediction is None
-    batches = validation_batches(dataset, mine, batch_size, num_workers, labels_needed)
+    batches = validation_batches(dataset, indices, batch_size, num_workers, require_labels)
     shown = progress and is_main()
-    bar = logging.progress(total=len(mine), desc="eval", unit="image", shown=shown)
+    bar = logging.progress(total=len(indices), desc="eval", unit="image", shown=shown)
     with _eval_mode(model), bar, contextlib.closing(batches):
         while True:
             with clock("data"):
@@ -74,31 +148,33 @@ def evaluate(
             if batch is None:
                 break
             with clock("network"):
-                result = predict(model, _to_device(dataset, batch), test, batch["trans_info"])
+                result = predict(
+                    model, _to_device(dataset, batch), test_config, batch["trans_info"]
+                )
                 _require_classes(result, dataset)
-                preds = result.labels()
+                predictions = result.labels()
             with clock("losses"):
                 if losses and "label" in batch:
                     _add_losses(sums, losses, result, batch["label"])
+            images = list(zip(batch["index"], _samples(batch, bool(evaluators)), predictions))
             with clock("counting"):
-                if "label" in batch:
-                    _count(matrix, dataset, preds, batch)
-            if on_prediction is not None:
-                _show(on_prediction, preds, batch)
-            bar.update(len(preds))
-    _join_processes(matrix, sums)
+                for image in images:
+                    metrics.update(*image)
+            for image in images:
+                for evaluator in evaluators:
+                    evaluator.update(*image)
+            bar.update(len(predictions))
+    results = _gather([metrics, *evaluators], sums)
     seconds = time.perf_counter() - begin
-    figures = {**matrix.compute(), "confusion": matrix.matrix.tolist()}
     if losses:
-        figures["losses"] = {name: sums[name] / max(matrix.images, 1) for name in sums}
-        figures["loss"] = sum(coef * figures["losses"][name] for name, _, coef in losses)
-    speed = matrix.images / max(seconds, 1e-9)
-    return {**figures, "seconds": seconds, "images_per_second": speed, "timings": dict(clock.spent)}
+        results["loss"] = sum(coef * results["losses"][name] for name, _, coef in losses)
+    speed = results["images"] / max(seconds, 1e-9)
+    return {**results, "seconds": seconds, "images_per_second": speed, "timings": dict(clock.spent)}
 
 
 @contextlib.contextmanager
 def _eval_mode(model: paddle.nn.Layer) -> Iterator[None]:
-    """Eval mode inside; afterwards each layer is as it was (frozen ones stay frozen)."""
+    """Eval mode inside; afterwards each layer has its mode back (frozen ones stay frozen)."""
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     model.eval()
     try:
@@ -130,31 +206,21 @@ def _add_losses(
             sums[name] += float(loss(logits, label)) * len(label)
 
 
-def _count(matrix: ConfusionMatrix, dataset: Any, preds: np.ndarray, batch: dict) -> None:
-    for index, label, pred in zip(batch["index"], batch["label"].numpy(), preds):
-        try:
-            matrix.update(pred, label)
-        except ValueError as error:
-            raise UserError(f"{dataset.samples[index].label}: {error}") from None
+def _samples(batch: dict[str, Any], with_images: bool) -> list[dict[str, np.ndarray]]:
+    """The samples of a batch as arrays: `label` if there are labels, `img` if requested."""
+    arrays = {"label": batch["label"].numpy()} if "label" in batch else {}
+    if with_images:  # (N, 3, H, W) -> (N, H, W, 3)
+        arrays["img"] = np.ascontiguousarray(batch["img"].numpy().transpose(0, 2, 3, 1))
+    return [{key: array[i] for key, array in arrays.items()} for i in range(len(batch["index"]))]
 
 
-def _show(on_prediction: Callable, preds: np.ndarray, batch: dict) -> None:
-    arrays = {key: batch[key].numpy() for key in ("img", "label") if key in batch}
-    arrays["img"] = np.ascontiguousarray(arrays["img"].transpose(0, 2, 3, 1))
-    for place, index in enumerate(batch["index"]):
-        sample = {key: array[place] for key, array in arrays.items()}
-        on_prediction(index, sample, preds[place])
-
-
-def _join_processes(matrix: ConfusionMatrix, sums: dict[str, float]) -> None:
-    """Add what the other processes found: one reduction of the counts, at the end."""
-    if world_size() == 1:
-        return
-    counts = paddle.to_tensor(np.append(matrix.matrix, matrix.images))
-    paddle.distributed.all_reduce(counts)
-    counts = counts.numpy()
-    matrix.matrix, matrix.images = counts[:-1].reshape(matrix.matrix.shape), int(counts[-1])
+def _gather(evaluators: Sequence[Evaluator], sums: dict[str, float]) -> dict[str, Any]:
+    """The results of all evaluators and the mean losses, from all processes."""
+    shares = gathered_objects(([evaluator.state for evaluator in evaluators], sums))
+    results: dict[str, Any] = {}
+    for place, evaluator in enumerate(evaluators):
+        results.update(evaluator.compute([states[place] for states, _ in shares]))
     if sums:
-        totals = paddle.to_tensor(np.array(list(sums.values()), np.float64))
-        paddle.distributed.all_reduce(totals)
-        sums.update(zip(sums, totals.numpy().tolist()))
+        images = max(results["images"], 1)
+        results["losses"] = {name: sum(s[name] for _, s in shares) / images for name in sums}
+    return results

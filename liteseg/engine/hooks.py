@@ -1,271 +1,131 @@
-"""What happens every so often in training: logging, evaluation, checkpoints, stopping."""
+"""Periodic work during training: logging, checkpoints, stopping on a signal.
+
+The hooks around the evaluation are in `evaluation_hooks.py`.
+"""
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
-import math
 import os
 import signal
 import sys
 import time
 from collections.abc import Sequence
-from typing import Any, Callable, Optional
+from typing import Any, Optional
 
 import numpy as np
 import paddle
 
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.evaluator import evaluate
-from liteseg.engine.inference import TestConfig
+from liteseg.engine.evaluation_hooks import best_evaluation
 from liteseg.engine.trainer import Hook, Trainer
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
-from liteseg.report.gallery import Gallery
 from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.runtime import gathered, is_main, world_size
 
-_INPUT_BOUND = 0.3  # share of the time spent waiting for data from which the log says so
+_INPUT_BOUND = 0.3  # share of the time spent waiting for data above which the log reports it
 
 
 class Log(Hook):
-    """Losses, learning rate and speed, every `interval` steps.
+    """Writes losses, learning rate and speed every `interval` iterations.
 
     Args:
-        interval: steps.
-        metrics: `metrics.jsonl`; None on processes that don't write.
-        dashboard: VisualDL; likewise.
+        interval: iterations between two lines.
+        metrics_file: `metrics.jsonl`; None on processes that don't write.
+        dashboard: VisualDL; None on processes that don't write.
     """
 
     def __init__(
-        self, interval: int, metrics: Optional[MetricsFile], dashboard: Optional[Dashboard]
+        self, interval: int, metrics_file: Optional[MetricsFile], dashboard: Optional[Dashboard]
     ):
         self.interval = interval
-        self.metrics, self.dashboard = metrics, dashboard
+        self.metrics_file, self.dashboard = metrics_file, dashboard
         self._bar: Any = None
 
     def before_training(self, trainer: Trainer) -> None:
-        """Start the clock and, on a terminal, the bar."""
+        """Start the clock and, on a terminal, the progress bar."""
         self._bar = progress(
             total=trainer.options.iters,
             initial=trainer.iteration,
             desc="train",
-            unit="step",
-            bar_format="{desc} {n_fmt}/{total_fmt} [{remaining} left{postfix}]",
+            unit="iteration",
+            bar_format="{desc} {n_fmt}/{total_fmt} [eta {remaining}{postfix}]",
             shown=is_main(),
         )
         self._rate = trainer.optimizer.get_lr()
         self._restart(trainer)
 
-    def after_step(self, trainer: Trainer) -> None:
-        """Write a line where the interval ends."""
+    def after_iteration(self, trainer: Trainer) -> None:
+        """Write a line at the end of the interval."""
         self._bar.update()
-        # The schedule has moved on already: this step was taken at the rate it had before.
+        # The schedule has advanced already: this iteration used the rate before that.
         rate, self._rate = self._rate, trainer.optimizer.get_lr()
         if trainer.iteration % self.interval and trainer.iteration != trainer.options.iters:
             self._count(trainer)
             return
         losses = trainer.take_mean_losses()  # waits for the device, before the clock is read
         self._count(trainer)
-        seconds, steps = self._seconds, trainer.iteration - self._first
-        figures = {
+        seconds, iterations = self._seconds, trainer.iteration - self._first
+        metrics = {
             **losses,
             "lr": rate,
-            "images_per_second": steps * trainer.options.total_batch_size / seconds,
-            "seconds_per_step": seconds / steps,
+            "images_per_second": iterations * trainer.options.total_batch_size / seconds,
+            "seconds_per_step": seconds / iterations,
             "reader_share": trainer.clock.spent["data"] / seconds,
         }
         if is_main():
-            self._report(trainer, figures)
+            self._write(trainer, metrics)
         self._restart(trainer)
 
     def after_training(self, trainer: Trainer) -> None:
-        """Close the bar."""
+        """Close the progress bar."""
         if self._bar is not None:
             self._bar.close()
 
     def _count(self, trainer: Trainer) -> None:
-        """Add the step just taken: evaluations and checkpoints between steps don't count."""
-        self._seconds += time.perf_counter() - trainer.step_began
+        """Add the time of this iteration; evaluations and checkpoints in between don't count."""
+        self._seconds += time.perf_counter() - trainer.iteration_began
 
     def _restart(self, trainer: Trainer) -> None:
         self._seconds, self._first = 0.0, trainer.iteration
         trainer.clock.spent.clear()
 
-    def _report(self, trainer: Trainer, figures: dict[str, float]) -> None:
-        step, iters = trainer.iteration, trainer.options.iters
-        left = time.gmtime(figures["seconds_per_step"] * (iters - step))
-        days = left.tm_yday - 1
-        bound = " input-bound" if figures["reader_share"] > _INPUT_BOUND else ""
-        best = best_miou(trainer)
-        words = (
-            f"loss {figures['loss']:.4f} lr {figures['lr']:.3g}"
+    def _write(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        iteration, iters = trainer.iteration, trainer.options.iters
+        eta = time.gmtime(metrics["seconds_per_step"] * (iters - iteration))
+        days = eta.tm_yday - 1
+        best, _ = best_evaluation(trainer)
+        text = (
+            f"loss {metrics['loss']:.4f} lr {metrics['lr']:.3g}"
             f"{f' best mIoU {best:.4f}' if best >= 0 else ''} "
-            f"{figures['images_per_second']:.2f} images/s reader {figures['reader_share']:.0%}"
-            f"{bound}"
+            f"{metrics['images_per_second']:.2f} images/s "
+            f"waiting for data {metrics['reader_share']:.0%}"
+            f"{' (input-bound)' if metrics['reader_share'] > _INPUT_BOUND else ''}"
         )
         live = not self._bar.disable and sys.stdout.isatty()
         if live:
-            self._bar.set_postfix_str(words)
+            self._bar.set_postfix_str(text)
         get_logger().info(
-            f"step {step}/{iters} {words} "
-            f"left {f'{days}d ' if days else ''}{time.strftime('%H:%M:%S', left)}",
+            f"iteration {iteration}/{iters} {text} "
+            f"eta {f'{days}d ' if days else ''}{time.strftime('%H:%M:%S', eta)}",
             extra={"on_bar": live},
         )
-        self.metrics.write(step, "train", figures)
-        self.dashboard.scalars(step, {f"train/{key}": value for key, value in figures.items()})
-
-
-def best_miou(trainer: Trainer) -> float:
-    """The best mIoU of the run's evaluations; minus infinity before the first."""
-    return max(getattr(hook, "best", -math.inf) for hook in trainer.hooks)
-
-
-class _Interrupted(Exception):
-    """A signal came during the evaluation."""
-
-
-class Evaluate(Hook):
-    """Evaluation every `interval` steps and at the end; keeps the best, stops when it stalls.
-
-    Args:
-        interval: steps.
-        dataset: with labels.
-        test: scales, flips, sliding window.
-        batch_size: images of a forward pass.
-        num_workers: reader processes.
-        checkpointer: writes `best`.
-        metrics, dashboard: as in `Log`.
-        pictures: how many samples, spread over the dataset, are shown; and how many of the worst.
-        report: called with the `Gallery` after each evaluation, on the process that writes.
-        patience: evaluations without a gain before training stops; None: never.
-        min_delta: gain of mIoU (0 to 1) that counts.
-    """
-
-    _kept = ("best", "best_step", "stalled", "owed")
-
-    def __init__(
-        self,
-        interval: int,
-        dataset: Any,
-        test: TestConfig,
-        checkpointer: Checkpointer,
-        metrics: Optional[MetricsFile],
-        dashboard: Optional[Dashboard],
-        *,
-        batch_size: int = 1,
-        num_workers: int = 0,
-        pictures: int = 0,
-        report: Optional[Callable[[Gallery], None]] = None,
-        patience: Optional[int] = None,
-        min_delta: float = 0.0,
-    ):
-        self.interval = interval
-        self.dataset, self.test = dataset, test
-        self.checkpointer = checkpointer
-        self.metrics, self.dashboard = metrics, dashboard
-        self.batch_size, self.num_workers = batch_size, num_workers
-        self.gallery, self.report = Gallery(dataset, pictures), report
-        self.patience, self.min_delta = patience, min_delta
-        self.best, self.best_step, self.stalled, self.owed = -math.inf, 0, 0, False
-
-    def before_training(self, trainer: Trainer) -> None:
-        """Evaluate if a signal kept the run from it; a run that stalled does not go on."""
-        if self.owed:
-            self._evaluate_unless_stopped(trainer)
-        self._stop_if_stalled(trainer)
-
-    def after_step(self, trainer: Trainer) -> None:
-        """Evaluate where the interval ends."""
-        if trainer.iteration % self.interval and trainer.iteration != trainer.options.iters:
-            return
-        trainer.read_losses()  # a network that diverged is not worth evaluating
-        self._evaluate_unless_stopped(trainer)
-        self._stop_if_stalled(trainer)
-
-    def _evaluate_unless_stopped(self, trainer: Trainer) -> None:
-        self.owed = True  # until it is done: an error or a signal leaves it to the resume
-        try:
-            self._evaluate(trainer)
-        except _Interrupted:
-            get_logger().info(f"the resume begins with the evaluation of step {trainer.iteration}")
-
-    def _evaluate(self, trainer: Trainer) -> None:
-        step, begin = trainer.iteration, time.perf_counter()
-
-        def each(*prediction: Any) -> None:
-            if trainer.stop_reason and world_size() == 1:
-                raise _Interrupted
-            self.gallery.add(*prediction)
-
-        self.gallery.clear()
-        with trainer.shipped_weights():
-            trainer.share_statistics()
-            figures = evaluate(
-                trainer.model,
-                self.dataset,
-                self.test,
-                batch_size=self.batch_size,
-                num_workers=self.num_workers,
-                losses=trainer.losses[:1],  # the head that is shipped
-                on_prediction=each,
-            )
-        self.gallery.gather()
-        self.owed = False
-        self._judge(trainer, figures["miou"])
-        if is_main():
-            self._report(step, figures, time.perf_counter() - begin)
-
-    def _judge(self, trainer: Trainer, miou: float) -> None:
-        """Keep the weights if they are the best so far; count the evaluations without a gain."""
-        gained = miou > self.best + self.min_delta
-        self.stalled = 0 if gained else self.stalled + 1
-        if miou > self.best:
-            self.best, self.best_step = miou, trainer.iteration
-            if is_main():
-                self.checkpointer.save("best", *trainer.checkpoint())
-
-    def _stop_if_stalled(self, trainer: Trainer) -> None:
-        if self.patience is not None and self.stalled >= self.patience:
-            trainer.stop_reason = (
-                f"early stop: {self.stalled} evaluations without a better mIoU than "
-                f"{self.best:.4f} of step {self.best_step}"
-            )
-
-    def _report(self, step: int, figures: dict[str, Any], seconds: float) -> None:
-        get_logger().info(
-            f"eval step {step} mIoU {figures['miou']:.4f} accuracy {figures['acc']:.4f} "
-            f"loss {figures['loss']:.4f} (best mIoU {self.best:.4f} at step {self.best_step}; "
-            f"{figures['images']} images in {seconds:.1f} s)"
-        )
-        self.metrics.write(step, "eval", {**figures, "best_miou": self.best})
-        curves = {key: figures[key] for key in ("miou", "acc", "kappa", "mdice", "loss")}
-        ious = {f"iou/{name}": iou for name, iou in figures["class_iou"].items()}
-        best = {"best_miou": self.best}
-        self.dashboard.scalars(step, {f"val/{k}": v for k, v in {**curves, **best, **ious}.items()})
-        for picture in self.gallery.fixed:
-            self.dashboard.image(step, f"val/{picture.name}", picture.panel())
-        for place, picture in enumerate(self.gallery.worst, start=1):
-            self.dashboard.image(step, f"worst/{place}", picture.panel())
-        if self.report:
-            self.report(self.gallery)
-
-    def state_dict(self) -> dict[str, Any]:
-        """Best figure, patience, and whether the evaluation of this step is still to be made."""
-        return {key: getattr(self, key) for key in self._kept}
-
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue counting."""
-        for key in self._kept:
-            setattr(self, key, state.get(key, getattr(self, key)))
+        if self.metrics_file:
+            self.metrics_file.write(iteration, "train", metrics)
+        if self.dashboard:
+            self.dashboard.scalars(iteration, {f"train/{k}": v for k, v in metrics.items()})
 
 
 class Checkpoint(Hook):
-    """Writes `last` and `step_<n>` every `interval` steps, and `last` when training ends.
+    """Saves `last` and `step_<n>` every `interval` iterations, and `last` when training ends.
+
+    Place it after the hooks around the evaluation, whose state it saves.
 
     Args:
-        checkpointer: where.
-        interval: steps.
+        checkpointer: writes them.
+        interval: iterations between two checkpoints.
     """
 
     def __init__(self, checkpointer: Checkpointer, interval: int):
@@ -274,43 +134,43 @@ class Checkpoint(Hook):
         self._saved = 0
 
     def before_training(self, trainer: Trainer) -> None:
-        """What was resumed is saved already."""
+        """A resumed iteration is saved already."""
         self._saved = trainer.iteration
 
-    def after_step(self, trainer: Trainer) -> None:
-        """Save where the interval ends; comes after `Evaluate`, so that its figures are in."""
+    def after_iteration(self, trainer: Trainer) -> None:
+        """Save if it is due."""
         due = trainer.iteration % self.interval == 0
         if due or trainer.iteration == trainer.options.iters or trainer.stop_reason:
             self._save(trainer, due)
 
     def after_training(self, trainer: Trainer) -> None:
-        """Save the steps that a file nobody can read, or a late signal, would lose."""
+        """Save the iterations that an unreadable file or a late signal would lose."""
         error = sys.exc_info()[1]
-        # Of several processes, the others may not get here: saving asks all of them.
+        # Saving needs every process, and the others may not get here.
         savable = isinstance(error, UserError) and world_size() == 1
         if self._saved == trainer.iteration or not (error is None or savable):
             return
-        with contextlib.suppress(UserError):  # diverged, or the disk is full: `error` says so
+        with contextlib.suppress(UserError):  # diverged or disk full: `error` reports it
             self._save(trainer, due=False)
-            get_logger().info(f"saved the checkpoint of step {trainer.iteration}")
+            get_logger().info(f"saved the checkpoint of iteration {trainer.iteration}")
 
     def _save(self, trainer: Trainer, due: bool) -> None:
         trainer.read_losses()
         if is_main():
             weights, state = trainer.checkpoint()
-            if due:  # first: a resume from this `last` would not write it any more
+            if due:  # first: a resume from this `last` would not write it again
                 self.checkpointer.save_step(weights, state)
             self.checkpointer.save("last", weights, state)
         self._saved = trainer.iteration
 
 
 class CompareWeights(Hook):
-    """Every `interval` steps, see that all processes have the same weights, bit for bit."""
+    """Checks every `interval` iterations that all processes have the same weights, bit for bit."""
 
     def __init__(self, interval: int):
         self.interval = interval
 
-    def after_step(self, trainer: Trainer) -> None:
+    def after_iteration(self, trainer: Trainer) -> None:
         """Exchange a checksum of each parameter.
 
         Raises:
@@ -324,28 +184,28 @@ class CompareWeights(Hook):
         everywhere = gathered(paddle.to_tensor(words))
         same = (everywhere == everywhere[0]).all(axis=(0, 2))
         if not same.all():
-            bad = [key for key, fine in zip(parameters, same) if not fine]
+            different = [key for key, equal in zip(parameters, same) if not equal]
             raise UserError(
-                f"after step {trainer.iteration} the processes differ in {len(bad)} of "
-                f"{len(parameters)} weights, {bad[0]} among them: a loss or layer of the config "
-                "does something in one process that it does not do in the others"
+                f"after iteration {trainer.iteration} the processes differ in {len(different)} of "
+                f"{len(parameters)} weights, including {different[0]}: a loss or layer of the "
+                "config does something in one process that it does not do in the others"
             )
 
 
 class StopOnSignal(Hook):
-    """Ctrl-C and SIGTERM end training after the running step, with a checkpoint.
+    """Ctrl-C and SIGTERM end training after the current iteration, with a checkpoint.
 
-    A second signal, `again` seconds later or more, ends it at once (the system, launchers and
-    schedulers may send the first one twice). Comes first among the hooks. Several processes must
-    stop after the same step, so they ask each other every few steps: asking waits for the device.
+    A second signal, at least `again` seconds later, ends it at once (the system, launchers and
+    schedulers may send the first one twice). Place it first. Several processes must stop after the
+    same iteration, so they compare every few iterations: that waits for the device.
     """
 
     signals: Sequence[signal.Signals] = (signal.SIGINT, signal.SIGTERM)
-    ask_every = 5
+    compare_every = 5
     again = 1.0
 
     def before_training(self, trainer: Trainer) -> None:
-        """Take the signals over."""
+        """Install the signal handlers."""
         self._received = 0
 
         def stop(number: int, frame: Any) -> None:
@@ -354,14 +214,14 @@ class StopOnSignal(Hook):
                 if world_size() == 1:
                     trainer.stop_reason = _stopped_by(number)
             elif time.monotonic() - self._since >= self.again:
-                self._give_back()
+                self._restore_handlers()
                 os.kill(os.getpid(), number)
 
         self._before = {number: signal.signal(number, stop) for number in self.signals}
 
-    def after_step(self, trainer: Trainer) -> None:
-        """Ask the other processes."""
-        if world_size() == 1 or trainer.iteration % self.ask_every:
+    def after_iteration(self, trainer: Trainer) -> None:
+        """Stop if any process received a signal."""
+        if world_size() == 1 or trainer.iteration % self.compare_every:
             return
         request = paddle.to_tensor([self._received])
         paddle.distributed.all_reduce(request, paddle.distributed.ReduceOp.MAX)
@@ -369,10 +229,10 @@ class StopOnSignal(Hook):
             trainer.stop_reason = _stopped_by(int(request))
 
     def after_training(self, trainer: Trainer) -> None:
-        """Give them back."""
-        self._give_back()
+        """Restore the previous handlers."""
+        self._restore_handlers()
 
-    def _give_back(self) -> None:
+    def _restore_handlers(self) -> None:
         for number, handler in self._before.items():
             signal.signal(number, handler)
 

@@ -88,10 +88,10 @@ class ValidationSamples(paddle.io.Dataset):
     PaddleSeg does so too: what is compared is the prediction brought back to that size.
     """
 
-    def __init__(self, dataset: Any, indices: Sequence[int], labels_needed: bool = True):
+    def __init__(self, dataset: Any, indices: Sequence[int], require_labels: bool = True):
         self.dataset = dataset
         self.indices = list(indices)
-        self.labels_needed = labels_needed
+        self.require_labels = require_labels
 
     def __len__(self) -> int:
         return len(self.indices)
@@ -100,7 +100,7 @@ class ValidationSamples(paddle.io.Dataset):
         index = self.indices[position]
         sample = self.dataset.load(index)
         label = sample.pop("label", None)
-        if label is None and self.labels_needed:
+        if label is None and self.require_labels:
             raise UserError(
                 f"{self.dataset.samples[index].image}: has no label, and evaluation needs one; "
                 "use a split with labels, or save predictions only"
@@ -115,7 +115,7 @@ def validation_batches(
     indices: Sequence[int],
     batch_size: int,
     num_workers: int,
-    labels_needed: bool = True,
+    require_labels: bool = True,
 ) -> Iterator[dict[str, Any]]:
     """Batches of samples that agree in every size, at most `batch_size` each, in order.
 
@@ -128,7 +128,7 @@ def validation_batches(
         UserError: a sample can't be read; the same error with and without workers.
     """
     loader = paddle.io.DataLoader(
-        GuardedDataset(ValidationSamples(dataset, indices, labels_needed)),
+        GuardedDataset(ValidationSamples(dataset, indices, require_labels)),
         places=paddle.CPUPlace(),
         batch_size=batch_size,
         collate_fn=guarded(_groups_of_one_size),

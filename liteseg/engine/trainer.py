@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import time
-from collections.abc import Iterator, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Callable, Optional
 
@@ -61,8 +61,11 @@ class Hook:
     def before_training(self, trainer: Trainer) -> None:
         """Called once, before the first step (also after a resume)."""
 
-    def after_step(self, trainer: Trainer) -> None:
-        """Called after step number `trainer.iteration`, the first being 1."""
+    def after_iteration(self, trainer: Trainer) -> None:
+        """Called after iteration number `trainer.iteration`; the first is 1."""
+
+    def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Called after each evaluation of the hook `Evaluate` with what `evaluate` returned."""
 
     def after_training(self, trainer: Trainer) -> None:
         """Called once at the end, also when training stopped by an error."""
@@ -107,7 +110,7 @@ class Trainer:
         self.options, self.hooks = options, list(hooks)
         self.iteration = 0
         self.stop_reason: Optional[str] = None
-        self.step_began = 0.0
+        self.iteration_began = 0.0
         self.clock = Clock()
         self.ema = Ema(model, options.ema_decay) if options.ema_decay else None
         self._amp = _AmpStep(options.amp)
@@ -138,17 +141,17 @@ class Trainer:
             for hook in self.hooks:
                 hook.before_training(self)
             while self.iteration < options.iters and not self.stop_reason:
-                self.step_began = time.perf_counter()
-                self.step(batches)
+                self.iteration_began = time.perf_counter()
+                self.run_iteration(batches)
                 self.iteration += 1
                 for hook in self.hooks:
-                    hook.after_step(self)
+                    hook.after_iteration(self)
         finally:
             batches.close()  # ends the workers, who may be ahead of a training that stopped early
             for hook in self.hooks:
                 hook.after_training(self)
 
-    def step(self, batches: Iterator[dict]) -> None:
+    def run_iteration(self, batches: Iterator[dict]) -> None:
         """One optimizer step: `accumulate` forward and backward passes, then the update."""
         # All of them before the first pass: a file that can't be read must not leave a model whose
         # batch norm has seen half a step.
@@ -302,7 +305,9 @@ class Trainer:
         pending = state.get("losses", [])
         self._read = [terms for terms in pending if len(terms) == len(self.losses)]
         for hook in self.hooks:
-            hook.load_state_dict(state["hooks"].get(type(hook).__name__, {}))
+            saved = state["hooks"].get(type(hook).__name__)
+            if saved is not None:  # None: the hook is new in this run
+                hook.load_state_dict(saved)
         before, now = state["total_batch_size"], self.options.total_batch_size
         if before != now:
             get_logger().warning(

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import bisect
+from collections.abc import Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -10,7 +11,6 @@ import numpy as np
 
 from liteseg.metrics import ConfusionMatrix
 from liteseg.report.visualize import captioned, colorize, error_map, overlay, panel
-from liteseg.utils.runtime import gathered_objects
 
 TILES = ("input", "label", "prediction", "errors")
 _LONGEST_SIDE = 512  # pixels of a tile: a report and a dashboard hold many
@@ -46,12 +46,17 @@ class Gallery:
         self.dataset, self.count = dataset, count
         places = np.linspace(0, len(dataset) - 1, min(count, len(dataset)))
         self._chosen = set(places.astype(int).tolist())
-        self.clear()
+        self.reset()
 
-    def clear(self) -> None:
-        """Forget the pictures: another evaluation begins."""
+    def reset(self) -> None:
+        """Start a new evaluation without any image."""
         self._fixed: dict[int, Picture] = {}
         self._ranked: list[tuple[float, int, Picture]] = []  # by mIoU, the middle is dropped
+
+    @property
+    def state(self) -> tuple[dict, list]:
+        """The images of this process."""
+        return self._fixed, self._ranked
 
     @property
     def fixed(self) -> list[Picture]:
@@ -68,8 +73,8 @@ class Gallery:
         """At most `count` with the largest mIoU that are not among `worst`, the best first."""
         return [picture for _, _, picture in self._ranked[self.count :][::-1]]
 
-    def add(self, index: int, sample: dict, pred: np.ndarray) -> None:
-        """Look at one prediction; the arguments are those of `evaluate`'s `on_prediction`."""
+    def update(self, index: int, sample: dict, pred: np.ndarray) -> None:
+        """Keep the image if it is one of the chosen or, so far, of the worst or best."""
         if not self.count or "label" not in sample:
             return
         matrix = ConfusionMatrix(len(self.dataset.classes), self.dataset.ignore_index)
@@ -90,16 +95,20 @@ class Gallery:
             if full:
                 del self._ranked[self.count]
 
-    def gather(self) -> None:
-        """Join what the processes saw of an evaluation that they shared, in each of them."""
-        if not self.count:
-            return
-        shares = gathered_objects((self._fixed, self._ranked))
-        self._fixed = {index: picture for fixed, _ in shares for index, picture in fixed.items()}
-        ranked = sorted((one for _, few in shares for one in few), key=lambda one: one[:2])
+    def compute(self, states: Sequence[tuple[dict, list]]) -> dict[str, Any]:
+        """Combine the images of all processes, in each of them; adds no metric."""
+        self._fixed = {index: picture for fixed, _ in states for index, picture in fixed.items()}
+        ranked = sorted((one for _, few in states for one in few), key=lambda one: one[:2])
         if len(ranked) > 2 * self.count:
-            del ranked[self.count : -self.count]
+            del ranked[self.count : len(ranked) - self.count]
         self._ranked = ranked
+        return {}
+
+    def panels(self) -> dict[str, np.ndarray]:
+        """The panels of the fixed and the worst images by their tag in VisualDL."""
+        fixed = {f"val/{image.name}": image.panel() for image in self.fixed}
+        worst = {f"worst/{place}": image.panel() for place, image in enumerate(self.worst, 1)}
+        return {**fixed, **worst}
 
     def _tiles(self, sample: dict, pred: np.ndarray) -> tuple[np.ndarray, ...]:
         image, label, palette = sample["img"], sample["label"], self.dataset.palette

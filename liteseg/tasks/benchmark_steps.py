@@ -106,7 +106,7 @@ def _steps(trainer: Trainer, batches: Iterator[dict], count: int) -> list[float]
     seconds = []
     for _ in range(count):
         begin = time.perf_counter()
-        trainer.step(batches)
+        trainer.run_iteration(batches)
         trainer.take_mean_losses()
         seconds.append(time.perf_counter() - begin)
     return seconds

@@ -68,7 +68,7 @@ def announce(cfg: Any, trainer: Any, device: str, loaded: Any) -> None:
             "warm-up, and the learning rate stays below lr_scheduler.learning_rate"
         )
     if loaded:
-        say(f"resumed from {loaded[0]} after step {trainer.iteration}")
+        say(f"resumed from {loaded.path} after iteration {trainer.iteration}")
 
 
 def _announce_hard_pixels(trainer: Any) -> None:

@@ -122,7 +122,7 @@ def _step(work: Path) -> protocol.Case:
     trainer = training()
 
     def step_of(trainer):
-        trainer.step(iter([batch]))
+        trainer.run_iteration(iter([batch]))
         return list(trainer.take_mean_losses().values())[1:]
 
     def result():
