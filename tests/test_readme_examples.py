@@ -48,7 +48,7 @@ def draw(folder, count, seed):
 @pytest.fixture
 def plugin(tmp_path, monkeypatch):
     """The README's plugin and config in the current folder, with photos."""
-    load_components({})
+    load_components()
     for registry in (MODELS, LOSSES, DATASETS, TRANSFORMS):  # forget the plugin's afterwards
         monkeypatch.setattr(registry, "_components", dict(registry._components))
     monkeypatch.chdir(tmp_path)
@@ -73,7 +73,7 @@ def test_the_plugin_trains(plugin):
 
 
 def test_what_the_plugin_computes(plugin):
-    load_components({"plugins": ["mine.py"]})
+    load_components(["mine.py"])
     rng = np.random.default_rng(0)
     logits = paddle.to_tensor(rng.normal(size=(2, 3, 4, 5)).astype("float32"))
     label = paddle.to_tensor(rng.integers(0, 3, (2, 4, 5)))

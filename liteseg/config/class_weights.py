@@ -1,4 +1,4 @@
-"""Loss weights of the classes from how often they occur."""
+"""Loss weights per class from class frequencies."""
 
 from __future__ import annotations
 
@@ -7,9 +7,9 @@ from typing import Any
 
 import numpy as np
 
-# The names a config may give as a loss's `weight`, and the power of ENet's weights they stand for.
+# Names accepted as a loss's `weight`, with the exponent applied to ENet's weights.
 WEIGHT_SCHEMES = {"auto": 0.5, "enet": 1.0}
-# Stands for weights that only the training set tells.
+# Placeholder for weights that need the training set.
 UNMEASURED = dict.fromkeys(WEIGHT_SCHEMES, np.ones(1))
 
 
@@ -17,14 +17,13 @@ def class_weights(counts: np.ndarray, scheme: str = "auto") -> np.ndarray:
     """Loss weights against class imbalance: ENet's 1 / ln(1.02 + p), or their square root.
 
     p is the class's share of the labelled pixels; ENet is arXiv 1606.02147, section 5.2. Its own
-    weights ("enet"), up to 36 times the smallest one, buy recall with precision: on CamVid, thin
-    and rare classes were predicted much too often. Their root ("auto") is the milder choice; the
-    other one is `CrossEntropyLoss`'s `logit_shift`. The weights are scaled so that a labelled pixel
-    weighs 1 on average (sum of p·w is 1): the loss keeps its size, and the learning rate its
-    meaning. A class that never occurs weighs as much as a vanishingly rare one.
+    weights ("enet", ratios up to 36) trade precision for recall: on CamVid, thin and rare classes
+    were predicted much too often. Their root ("auto") is milder; `CrossEntropyLoss` offers
+    `logit_shift` as another choice. Weights are scaled to a mean of 1 over labelled pixels (sum of
+    p·w is 1), so that the loss keeps its scale. An absent class is weighted as a very rare one.
 
     Args:
-        counts: (num_classes,) pixels, as from `class_frequencies`.
+        counts: (num_classes,) pixels, labelled pixels per class.
         scheme: one of `WEIGHT_SCHEMES`.
 
     Returns:
@@ -44,7 +43,7 @@ def is_scheme(weight: Any) -> bool:
 
 
 def schemes_of(spec: Any) -> set[str]:
-    """The schemes that the losses of `spec`, a part of a config, ask for."""
+    """The schemes named by the losses of `spec`, a part of a config."""
     if isinstance(spec, list):
         return set().union(*map(schemes_of, spec))
     if not isinstance(spec, dict):

@@ -18,13 +18,13 @@ def build(spec: Mapping[str, Any], registry: Registry, path: str, **defaults: An
 
     Args:
         spec: `type` and the constructor's arguments.
-        registry: where `type` is found.
+        registry: of the `type`.
         path: the key path, for messages.
-        defaults: arguments for when the constructor knows them and `spec` does not give them;
-            handed down to nested components of the same registry.
+        defaults: arguments that the constructor accepts and `spec` lacks; passed on to nested
+            components of the same registry.
 
     Raises:
-        UserError: no such type, arguments that don't fit, or the constructor refuses.
+        UserError: unknown type, wrong arguments, or an error of the constructor.
     """
     try:
         component = registry[spec["type"]]
@@ -49,7 +49,7 @@ def build(spec: Mapping[str, Any], registry: Registry, path: str, **defaults: An
         raise UserError(f"{path}: {spec['type']}: {error}") from None
     try:
         return component(**arguments)
-    except (UserError, ValueError, AssertionError) as error:  # Paddle's schedules assert
+    except (UserError, ValueError, AssertionError) as error:  # Paddle's schedules use assert
         raise UserError(f"{path}: {spec['type']}: {plugin_location(error) or error}") from error
 
 

@@ -1,7 +1,7 @@
-"""YAML configs: `_base_` inheritance, `--set` overrides, and where every value came from.
+"""YAML configs: `_base_` inheritance, `--set` overrides, and the origin of every value.
 
-A file is read into a tree of `Node`s, each knowing its `file:line`. Inheritance and overrides merge
-trees, so the origin travels with the value. `Config` is the read-only result.
+A file is read into a tree of `Node`s with their `file:line`. Inheritance and overrides merge trees,
+so each value keeps its origin. `Config` is the read-only result.
 """
 
 from __future__ import annotations
@@ -23,11 +23,11 @@ BASE = "_base_"
 OVERRIDE_ORIGIN = "--set"
 DEFAULT_ORIGIN = "default"
 _MAX_BYTES = 200_000
-_MAX_FILES = 100  # bases of bases that name each other twice have billions
+_MAX_FILES = 100  # bases that include each other twice would multiply
 
 
 def _shown(path: Path) -> str:
-    """`path` relative to the current folder where it lies below it."""
+    """`path`, relative to the current folder if it is below it."""
     try:
         return str(path.resolve().relative_to(Path.cwd()))
     except ValueError:
@@ -39,7 +39,7 @@ def _read_file(path: Path) -> Node:
     try:
         size = path.stat().st_size
         if size > _MAX_BYTES:
-            raise UserError(f"{shown}: {size} bytes; that is not a YAML config")
+            raise UserError(f"{shown}: {size} bytes; too large for a YAML config")
         raw = path.read_bytes()
         text = raw.decode("utf-8-sig")
     except OSError as error:
@@ -81,7 +81,7 @@ def _merge(base: Optional[Node], over: Node) -> Node:
 def _load_tree(path: Path, parents: tuple[Path, ...], counter: Iterator[int]) -> Node:
     """The tree of a file, merged over its `_base_` files (the later ones over the earlier)."""
     if next(counter) > _MAX_FILES:
-        raise UserError(f"{_shown(path)}: more than {_MAX_FILES} files are read through {BASE}")
+        raise UserError(f"{_shown(path)}: more than {_MAX_FILES} files are included through {BASE}")
     own = _read_file(path)
     entry = own.value.pop(BASE, None)
     bases = [] if entry is None else entry.value if isinstance(entry.value, list) else [entry]
@@ -94,18 +94,18 @@ def _load_tree(path: Path, parents: tuple[Path, ...], counter: Iterator[int]) ->
         target = path.parent / base.value
         if not os.path.isfile(target):
             raise UserError(
-                f"{base.origin}: {BASE} {base.value!r} is not there: {target} is no file"
+                f"{base.origin}: {BASE} {base.value!r} does not exist: {target}"
                 " (the path is relative to the file that names it)"
             )
         if target.resolve() in chain:
             loop = " -> ".join(_shown(p) for p in (*chain, target.resolve()))
-            raise UserError(f"{base.origin}: {BASE} goes in a circle: {loop}")
+            raise UserError(f"{base.origin}: {BASE} is circular: {loop}")
         merged = _merge(merged, _load_tree(target, chain, counter))
     return _merge(merged, own)
 
 
 def _override(root: Node, text: str) -> Node:
-    """`root` with one `a.b.0.c=value` applied; the value is YAML and merges as a file's would."""
+    """`root` with one `a.b.0.c=value` applied; the YAML value is merged like that of a file."""
     path, equals, value_text = text.partition("=")
     path = path.strip()
     if not equals or not path:
@@ -133,7 +133,9 @@ def _set(node: Node, keys: list[str], value: Node, done: tuple[str, ...], text: 
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _mapping_hint(keys)
             raise UserError(f"--set {text}: no {key!r} in {place or 'the config'}; {hint}")
     else:
-        raise UserError(f"--set {text}: {place} is {quoted(plain(node))}, which has no {key!r}")
+        raise UserError(
+            f"--set {text}: {place} is {quoted(plain(node))}, which contains no {key!r}"
+        )
     if rest:
         items[index] = _set(items[index], rest, value, (*done, key), text)
     else:
@@ -149,7 +151,7 @@ def _mapping_hint(keys: list[str]) -> str:
 def _flow(value) -> str:
     """A scalar or a list of scalars on one line of YAML."""
     style = '"' if isinstance(value, str) and "\n" in value else None
-    # Inside [] nothing needs a document end mark, and quoting is at its strictest.
+    # A list needs no document end mark, and has the strictest quoting rules.
     text = yaml.dump(
         [value],
         Dumper=Dumper,
@@ -169,7 +171,7 @@ def _on_one_line(node: Node) -> bool:
 
 
 def _lines(node: Node, indent: str = "") -> Iterator[tuple[str, str]]:
-    """The (YAML line, origin) pairs of a mapping or of a list that holds mappings or lists."""
+    """The (YAML line, origin) pairs of a mapping, or of a list that contains mappings or lists."""
     if isinstance(node.value, dict):
         entries = [(_flow(key) + ":", item) for key, item in node.value.items()]
     else:
@@ -188,7 +190,7 @@ def _lines(node: Node, indent: str = "") -> Iterator[tuple[str, str]]:
 
 
 class Config(Mapping[str, Any]):
-    """A resolved config: a read-only mapping that knows where each value came from."""
+    """A config before its checks: a read-only mapping with the origin of each value."""
 
     def __init__(self, root: Node, path: Path):
         self._root = root
@@ -209,9 +211,9 @@ class Config(Mapping[str, Any]):
         return plain(self._root)
 
     def origin(self, key_path: str) -> str:
-        """The `file:line` (or `--set`) that gave `key_path`, for example `loss.types.0.min_kept`.
+        """The `file:line` (or `--set`) of `key_path`, for example `loss.types.0.min_kept`.
 
-        A key that is not there has the origin of the innermost mapping or list that should hold it.
+        A missing key has the origin of the innermost mapping or list that should contain it.
         """
         node = self._root
         for key in key_path.split("."):
@@ -266,17 +268,17 @@ def find_config(path: Union[str, Path]) -> Path:
     """The config file `path`, or the shipped config of that name (`.yml` may be left out).
 
     Raises:
-        UserError: there is none; the message names the shipped configs most like it.
+        UserError: there is none; the message suggests similar shipped configs.
     """
     path = Path(path)
-    if os.path.isfile(path):  # unlike Path.is_file, it answers for names no system takes
+    if os.path.isfile(path):  # unlike Path.is_file, it accepts any text
         return path
     for folder in _config_dirs():
         for candidate in (folder / path, folder / f"{path}.yml"):
             if os.path.isfile(candidate):
                 return candidate
     if os.path.isdir(path):
-        raise UserError(f"{path} is a folder; name a YAML file")
+        raise UserError(f"{path} is a folder; give a YAML file")
     known = {f.stem: f for folder in _config_dirs() for f in sorted(folder.rglob("*.yml"))}
     near = difflib.get_close_matches(path.name.removesuffix(".yml"), known, n=3, cutoff=0.5)
     hint = f"; did you mean {' or '.join(_shown(known[n]) for n in near)}?" if near else ""
@@ -286,7 +288,7 @@ def find_config(path: Union[str, Path]) -> Path:
 def load_config(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config:
     """Read a YAML config with its bases and apply `a.b.c=value` overrides in order.
 
-    Nothing but the YAML is checked here: `builder.check` knows the keys and the components.
+    Only the YAML syntax is checked here; `config.check` checks keys and components.
 
     Raises:
         UserError: the file, one of its bases or an override cannot be used; with file and line.

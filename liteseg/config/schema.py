@@ -45,7 +45,7 @@ class Ema:
 
 @dataclass(frozen=True)
 class EarlyStop:
-    """The end of a training whose mIoU stalls."""
+    """End of training when mIoU stalls."""
 
     patience: int = key(REQUIRED, "evaluations without a better mIoU before stopping", POSITIVE)
     min_delta: float = key(0.0, "increase of mIoU that counts as better", NOT_NEGATIVE)
@@ -124,7 +124,7 @@ class CheckedConfig:
     log_interval: int = key(10, "iterations between log lines", POSITIVE)
     eval_interval: int = key(1000, "iterations between evaluations", POSITIVE)
     save_interval: int = key(1000, "iterations between kept checkpoints", POSITIVE)
-    keep_checkpoints: int = key(5, "kept checkpoints besides last and best", NOT_NEGATIVE)
+    keep_checkpoints: int = key(5, "kept checkpoints in addition to last and best", NOT_NEGATIVE)
     num_pictures: int = key(
         4, "validation images shown: this many fixed, worst and best ones", NOT_NEGATIVE
     )
@@ -145,14 +145,14 @@ class CheckedConfig:
 
 SCHEMA = keys_of(CheckedConfig)
 
-# Argument names that hold components: the registry they come from, and whether it is a list.
+# Argument names that contain components: their registry, and whether it is a list.
 NESTED: dict[str, tuple[Registry, bool]] = {
     "backbone": (BACKBONES, False),
     "losses": (LOSSES, True),
     "transforms": (TRANSFORMS, True),
 }
 
-# Arguments that liteseg fills in itself, by registry name, and what sets them instead.
+# Arguments that liteseg supplies, by registry name, and the key that sets them instead.
 SUPPLIED: dict[str, dict[str, str]] = {
     "OPTIMIZERS": {
         "parameters": "liteseg passes the model's parameters",
@@ -162,10 +162,10 @@ SUPPLIED: dict[str, dict[str, str]] = {
     "LR_SCHEDULERS": {"iters": "set the top-level iters"},
 }
 
-# Arguments that a config may give and that otherwise follow from the training set.
+# Arguments that a config may give; by default they follow from the training set.
 DERIVED: dict[str, tuple[str, ...]] = {"MODELS": ("num_classes",), "LOSSES": ("ignore_index",)}
 
-# Keys of PaddleSeg that mean nothing here; ignoring them silently would change a recipe unseen.
+# PaddleSeg keys without a meaning here; ignoring them silently would change a recipe.
 FOREIGN: dict[str, str] = {
     "learning_rate": (
         "this is PaddleSeg's old form; write lr_scheduler: {type: PolynomialDecay,"

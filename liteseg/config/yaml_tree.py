@@ -1,4 +1,4 @@
-"""YAML text as a tree of values that know where they were written."""
+"""YAML text as a tree of values with their origins."""
 
 from __future__ import annotations
 
@@ -16,7 +16,7 @@ _MAX_DIGITS = 100
 
 @dataclass(frozen=True)
 class Node:
-    """A YAML value and where it was written.
+    """A YAML value and its origin (`file:line`).
 
     `value` is a dict of str to Node, a list of Node, or a scalar (str, int, float, bool, None).
     """
@@ -61,7 +61,7 @@ class Reader:
         self.open: list[yaml.Node] = []
 
     def read(self, text: str) -> Optional[Node]:
-        """The tree of `text`, or None if it holds no value."""
+        """The tree of `text`, or None if it is empty."""
         try:
             loader = _Loader(text)
             root = loader.get_single_node()
@@ -81,9 +81,11 @@ class Reader:
         here = self.where(node.start_mark.line)
         self.count += 1
         if self.count > _MAX_NODES:
-            raise UserError(f"{here}: more than {_MAX_NODES} values; do aliases multiply here?")
+            raise UserError(f"{here}: more than {_MAX_NODES} values; aliases may multiply them")
         if any(node is parent for parent in self.open):
-            raise UserError(f"{here}: an alias (*name) refers to the mapping or list it is part of")
+            raise UserError(
+                f"{here}: an alias (*name) refers to the mapping or list that contains it"
+            )
         if isinstance(node, yaml.ScalarNode):
             return Node(self._scalar(loader, node, here), origin)
         self.open.append(node)
@@ -98,7 +100,7 @@ class Reader:
         if node.tag not in _SCALARS:
             raise UserError(f"{here}: the YAML tag {quoted(node.tag)} is not allowed in a config")
         if node.tag != _TAG + "str" and len(node.value) > _MAX_DIGITS:
-            raise UserError(f"{here}: {quoted(node.value)} is no number that means anything here")
+            raise UserError(f"{here}: {quoted(node.value)} is not a usable number")
         try:
             return loader.construct_object(node)
         except (ValueError, KeyError) as error:  # `!!int abc`, `!!bool 7`
@@ -121,12 +123,12 @@ class Reader:
             if key_node.tag != _TAG + "str":
                 found = getattr(key_node, "value", key_node.tag)
                 raise UserError(
-                    f"{here}: the key {quoted(found)} is not a name; quote it if it is meant"
+                    f"{here}: the key {quoted(found)} is not a name; quote it if it is intended"
                 )
             if key_node.value in own:
                 first = own[key_node.value].origin
                 raise UserError(
-                    f"{here}: the key {quoted(key_node.value)} was given before, at {first}"
+                    f"{here}: the key {quoted(key_node.value)} is given twice, first at {first}"
                 )
             own[key_node.value] = self._convert(loader, value_node, here)
         return {**merged, **own}

@@ -28,7 +28,7 @@ def load(tmp_path, monkeypatch):
     def _load(text=None, name="mine.py"):
         if text is not None:
             (tmp_path / name).write_text(text)
-        plugins.load_components({"plugins": [name]})
+        plugins.load_components([name])
 
     return _load
 
@@ -56,7 +56,7 @@ def test_errors_in_a_plugin_have_file_and_line(load, monkeypatch, text, message)
 
 
 def test_missing_and_foreign_files(load):
-    with pytest.raises(UserError, match=r"plugins: absent.py is no file \(looked at /"):
+    with pytest.raises(UserError, match=r"plugins: absent.py does not exist \(looked for /"):
         load(name="absent.py")
     with pytest.raises(UserError, match="is not a Python file"):
         load("x", name="notes.txt")
@@ -64,7 +64,7 @@ def test_missing_and_foreign_files(load):
 
 @pytest.fixture
 def caught(load, monkeypatch, tmp_path):
-    """What the function `f` of a plugin of that text raises."""
+    """The error that the function `f` of a plugin with that text raises."""
 
     def call(text, *arguments):
         load(text)
@@ -77,23 +77,25 @@ def caught(load, monkeypatch, tmp_path):
     sys.modules.pop(f"liteseg_plugin:{tmp_path / 'mine.py'}", None)
 
 
-def test_the_line_of_the_plugin_is_blamed_for_what_a_library_raises(caught, tmp_path):
+def test_an_error_in_a_library_is_located_at_the_line_of_the_plugin(caught, tmp_path):
     error = caught("import json\n\ndef f():\n    json.loads('{')\n")
-    assert plugins.blame(error).startswith(f"{tmp_path}/mine.py:4: JSONDecodeError: Expecting")
+    assert plugins.plugin_location(error).startswith(
+        f"{tmp_path}/mine.py:4: JSONDecodeError: Expecting"
+    )
 
 
-def test_a_plugin_is_not_blamed_for_what_liteseg_raises(caught):
+def test_an_error_in_liteseg_is_not_located_in_the_plugin(caught):
     error = caught(
         "from liteseg.metrics import ConfusionMatrix\ndef f():\n    ConfusionMatrix(3).merge(1)\n"
     )
-    assert plugins.blame(error) is None
-    assert plugins.blame(ValueError("no traceback")) is None
+    assert plugins.plugin_location(error) is None
+    assert plugins.plugin_location(ValueError("no traceback")) is None
 
 
-def test_the_traceback_of_a_reader_process_is_read(caught, tmp_path):
+def test_the_traceback_of_a_worker_process_is_located(caught, tmp_path):
     inner = caught("def f(key):\n    return {}[key]\n", "img")
     text = "".join(traceback.format_exception(type(inner), inner, inner.__traceback__))
     assert (
-        plugins.blame(RuntimeError(f"worker 1:\n{text}"))
+        plugins.plugin_location(RuntimeError(f"worker 1:\n{text}"))
         == f"{tmp_path}/mine.py:2: KeyError: 'img'"
     )
