@@ -75,7 +75,7 @@ def test_circle_and_missing_base(write):
     path = write("b.yml", "_base_: a.yml\n")
     with pytest.raises(UserError, match=r"a.yml:1: _base_ is circular: b.yml -> a.yml -> b"):
         load_config(path)
-    with pytest.raises(UserError, match=r"c.yml:2: _base_ 'no.yml' is not there"):
+    with pytest.raises(UserError, match=r"c.yml:2: _base_ 'no.yml' does not exist"):
         load_config(write("c.yml", "x: 1\n_base_: no.yml\n"))
     with pytest.raises(UserError, match=r"d.yml:1: _base_ names a file"):
         load_config(write("d.yml", "_base_: [3]\n"))
