@@ -75,9 +75,15 @@ class SegmentationMetrics(Evaluator):
         return ConfusionMatrix(dataset.num_classes, dataset.ignore_index, dataset.classes)
 
     def reset(self) -> None:
+        """Set all counts to zero."""
         self.state = self._matrix()
 
     def update(self, index: int, sample: Mapping[str, np.ndarray], prediction: np.ndarray) -> None:
+        """Count the pixels of one image.
+
+        Raises:
+            UserError: the label holds a value outside the classes.
+        """
         if "label" not in sample:
             return
         try:
@@ -86,6 +92,7 @@ class SegmentationMetrics(Evaluator):
             raise UserError(f"{self.dataset.samples[index].label}: {error}") from None
 
     def compute(self, states: Sequence[ConfusionMatrix]) -> dict[str, Any]:
+        """The metrics over the images of all processes."""
         total = self._matrix()
         for matrix in states:
             total.merge(matrix)
@@ -148,21 +155,20 @@ def evaluate(
             if batch is None:
                 break
             with clock("network"):
-                result = predict(
-                    model, _to_device(dataset, batch), test_config, batch["trans_info"]
-                )
+                images = _to_device(dataset, batch)
+                result = predict(model, images, test_config, batch["trans_info"])
                 _require_classes(result, dataset)
                 predictions = result.labels()
             with clock("losses"):
                 if losses and "label" in batch:
                     _add_losses(sums, losses, result, batch["label"])
-            images = list(zip(batch["index"], _samples(batch, bool(evaluators)), predictions))
+            updates = list(zip(batch["index"], _samples(batch, bool(evaluators)), predictions))
             with clock("counting"):
-                for image in images:
-                    metrics.update(*image)
-            for image in images:
+                for update in updates:
+                    metrics.update(*update)
+            for update in updates:
                 for evaluator in evaluators:
-                    evaluator.update(*image)
+                    evaluator.update(*update)
             bar.update(len(predictions))
     results = _gather([metrics, *evaluators], sums)
     seconds = time.perf_counter() - begin

@@ -37,9 +37,9 @@ def names(store):
 
 
 def loaded(store):
-    path, arrays_, state = store.load_last()
-    assert_same(arrays_, weights(state["iteration"]))
-    return path.name, state["iteration"]
+    last = store.load_last()
+    assert_same(last.weights, weights(last.iteration))
+    return last.path.name, last.iteration
 
 
 def damage(path):
@@ -52,10 +52,11 @@ def test_what_is_saved_is_loaded(store):
     path = store.save("last", weights(7), {"iteration": 7, "amp": {}, "hooks": {"Log": {"a": 1.5}}})
     assert sorted(os.listdir(path)) == FILES
     assert json.loads((path / "manifest.json").read_text())["iteration"] == 7
-    found, arrays_, state = store.load_last()
-    assert found == path
-    assert_same(arrays_, weights(7))
-    assert state == {"iteration": 7, "amp": {}, "hooks": {"Log": {"a": 1.5}}}
+    last = store.load_last()
+    assert last.path == path
+    assert last.iteration == 7
+    assert_same(last.weights, weights(7))
+    assert last.state == {"iteration": 7, "amp": {}, "hooks": {"Log": {"a": 1.5}}}
 
 
 def test_the_newest_steps_are_kept(store):
@@ -197,10 +198,10 @@ def test_the_optimizer_goes_on_under_other_layer_names(store, kind):
     other = ToyNet(norm=True)
     resumed = OPTIMIZERS[kind](schedule(), other.parameters())
     assert other.body.weight.name != model.body.weight.name
-    _, values, saved = store.load_last()
+    last = store.load_last()
     for key, tensor in other.state_dict().items():
-        tensor.set_value(values[key])
-    load_optimizer_state(resumed, other, saved["optimizer"])
+        tensor.set_value(last.weights[key])
+    load_optimizer_state(resumed, other, last.state["optimizer"])
     assert resumed.get_lr() > 0
     train(other, resumed, range(5, 9))
     assert_same(other.state_dict(), model.state_dict())

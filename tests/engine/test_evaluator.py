@@ -15,8 +15,8 @@ import numpy as np
 import paddle
 import pytest
 
-from liteseg.engine.evaluator import evaluate
 from liteseg.config.test_config import TestConfig
+from liteseg.engine.evaluator import Evaluator, evaluate
 from liteseg.engine.loader import GuardedDataset, guarded, raise_if_error
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
@@ -123,20 +123,30 @@ def test_figures_do_not_depend_on_batches_and_workers(batch_size, num_workers):
     json.dumps(found)
 
 
-def test_every_prediction_is_shown_once():
-    model, data, seen = Toy(), ToyData(), {}
+class Collect(Evaluator):
+    """Everything that an evaluator receives."""
 
-    def keep(index, sample, pred):
-        assert index not in seen
-        assert sample["label"].shape == pred.shape == data.sizes[index]
+    def reset(self):
+        self.state = []
+
+    def update(self, index, sample, prediction):
+        self.state.append((index, sample, prediction))
+
+    def compute(self, states):
+        return {"collected": sum(map(len, states))}
+
+
+def test_an_evaluator_receives_every_image_once():
+    model, data, collect = Toy(), ToyData(), Collect()
+    results = evaluate(model, data, TestConfig(), [collect], batch_size=5, progress=False)
+    assert sorted(index for index, _, _ in collect.state) == [0, 1, 2, 3, 4]
+    for index, sample, prediction in collect.state:
+        assert sample["label"].shape == prediction.shape == data.sizes[index]
         np.testing.assert_array_equal(sample["label"], data.load(index)["label"])
         np.testing.assert_array_equal(sample["img"], data.transforms(data.load(index))["img"])
         assert sample["img"].flags.c_contiguous
-        seen[index] = pred
-
-    evaluate(model, data, TestConfig(), batch_size=5, progress=False, on_prediction=keep)
-    assert sorted(seen) == [0, 1, 2, 3, 4]
-    assert {pred.dtype for pred in seen.values()} == {np.dtype("uint8")}
+        assert prediction.dtype == np.uint8
+    assert results["collected"] == 5
 
 
 def test_modes_are_put_back():
@@ -174,17 +184,15 @@ def test_a_missing_label_is_an_error():
         evaluate(Toy(), data, TestConfig(), progress=False)
 
 
-def test_images_without_label_can_be_shown():
-    data, seen = ToyData(), []
+def test_images_without_label_are_predicted_but_not_counted():
+    data, collect = ToyData(), Collect()
     load = data.load
     data.load = lambda i: {k: v for k, v in load(i).items() if k != "label" or i == 1}
 
-    def keep(index, sample, pred):
-        assert ("label" in sample) == (index == 1)
-        seen.append(index)
-
-    found = evaluate(Toy(), data, TestConfig(), batch_size=5, progress=False, on_prediction=keep)
-    assert sorted(seen) == [0, 1, 2, 3, 4]
+    options = {"batch_size": 5, "progress": False, "require_labels": False}
+    found = evaluate(Toy(), data, TestConfig(), [collect], **options)
+    assert sorted(index for index, _, _ in collect.state) == [0, 1, 2, 3, 4]
+    assert all(("label" in sample) == (index == 1) for index, sample, _ in collect.state)
     assert found["images"] == 1
 
 
@@ -207,8 +215,10 @@ sys.path[:0] = {paths!r}
 import liteseg, paddle, json
 from test_evaluator import *
 paddle.distributed.init_parallel_env()
-found = evaluate(Toy(), ToyData(), TestConfig(), losses=[("a", mean_score, 1.0)], progress=False)
-print("RESULT", json.dumps([found["miou"], found["loss"], found["images"]]), flush=True)
+losses = [("a", mean_score, 1.0)]
+found = evaluate(Toy(), ToyData(), TestConfig(), [Collect()], losses=losses, progress=False)
+keys = ("miou", "loss", "images", "collected")
+print("RESULT", json.dumps([found[key] for key in keys]), flush=True)
 """
 
 
@@ -225,9 +235,7 @@ def test_two_processes_share_the_images(tmp_path):
     lines = [line for log in logs for line in log.splitlines() if line.startswith("RESULT")]
     assert len(lines) == 2
     for line in lines:
-        miou, loss, images = json.loads(line.split(" ", 1)[1])
-        assert (miou, loss, images) == (
-            pytest.approx(expected["miou"]),
-            pytest.approx(score, abs=1e-5),
-            5,
-        )
+        miou, loss, images, collected = json.loads(line.split(" ", 1)[1])
+        assert miou == pytest.approx(expected["miou"])
+        assert loss == pytest.approx(score, abs=1e-5)
+        assert images == collected == 5

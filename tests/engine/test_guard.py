@@ -8,12 +8,19 @@ import math
 import numpy as np
 import paddle
 import pytest
-from toy_training import ToyImages, arrays, assert_same, cross_entropy, make_trainer
+from toy_training import (
+    ToyImages,
+    arrays,
+    assert_same,
+    cross_entropy,
+    evaluation_hooks,
+    make_trainer,
+)
 
+from liteseg.config.test_config import TestConfig
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.evaluator import evaluate
-from liteseg.engine.hooks import Checkpoint, Evaluate
-from liteseg.config.test_config import TestConfig
+from liteseg.engine.hooks import Checkpoint
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
 from liteseg.losses import (
@@ -75,9 +82,9 @@ def test_a_gradient_that_is_not_finite_stops_and_keeps_the_last_checkpoint(tmp_p
     if step == 6:
         assert "weights are not finite after step 6" in told
         assert "in step 4 or later" in told
-    _, weights, state = store.load_last()
-    assert state["iteration"] == 3
-    assert all(np.isfinite(array).all() for array in arrays(weights).values())
+    last = store.load_last()
+    assert last.iteration == 3
+    assert all(np.isfinite(array).all() for array in arrays(last.weights).values())
 
 
 class Painted(ToyImages):
@@ -123,8 +130,8 @@ def test_an_evaluation_with_nothing_labelled_finds_zero_and_goes_on(tmp_path):
     store, metrics = Checkpointer(tmp_path / "c"), MetricsFile(tmp_path / "metrics.jsonl", -1)
     dashboard = Dashboard(tmp_path / "vdl", -1)
     losses = losses_of("cross-entropy")
-    hook = Evaluate(1, Painted(label=255), TestConfig(), store, metrics, dashboard)
-    trainer = make_trainer(2, [hook, Checkpoint(store, 1)], losses=losses)
+    evaluating = evaluation_hooks(1, Painted(label=255), store, metrics, dashboard)
+    trainer = make_trainer(2, [*evaluating, Checkpoint(store, 1)], losses=losses)
     trainer.run()
     dashboard.close()
     assert trainer.iteration == 2

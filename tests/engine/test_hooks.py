@@ -1,4 +1,4 @@
-"""What happens beside the steps: log lines, evaluation, checkpoints and stopping."""
+"""Hooks: log lines, evaluation, checkpoints and stopping."""
 
 from __future__ import annotations
 
@@ -13,32 +13,42 @@ import sys
 
 import numpy as np
 import pytest
-from toy_training import CLASSES, At, ToyImages, assert_same, make_trainer
+from toy_training import (
+    CLASSES,
+    At,
+    ToyImages,
+    assert_same,
+    evaluation_hooks,
+    make_trainer,
+    resume,
+)
 from tqdm import tqdm
 
+from liteseg.config.test_config import TestConfig
+from liteseg.engine import evaluation_hooks as evaluation_module
 from liteseg.engine import hooks
 from liteseg.engine import trainer as trainer_module
 from liteseg.engine.checkpoint import Checkpointer
+from liteseg.engine.evaluation_hooks import Evaluate, KeepBest
 from liteseg.engine.evaluator import evaluate
-from liteseg.engine.hooks import Checkpoint, CompareWeights, Evaluate, Log, StopOnSignal
-from liteseg.config.test_config import TestConfig
+from liteseg.engine.hooks import Checkpoint, CompareWeights, Log, StopOnSignal
 from liteseg.engine.writers import MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.weights.load import read_pdparams
 
 
 class Recorder:
-    """Stands for the dashboard."""
+    """Replaces the dashboard."""
 
     def __init__(self):
-        self.points, self.pictures = {}, {}
+        self.points, self.images = {}, {}
 
     def scalars(self, step, values):
         for tag, value in values.items():
             self.points.setdefault(tag, {})[step] = value
 
     def image(self, step, tag, image):
-        self.pictures.setdefault(tag, {})[step] = image
+        self.images.setdefault(tag, {})[step] = image
 
 
 @pytest.fixture
@@ -60,7 +70,7 @@ def lines(metrics):
     return [json.loads(line) for line in metrics.path.read_text().splitlines()]
 
 
-def steps(store):
+def checkpoints(store):
     return sorted(path.name for path in store.folder.iterdir())
 
 
@@ -77,7 +87,7 @@ def test_log_lines(metrics, dashboard, caplog):
         assert line["loss"] == pytest.approx(line["main"] + line["aux"])
         assert line["images_per_second"] * line["seconds_per_step"] == pytest.approx(4)
         assert 0 <= line["reader_share"] <= 1
-        # Warm-up over 3 steps to 0.5, then a decay over the 7 others: the rate of the step taken.
+        # Warm-up over 3 iterations to 0.5, then a decay over 7: the rate of the iteration taken.
         t = line["step"] - 1
         rate = 0.5 * t / 3 if t < 3 else 0.5 * (1 - (t - 3) / 7) ** 0.9
         assert line["lr"] == pytest.approx(rate)
@@ -86,7 +96,7 @@ def test_log_lines(metrics, dashboard, caplog):
     messages = [record.getMessage() for record in caplog.records]
     assert [message.split()[1] for message in messages] == ["3/7", "6/7", "7/7"]
     assert f"loss {found[-1]['loss']:.4f}" in messages[-1]
-    assert messages[-1].endswith("left 00:00:00")
+    assert messages[-1].endswith("eta 00:00:00")
 
 
 def test_a_live_line_on_terminals(store, metrics, dashboard, caplog, monkeypatch):
@@ -94,21 +104,21 @@ def test_a_live_line_on_terminals(store, metrics, dashboard, caplog, monkeypatch
     terminal.isatty = lambda: True
     monkeypatch.setattr(hooks, "progress", lambda shown, **given: tqdm(file=terminal, **given))
     monkeypatch.setattr(sys, "stdout", terminal)
-    judge = Evaluate(1, ToyImages(2), TestConfig(), store, metrics, dashboard)
+    evaluation = evaluation_hooks(1, ToyImages(2), store, metrics, dashboard)
     with caplog.at_level(logging.INFO):
-        make_trainer(3, [Log(1, metrics, dashboard), judge]).run()
+        make_trainer(3, [Log(1, metrics, dashboard), *evaluation]).run()
     live = terminal.getvalue().rpartition("\r")[2]
     assert "3/3" in live
-    said = [record for record in caplog.records if record.getMessage().startswith("step ")]
-    assert all(record.on_bar for record in said)
-    words = re.search(r"step 3/3 (.+) left", said[-1].getMessage())[1]
-    for part in ("loss ", "lr ", "images/s", "reader ", "best mIoU "):
-        assert part in words
-    assert words in live
-    assert "best mIoU" not in said[0].getMessage()
+    logged = [record for record in caplog.records if record.getMessage().startswith("iteration ")]
+    assert all(record.on_bar for record in logged)
+    text = re.search(r"iteration 3/3 (.+) eta", logged[-1].getMessage())[1]
+    for part in ("loss ", "lr ", "images/s", "waiting for data ", "best mIoU "):
+        assert part in text
+    assert text in live
+    assert "best mIoU" not in logged[0].getMessage()
 
 
-def test_a_slow_reader_is_told(metrics, dashboard, caplog):
+def test_waiting_for_data_is_reported(metrics, dashboard, caplog):
     def wait(trainer):
         trainer.clock.spent["data"] += 1e6
 
@@ -119,8 +129,7 @@ def test_a_slow_reader_is_told(metrics, dashboard, caplog):
 
 def test_evaluation_and_its_report(store, metrics, dashboard, caplog):
     dataset = ToyImages(5)
-    hook = Evaluate(2, dataset, TestConfig(), store, metrics, dashboard, pictures=2)
-    trainer = make_trainer(5, [hook])
+    trainer = make_trainer(5, evaluation_hooks(2, dataset, store, metrics, dashboard, count=2))
     with caplog.at_level(logging.INFO):
         trainer.run()
     found = lines(metrics)
@@ -130,66 +139,70 @@ def test_evaluation_and_its_report(store, metrics, dashboard, caplog):
     assert found[-1]["miou"] == pytest.approx(expected["miou"])
     assert found[-1]["loss"] == pytest.approx(expected["loss"])
     best = max(found, key=lambda line: line["miou"])
-    assert found[-1]["best_miou"] == best["miou"] == hook.best
-    assert iteration(store, "best") == best["step"] == hook.best_step
+    kept = find(trainer, KeepBest)
+    assert found[-1]["best_miou"] == best["miou"] == kept.best
+    assert iteration(store, "best") == best["step"] == kept.best_iteration
     assert trainer.model.training
     for key in ("miou", "acc", "kappa", "mdice", "loss", "best_miou"):
         assert dashboard.points[f"val/{key}"][5] == pytest.approx(found[-1][key])
     for name in CLASSES:
         assert dashboard.points[f"val/iou/{name}"][5] == found[-1]["class_iou"][name]
-    assert "eval step 5 mIoU" in caplog.text
+    assert "evaluation at iteration 5: mIoU" in caplog.text
 
 
-def test_pictures_are_always_those_of_the_same_samples(store, metrics, dashboard):
-    hook = Evaluate(1, ToyImages(5), TestConfig(), store, metrics, dashboard, pictures=3)
-    make_trainer(2, [hook]).run()
+def test_images_are_always_those_of_the_same_samples(store, metrics, dashboard):
+    hooks = evaluation_hooks(1, ToyImages(5), store, metrics, dashboard, count=3)
+    make_trainer(2, hooks).run()
     fixed = [f"val/picture_{i}" for i in (0, 2, 4)]
-    assert sorted(dashboard.pictures) == [*fixed, "worst/1", "worst/2", "worst/3"]
-    for shown in dashboard.pictures.values():
+    assert sorted(dashboard.images) == [*fixed, "worst/1", "worst/2", "worst/3"]
+    for shown in dashboard.images.values():
         assert sorted(shown) == [1, 2]
-        for picture in shown.values():
-            assert picture.dtype == np.uint8
-            assert picture.ndim == 3
-            assert picture.shape[2] == 3
-            assert picture.shape[1] >= 4 * 32  # input, label, prediction, errors
+        for image in shown.values():
+            assert image.dtype == np.uint8
+            assert image.ndim == 3
+            assert image.shape[2] == 3
+            assert image.shape[1] >= 4 * 32  # input, label, prediction, errors
 
 
 @pytest.fixture
 def scores(monkeypatch):
-    """Let the evaluations find the given mIoUs, one after the other."""
+    """Make the evaluations return the given mIoUs, one after the other."""
 
     def give(*mious):
         rest = iter(mious)
 
         def found(model, dataset, *args, **kwargs):
-            figures = dict.fromkeys(("acc", "kappa", "mdice", "loss"), 0.5)
-            return {"miou": next(rest), "images": 1, "class_iou": {}, **figures}
+            others = dict.fromkeys(("acc", "kappa", "mdice", "loss", "seconds"), 0.5)
+            return {"miou": next(rest), "images": 1, "class_iou": {}, **others}
 
-        monkeypatch.setattr(hooks, "evaluate", found)
+        monkeypatch.setattr(evaluation_module, "evaluate", found)
 
     return give
 
 
-def evaluation(store, metrics, dashboard, **options):
-    return Evaluate(1, ToyImages(1), TestConfig(), store, metrics, dashboard, **options)
+def evaluation(store, metrics, dashboard, **early_stop):
+    return evaluation_hooks(1, ToyImages(1), store, metrics, dashboard, **early_stop)
+
+
+def find(trainer, kind):
+    return next(hook for hook in trainer.hooks if isinstance(hook, kind))
 
 
 def test_early_stop(store, metrics, dashboard, scores):
     scores(0.1, 0.3, 0.2, 0.3, 0.29, 0.9)
-    hook = evaluation(store, metrics, dashboard, patience=3)
-    trainer = make_trainer(20, [hook, Checkpoint(store, 100)])
+    evaluating = evaluation(store, metrics, dashboard, patience=3)
+    trainer = make_trainer(20, [*evaluating, Checkpoint(store, 100)])
     trainer.run()
     assert trainer.iteration == 5
     assert trainer.stop_reason.startswith("early stop: 3 evaluations")
-    assert "0.3000 of step 2" in trainer.stop_reason
+    assert "0.3000 of iteration 2" in trainer.stop_reason
     assert iteration(store, "best") == 2
     assert iteration(store, "last") == 5
 
 
 def test_a_gain_below_min_delta_stalls_but_is_kept(store, metrics, dashboard, scores):
     scores(0.50, 0.51, 0.52, 0.9)
-    hook = evaluation(store, metrics, dashboard, patience=2, min_delta=0.1)
-    trainer = make_trainer(20, [hook])
+    trainer = make_trainer(20, evaluation(store, metrics, dashboard, patience=2, min_delta=0.1))
     trainer.run()
     assert trainer.iteration == 3
     assert iteration(store, "best") == 3
@@ -198,32 +211,35 @@ def test_a_gain_below_min_delta_stalls_but_is_kept(store, metrics, dashboard, sc
 def test_best_and_patience_survive_a_resume(store, metrics, dashboard, scores):
     scores(0.4, 0.3, 0.35, 0.2)
     first = evaluation(store, metrics, dashboard, patience=3)
-    make_trainer(2, [first, Checkpoint(store, 100)]).run()
+    make_trainer(2, [*first, Checkpoint(store, 100)]).run()
     second = evaluation(store, metrics, dashboard, patience=3)
-    trainer = make_trainer(20, [second, Checkpoint(store, 100)])
-    trainer.load_state_dict(*store.load_last()[1:])
-    assert (second.best, second.best_step, second.stalled) == (0.4, 1, 1)
+    trainer = make_trainer(20, [*second, Checkpoint(store, 100)])
+    resume(trainer, store)
+    _, early_stop, keep_best, _ = second
+    assert (early_stop.best, early_stop.best_iteration, early_stop.stalled) == (0.4, 1, 1)
+    assert (keep_best.best, keep_best.best_iteration) == (0.4, 1)
     trainer.run()
     assert trainer.iteration == 4
     assert iteration(store, "best") == 1
 
 
 def test_the_averaged_weights_are_evaluated_and_best_can_be_resumed(store, metrics, dashboard):
-    hook = evaluation(store, metrics, dashboard)
-    trainer = make_trainer(1, [hook], ema_decay=0.99)
+    trainer = make_trainer(1, evaluation(store, metrics, dashboard), ema_decay=0.99)
     trainer.run()
-    _, weights, state = store.load_last()  # there is `best` only
-    assert_same(weights, trainer.ema.state_dict()["shadow"])
-    assert_same(state["model"], trainer.model.state_dict())
-    dataset = hook.dataset
+    best = store.load_last()  # there is `best` only
+    assert_same(best.weights, trainer.ema.state_dict()["shadow"])
+    assert_same(best.state["model"], trainer.model.state_dict())
+    dataset = find(trainer, Evaluate).dataset
     with trainer.shipped_weights():
-        assert evaluate(trainer.model, dataset, TestConfig())["miou"] == hook.best
+        assert (
+            evaluate(trainer.model, dataset, TestConfig())["miou"] == find(trainer, KeepBest).best
+        )
 
 
 def test_checkpoints_and_their_limit(store):
     trainer = make_trainer(7, [Checkpoint(store, 2)])
     trainer.run()
-    assert steps(store) == ["last", "last.previous", "step_4", "step_6"]
+    assert checkpoints(store) == ["last", "last.previous", "step_4", "step_6"]
     assert iteration(store, "last") == 7
     weights = read_pdparams(store.folder / "last" / "model.pdparams")
     assert_same(weights, trainer.model.state_dict())
@@ -231,7 +247,7 @@ def test_checkpoints_and_their_limit(store):
 
 @pytest.mark.parametrize("number", [signal.SIGTERM, signal.SIGINT])
 @pytest.mark.parametrize("workers", [0, 1])
-def test_a_signal_stops_after_the_step_with_a_checkpoint(store, number, workers):
+def test_a_signal_stops_after_the_iteration_with_a_checkpoint(store, number, workers):
     before = signal.getsignal(number)
     kill = At(3, lambda trainer: os.kill(os.getpid(), number))
     trainer = make_trainer(50, [StopOnSignal(), kill, Checkpoint(store, 100)], num_workers=workers)
@@ -268,7 +284,7 @@ def test_a_second_signal_ends_at_once_but_not_an_echo_of_the_first(store, monkey
     assert iteration(store, "last") == 1
 
 
-def test_handlers_are_given_back_after_an_error(store):
+def test_handlers_are_restored_after_an_error(store):
     before = signal.getsignal(signal.SIGTERM)
 
     def fail(trainer):
@@ -280,7 +296,7 @@ def test_handlers_are_given_back_after_an_error(store):
 
 
 class BreakingImages(ToyImages):
-    """Images that can't be read from draw 6 on."""
+    """Images that can't be read from draw 6 onwards."""
 
     def __getitem__(self, key):
         if key[1] >= 6:
@@ -289,17 +305,17 @@ class BreakingImages(ToyImages):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-def test_an_unreadable_file_loses_no_step(store, workers):
+def test_an_unreadable_file_loses_no_iteration(store, workers):
     dataset = BreakingImages()
     trainer = make_trainer(9, [Checkpoint(store, 100)], dataset=dataset, num_workers=workers)
     with pytest.raises(UserError, match="picture_x"):
         trainer.run()
     assert iteration(store, "last") == 3
-    assert steps(store) == ["last"]
+    assert checkpoints(store) == ["last"]
 
 
 class KillingImages(ToyImages):
-    """Images at whose draw 20 the reader is killed, as by a system that lacks memory."""
+    """Images whose draw 20 kills the worker, as a system out of memory would."""
 
     def __getitem__(self, key):
         if key[1] == 20:
@@ -307,22 +323,22 @@ class KillingImages(ToyImages):
         return super().__getitem__(key)
 
 
-def test_a_reader_that_is_killed_loses_no_step(store):
+def test_a_killed_worker_loses_no_iteration(store):
     trainer = make_trainer(99, [Checkpoint(store, 100)], dataset=KillingImages(), num_workers=1)
     with pytest.raises(UserError, match="reads the data was killed"):
         trainer.run()
-    # What it had read ahead may be lost, but no step that was taken is.
+    # Batches loaded ahead may be lost, but no iteration that was finished.
     assert iteration(store, "last") == trainer.iteration > 0
 
 
-def test_a_failing_evaluation_loses_no_step(store, metrics, dashboard):
+def test_a_failing_evaluation_loses_no_iteration(store, metrics, dashboard):
     class Unreadable(ToyImages):
         def load(self, index):
             raise UserError("picture_y.png: the file is empty")
 
-    hook = Evaluate(2, Unreadable(), TestConfig(), store, metrics, dashboard)
+    evaluating = evaluation_hooks(2, Unreadable(), store, metrics, dashboard)
     with pytest.raises(UserError, match="picture_y"):
-        make_trainer(9, [hook, Checkpoint(store, 2)], ema_decay=0.9).run()
+        make_trainer(9, [*evaluating, Checkpoint(store, 2)], ema_decay=0.9).run()
     assert iteration(store, "last") == 2
 
 
@@ -332,8 +348,8 @@ def test_a_signal_after_the_checkpoint_hook(store):
     assert iteration(store, "last") == 3
 
 
-def test_killed_between_the_two_checkpoints_of_a_step(store, monkeypatch):
-    """The run goes on from the `last` before, and `step_4` is there in the end."""
+def test_killed_between_the_two_checkpoints_of_an_iteration(store, monkeypatch):
+    """The run resumes from the previous `last`, and `step_4` exists at the end."""
     save = Checkpointer.save
 
     def killed(self, name, weights, state):
@@ -346,15 +362,15 @@ def test_killed_between_the_two_checkpoints_of_a_step(store, monkeypatch):
         make_trainer(5, [Checkpoint(store, 2)]).run()
     monkeypatch.undo()
     trainer = make_trainer(5, [Checkpoint(store, 2)])
-    trainer.load_state_dict(*store.load_last()[1:])
+    resume(trainer, store)
     assert trainer.iteration == 2
     trainer.run()
-    assert steps(store) == ["last", "last.previous", "step_2", "step_4"]
+    assert checkpoints(store) == ["last", "last.previous", "step_2", "step_4"]
 
 
 def test_nothing_is_saved_twice(store):
     make_trainer(4, [Checkpoint(store, 4)]).run()
-    assert steps(store) == ["last", "step_4"]
+    assert checkpoints(store) == ["last", "step_4"]
 
 
 def test_a_full_disk_ends_with_the_last_checkpoint_intact(store, monkeypatch):
@@ -366,8 +382,8 @@ def test_a_full_disk_ends_with_the_last_checkpoint_intact(store, monkeypatch):
 
     with pytest.raises(UserError, match="No space left"):
         make_trainer(9, [At(5, fill), Checkpoint(store, 2)]).run()
-    assert steps(store) == ["last", "last.previous", "step_2", "step_4"]
-    assert store.load_last()[2]["iteration"] == 4
+    assert checkpoints(store) == ["last", "last.previous", "step_2", "step_4"]
+    assert store.load_last().iteration == 4
 
 
 @pytest.mark.parametrize("differing", [None, "heads.0.bias"])
@@ -388,11 +404,13 @@ def test_weights_are_compared_between_processes(monkeypatch, differing):
         trainer.run()
         assert len(names) == 2 * 6
         return
-    with pytest.raises(UserError, match=r"after step 2 .* 1 of 6 weights, heads\.0\.bias among"):
+    with pytest.raises(
+        UserError, match=r"after iteration 2 .* 1 of 6 weights, including heads\.0\.bias:"
+    ):
         trainer.run()
 
 
-def test_checksums_tell_weights_apart(monkeypatch):
+def test_checksums_distinguish_weights(monkeypatch):
     found = []
     monkeypatch.setattr(hooks, "gathered", lambda c: found.append(c.numpy()) or c.numpy()[None])
     make_trainer(2, [CompareWeights(1)]).run()
@@ -401,7 +419,7 @@ def test_checksums_tell_weights_apart(monkeypatch):
 
 
 def test_a_broken_network_in_one_process_stops_all_of_them(monkeypatch):
-    """The losses of all processes are read: here those of another, which has met a NaN."""
+    """The losses of all processes are read: here another one has a NaN."""
 
     def two_processes(tensor):
         own = tensor.numpy()

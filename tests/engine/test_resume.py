@@ -10,11 +10,10 @@ import numpy as np
 import paddle
 import pytest
 from paddle import nn
-from toy_training import At, ToyImages, ToyNet, assert_same, make_trainer
+from toy_training import At, ToyImages, ToyNet, assert_same, evaluation_hooks, make_trainer
 
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.hooks import Checkpoint, Evaluate, Log, StopOnSignal
-from liteseg.config.test_config import TestConfig
+from liteseg.engine.hooks import Checkpoint, Log, StopOnSignal
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.weights.load import read_state
@@ -34,33 +33,33 @@ class Run:
         """Go on from the last checkpoint, if there is one."""
         paddle.nn.Conv2D(1, 1, 1)  # moves Paddle's counters on, as another process might
         loaded = self.store.load_last() if self.store.folder.exists() else None
-        step = loaded[2]["iteration"] if loaded else -1
+        step = loaded.iteration if loaded else -1
         self.metrics = MetricsFile(self.folder / "metrics.jsonl", step)
         dashboard = Dashboard(self.folder / "vdl", step)
-        self.evaluation = Evaluate(
+        evaluating = evaluation_hooks(
             4,
             ToyImages(3),
-            TestConfig(),
             self.store,
             self.metrics,
             dashboard,
             num_workers=workers,
             patience=patience,
         )
-        hooks = [StopOnSignal(), Log(3, self.metrics, dashboard), self.evaluation]
+        self.evaluate, self.early_stop, *_ = evaluating
+        hooks = [StopOnSignal(), Log(3, self.metrics, dashboard), *evaluating]
         hooks += [Checkpoint(self.store, 5), *disturbances]
         given = {"norm": True, "accumulate": 2, "seed": 5, "ema_decay": 0.9, "dataset": Dropping(7)}
         trainer = make_trainer(iters, hooks, num_workers=workers, **{**given, **options})
         if loaded:
-            trainer.load_state_dict(*loaded[1:])
+            trainer.load_state_dict(loaded.weights, loaded.state)
         try:
             trainer.run()
         finally:
             dashboard.close()
         return trainer
 
-    def figures(self):
-        """`metrics.jsonl` without what the clock decides."""
+    def metrics_lines(self):
+        """The lines of `metrics.jsonl` without the measured times."""
         lines = map(json.loads, (self.folder / "metrics.jsonl").read_text().splitlines())
         return [{key: line[key] for key in line.keys() - TIMES} for line in lines]
 
@@ -95,7 +94,7 @@ def assert_as_if_never_interrupted(run, trainer, whole):
     assert trainer.iteration == STEPS
     assert_same(trainer.model.state_dict(), whole.trainer.model.state_dict())
     assert_same(trainer.state_dict(), whole.trainer.state_dict())
-    assert run.figures() == whole.figures()
+    assert run.metrics_lines() == whole.metrics_lines()
     assert run.curves() == whole.curves()
     for name in ("best", "last", "step_10"):
         for file in ("model.pdparams", "training.pdstate"):
@@ -143,33 +142,65 @@ def test_an_unreadable_file_in_the_middle_of_a_step(tmp_path, whole):
     run = Run(tmp_path / "run")
     with pytest.raises(UserError, match="picture_x"):
         run.train(dataset=Breaking(7))
-    assert run.store.load_last()[2]["iteration"] == 6
+    assert run.store.load_last().iteration == 6
     assert_as_if_never_interrupted(run, run.train(), whole)
+
+
+class SignalDuringLoad(ToyImages):
+    """Validation images; loading the second one sends SIGTERM to the training process."""
+
+    process = os.getpid()
+
+    def load(self, index):
+        if index == 1:
+            os.kill(self.process, signal.SIGTERM)
+        return super().load(index)
+
+
+def stop_in_evaluation_of_8(run, workers=0):
+    change = At(7, lambda trainer: setattr(run.evaluate, "dataset", SignalDuringLoad(3)))
+    assert run.train(change, workers=workers).iteration == 8
+    assert [line["step"] for line in run.metrics_lines() if line["phase"] == "eval"] == [4]
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_signal_in_the_evaluation_leaves_it_to_the_resume(tmp_path, whole, workers):
     run = Run(tmp_path / "run")
-
-    class Signalling(ToyImages):
-        def load(self, index):
-            if index == 1:
-                os.kill(trainer_process, signal.SIGTERM)
-            return super().load(index)
-
-    trainer_process = os.getpid()
-    evaluation_of_8 = At(7, lambda trainer: setattr(run.evaluation, "dataset", Signalling(3)))
-    stopped = run.train(evaluation_of_8, workers=workers)
-    assert stopped.iteration == 8
-    assert [line["step"] for line in run.figures() if line["phase"] == "eval"] == [4]
+    stop_in_evaluation_of_8(run, workers)
     assert_as_if_never_interrupted(run, run.train(), whole)
+
+
+def as_version_0_1_0(store):
+    """Rewrite `last` as liteseg 0.1.0 wrote it: all state of the evaluation under one hook."""
+    last = store.load_last()
+    hooks = dict(last.state["hooks"])
+    early_stop = hooks.pop("EarlyStop")
+    hooks["Evaluate"] = {
+        "best": early_stop["best"],
+        "best_step": early_stop["best_iteration"],
+        "stalled": early_stop["stalled"],
+        "owed": hooks["Evaluate"]["owed"],
+    }
+    del hooks["KeepBest"], hooks["WriteReport"]
+    store.save("last", last.weights, {**last.state, "hooks": hooks})
+
+
+@pytest.mark.parametrize("owed", [False, True])
+def test_a_run_of_version_0_1_0_resumes(tmp_path, whole, owed):
+    run = Run(tmp_path / "run")
+    if owed:
+        stop_in_evaluation_of_8(run)
+    else:
+        run.train(At(9, lambda trainer: setattr(trainer, "stop_reason", "x")))
+    as_version_0_1_0(run.store)
+    assert_as_if_never_interrupted(run, run.train(init_seed=99), whole)
 
 
 def test_a_run_that_stopped_early_does_not_go_on(tmp_path):
     run = Run(tmp_path / "run")
 
     def stall(trainer):
-        run.evaluation.best = 2.0
+        run.early_stop.best = 2.0
 
     first = run.train(At(3, stall), patience=2)
     assert first.stop_reason.startswith("early stop: 2 evaluations")

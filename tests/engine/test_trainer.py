@@ -9,7 +9,7 @@ import weakref
 import numpy as np
 import paddle
 import pytest
-from toy_training import ToyImages, arrays, assert_same, cross_entropy, make_trainer
+from toy_training import ToyImages, arrays, assert_same, cross_entropy, make_trainer, resume
 
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.hooks import Checkpoint
@@ -24,7 +24,7 @@ class Losses(Hook):
     def __init__(self):
         self.taken = []
 
-    def after_step(self, trainer):
+    def after_iteration(self, trainer):
         self.taken.append(trainer.take_mean_losses())
 
 
@@ -101,25 +101,25 @@ def test_workers_and_a_smaller_dataset_than_a_batch_change_nothing():
 def test_the_average_is_shipped_and_the_own_weights_resume(tmp_path):
     trainer = make_trainer(3, [Checkpoint(Checkpointer(tmp_path), 100)], ema_decay=0.99)
     trainer.run()
-    _, weights, state = Checkpointer(tmp_path).load_last()
-    assert_same(weights, trainer.ema.state_dict()["shadow"])
-    assert_same(state["model"], trainer.model.state_dict())
-    assert any((weights[key] != state["model"][key]).any() for key in weights)
+    last = Checkpointer(tmp_path).load_last()
+    assert_same(last.weights, trainer.ema.state_dict()["shadow"])
+    assert_same(last.state["model"], trainer.model.state_dict())
+    assert any((value != last.state["model"][key]).any() for key, value in last.weights.items())
 
 
 def test_averaging_may_begin_at_a_resume(tmp_path):
     make_trainer(3, [Checkpoint(Checkpointer(tmp_path), 100)]).run()
-    _, weights, state = Checkpointer(tmp_path).load_last()
     trainer = make_trainer(4, init_seed=7, ema_decay=0.99)
-    trainer.load_state_dict(weights, state)
-    assert_same(trainer.ema.state_dict()["shadow"], weights)
+    resume(trainer, Checkpointer(tmp_path))
+    shipped = Checkpointer(tmp_path).load_last().weights
+    assert_same(trainer.ema.state_dict()["shadow"], shipped)
 
 
 def test_another_batch_size_at_a_resume_is_told(tmp_path, caplog):
     make_trainer(1, [Checkpoint(Checkpointer(tmp_path), 1)]).run()
     trainer = make_trainer(2, batch_size=4)
     with caplog.at_level(logging.WARNING):
-        trainer.load_state_dict(*Checkpointer(tmp_path).load_last()[1:])
+        resume(trainer, Checkpointer(tmp_path))
     assert "4 images a step instead of 2" in caplog.text
 
 
@@ -147,7 +147,7 @@ def test_a_loss_that_is_not_finite_names_step_losses_and_files(tmp_path, value):
     order = TrainingOrder(8, 2, 1, 2, 0, 9)
     named = {f"picture_{i}.png" for i in range(8) if f"picture_{i}.png" in told}
     assert named == {f"picture_{order.sample_at(position)}.png" for position in (4, 5)}
-    assert store.load_last()[2]["iteration"] == 2  # what came before is kept
+    assert store.load_last().iteration == 2  # what came before is kept
 
 
 def test_an_early_nan_is_found_at_a_later_look(tmp_path):
@@ -170,8 +170,8 @@ def test_hooks_are_called_in_order_and_closed_after_an_error():
         def before_training(self, trainer):
             calls.append(f"{self.name} before {trainer.iteration}")
 
-        def after_step(self, trainer):
-            calls.append(f"{self.name} step {trainer.iteration}")
+        def after_iteration(self, trainer):
+            calls.append(f"{self.name} iteration {trainer.iteration}")
             if trainer.iteration == 2:
                 raise UserError("enough")
 
@@ -181,8 +181,8 @@ def test_hooks_are_called_in_order_and_closed_after_an_error():
     with pytest.raises(UserError, match="enough"):
         make_trainer(5, [Noted("a"), Noted("b")]).run()
     assert calls == [
-        *("a before 0", "b before 0", "a step 1", "b step 1"),
-        *("a step 2", "a after", "b after"),
+        *("a before 0", "b before 0", "a iteration 1", "b iteration 1"),
+        *("a iteration 2", "a after", "b after"),
     ]
 
 
@@ -194,6 +194,6 @@ def test_losses_and_outputs_must_agree_in_number():
 def test_a_finished_training_may_be_resumed(tmp_path):
     make_trainer(2, [Checkpoint(Checkpointer(tmp_path), 1)]).run()
     trainer = make_trainer(2)
-    trainer.load_state_dict(*Checkpointer(tmp_path).load_last()[1:])
+    resume(trainer, Checkpointer(tmp_path))
     trainer.run()
     assert trainer.iteration == 2

@@ -9,9 +9,13 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from liteseg.config.test_config import TestConfig
 from liteseg.datasets.base import Sample, SegmentationDataset
+from liteseg.engine.checkpoint import Checkpointer
+from liteseg.engine.evaluation_hooks import EarlyStop, Evaluate, KeepBest, WriteReport
 from liteseg.engine.optim import polynomial_decay
 from liteseg.engine.trainer import Hook, Trainer, TrainOptions
+from liteseg.report.gallery import Gallery
 from liteseg.transforms import Compose, Normalize, RandomHorizontalFlip
 
 CLASSES = ("floor", "wall", "door")
@@ -72,14 +76,41 @@ def make_trainer(
     return Trainer(model, dataset or ToyImages(), losses, optimizer, options, list(hooks))
 
 
+def resume(trainer: Trainer, store: Checkpointer) -> None:
+    """Continue from the last checkpoint."""
+    last = store.load_last()
+    trainer.load_state_dict(last.weights, last.state)
+
+
+def evaluation_hooks(
+    interval: int,
+    dataset,
+    store: Checkpointer,
+    metrics_file=None,
+    dashboard=None,
+    *,
+    count: int = 0,
+    num_workers: int = 0,
+    **early_stop,
+) -> list[Hook]:
+    """The hooks around the evaluation, as `liteseg train` makes them, with `count` images each."""
+    gallery = Gallery(dataset, count)
+    return [
+        Evaluate(interval, dataset, TestConfig(), [gallery], num_workers=num_workers),
+        EarlyStop(**early_stop),
+        KeepBest(store),
+        WriteReport(metrics_file, dashboard, gallery.panels),
+    ]
+
+
 class At(Hook):
-    """Calls `action(trainer)` after step `step`."""
+    """Calls `action(trainer)` after iteration `iteration`."""
 
-    def __init__(self, step: int, action):
-        self.step, self.action = step, action
+    def __init__(self, iteration: int, action):
+        self.iteration, self.action = iteration, action
 
-    def after_step(self, trainer):
-        if trainer.iteration == self.step:
+    def after_iteration(self, trainer):
+        if trainer.iteration == self.iteration:
             self.action(trainer)
 
 

@@ -6,7 +6,6 @@ import numpy as np
 import pytest
 from toy_training import ToyImages
 
-from liteseg.report import gallery as pictures
 from liteseg.report.gallery import Gallery
 from liteseg.report.visualize import CORRECT, IGNORED, WRONG
 
@@ -17,7 +16,7 @@ def predict(gallery, wrong_rows, indices=None):
         sample, rows = gallery.dataset.load(index), wrong_rows[index]
         pred = sample["label"].copy()
         pred[:rows] = (pred[:rows] + 1) % 3
-        gallery.add(index, sample, pred)
+        gallery.update(index, sample, pred)
 
 
 def test_the_worst_and_the_best_of_any_order():
@@ -46,22 +45,20 @@ def test_fixed_samples_are_spread_over_the_dataset():
     gallery = Gallery(ToyImages(9), 3)
     predict(gallery, [0] * 9)
     assert [picture.name for picture in gallery.fixed] == ["picture_0", "picture_4", "picture_8"]
-    gallery.clear()
+    gallery.reset()
     assert gallery.fixed == gallery.worst == gallery.best == []
 
 
 @pytest.mark.parametrize("processes", [1, 2, 3, 5])
 @pytest.mark.parametrize("count", [0, 1, 2, 4])
-def test_shares_of_processes_make_the_gallery_of_one(monkeypatch, processes, count):
+def test_shares_of_processes_make_the_gallery_of_one(processes, count):
     rows = np.random.default_rng(0).permutation(12)
     alone = Gallery(ToyImages(12), count)
     predict(alone, rows)
     galleries = [Gallery(ToyImages(12), count) for _ in range(processes)]
     for process, gallery in enumerate(galleries):
         predict(gallery, rows, range(process, 12, processes))
-    shares = [(gallery._fixed, gallery._ranked) for gallery in galleries]
-    monkeypatch.setattr(pictures, "gathered_objects", lambda own: shares)
-    galleries[0].gather()
+    assert galleries[0].compute([gallery.state for gallery in galleries]) == {}
     for kind in ("fixed", "worst", "best"):
         found, expected = getattr(galleries[0], kind), getattr(alone, kind)
         assert [(p.name, p.miou) for p in found] == [(p.name, p.miou) for p in expected]
@@ -74,7 +71,7 @@ def test_the_tiles():
     pred = sample["label"].copy()
     pred[0] = (pred[0] + 1) % 3
     sample["label"][1] = 255
-    gallery.add(0, sample, pred)
+    gallery.update(0, sample, pred)
     (picture,) = gallery.fixed
     image, label, shown, errors = picture.tiles
     np.testing.assert_array_equal(image, sample["img"])
@@ -97,16 +94,16 @@ def test_large_images_become_small():
 
     gallery = Gallery(Large(1), 1)
     sample = gallery.dataset.load(0)
-    gallery.add(0, sample, sample["label"])
+    gallery.update(0, sample, sample["label"])
     assert {tile.shape for tile in gallery.fixed[0].tiles} == {(8, 512, 3)}
 
 
 def test_what_counts_nowhere_is_not_ranked():
     gallery = Gallery(ToyImages(2), 2)
     sample = gallery.dataset.load(0)
-    gallery.add(0, {"img": sample["img"]}, sample["label"])  # no label
+    gallery.update(0, {"img": sample["img"]}, sample["label"])  # no label
     sample["label"][:] = 255
-    gallery.add(1, sample, np.zeros((32, 32), np.uint8))
+    gallery.update(1, sample, np.zeros((32, 32), np.uint8))
     assert gallery.worst == gallery.best == []
     assert [picture.name for picture in gallery.fixed] == ["picture_1"]
 

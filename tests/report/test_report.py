@@ -13,9 +13,9 @@ import numpy as np
 import pytest
 from toy_training import CLASSES, ToyImages, make_trainer
 
+from liteseg.config.test_config import TestConfig
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.hooks import Evaluate, Log
-from liteseg.config.test_config import TestConfig
 from liteseg.engine.writers import MetricsFile
 from liteseg.report.report import Story, read_history, report_run, write_report
 
