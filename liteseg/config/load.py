@@ -225,6 +225,17 @@ class Config(Mapping[str, Any]):
                 break
         return node.origin
 
+    def changed(self, overrides: Sequence[str]) -> Config:
+        """The same config with `a.b.c=value` overrides applied in order.
+
+        Raises:
+            UserError: an override cannot be applied.
+        """
+        root = self._root
+        for text in overrides:
+            root = _override(root, text)
+        return Config(root, self.path)
+
     def filled(self, defaults: Mapping[str, Any]) -> Config:
         """The same config with `defaults` (plain nested values) for the keys that are missing."""
         return Config(_fill(self._root, defaults), self.path)
@@ -295,6 +306,4 @@ def load_config(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config
     """
     file = find_config(path)
     root = _load_tree(file, parents=(), counter=itertools.count(1))
-    for text in overrides:
-        root = _override(root, text)
-    return Config(root, file)
+    return Config(root, file).changed(overrides)

@@ -13,14 +13,25 @@ from liteseg.config.schema import SCHEMA, CheckedConfig
 from liteseg.errors import UserError
 
 
-def load_checked(path: Union[str, Path], overrides: Sequence[str] = ()) -> CheckedConfig:
-    """Read a YAML config with its bases, apply `a.b.c=value` overrides, and check everything.
+AnyConfig = Union[str, Path, Config, CheckedConfig]
+
+
+def load_checked(cfg: AnyConfig, overrides: Sequence[str] = ()) -> CheckedConfig:
+    """Load a config, apply `a.b.c=value` overrides, check everything and fill in the defaults.
+
+    Args:
+        cfg: a YAML file, the name of a shipped config, or a loaded config.
+        overrides: changes of values, in order.
 
     Raises:
         UserError: the file or an override cannot be used, or the config has errors (all of them
             are listed, with file and line).
     """
-    return checked(load_config(path, overrides))
+    if isinstance(cfg, (str, Path)):
+        return checked(load_config(cfg, overrides))
+    if overrides:
+        cfg = (cfg.source if isinstance(cfg, CheckedConfig) else cfg).changed(overrides)
+    return checked(cfg)
 
 
 def checked(cfg: Union[Config, CheckedConfig]) -> CheckedConfig:
