@@ -6,8 +6,9 @@ import contextlib
 import logging
 import shutil
 import sys
+from collections.abc import Iterator
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any
 
 from liteseg.utils.runtime import is_main
 
@@ -57,22 +58,28 @@ def progress(*args: Any, shown: bool = True, **options: Any) -> Any:
 
 
 def _is_quiet() -> bool:
-    consoles = [one for one in get_logger().handlers if isinstance(one, _ConsoleHandler)]
-    return any(console.level > logging.INFO for console in consoles)
+    return console_options()["quiet"]
 
 
-def setup_logging(
-    log_file: Optional[Path] = None, *, quiet: bool = False, verbose: bool = False
-) -> None:
-    """Send the log to the console and, if given, to the end of `log_file`.
+def console_options() -> dict[str, bool]:
+    """The arguments that `setup_logging` was called with; False where it was not."""
+    logger = get_logger()
+    consoles = [handler for handler in logger.handlers if isinstance(handler, _ConsoleHandler)]
+    return {
+        "quiet": any(console.level > logging.INFO for console in consoles),
+        "verbose": logger.level == logging.DEBUG,
+    }
 
-    Only the main process (rank 0) logs, so that a line appears once. A second call replaces what
-    the first one set up.
+
+def setup_logging(*, quiet: bool = False, verbose: bool = False) -> None:
+    """Send the log to the console.
+
+    Only the main process (rank 0) logs, so that a line appears once. A second call replaces the
+    first one.
 
     Args:
-        log_file: lines are added to it with date and level; its folder must exist.
-        quiet: only warnings and errors on the console, no bars (the file gets everything).
-        verbose: debug lines too, and those that a live line shows already (`on_bar` in `extra`).
+        quiet: only warnings and errors, no progress bars.
+        verbose: also debug lines, and lines that a progress bar shows already (`on_bar` in `extra`).
     """
     logger = get_logger()
     for handler in list(logger.handlers):
@@ -88,7 +95,28 @@ def setup_logging(
     if not verbose:
         console.addFilter(lambda record: not getattr(record, "on_bar", False))
     logger.addHandler(console)
-    if log_file is not None:
-        file = _FileHandler(log_file, encoding="utf-8")
-        file.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
-        logger.addHandler(file)
+
+
+@contextlib.contextmanager
+def log_file(path: Path) -> Iterator[None]:
+    """Append the log, with date and level, to a file within the block.
+
+    Sets up the console if nothing is set up yet. Quiet or not, the file gets every line.
+
+    Args:
+        path: the file; its folder must exist. Only the main process writes it.
+    """
+    logger = get_logger()
+    if not logger.handlers:
+        setup_logging()
+    if not is_main():
+        yield
+        return
+    handler = _FileHandler(path, encoding="utf-8")
+    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    logger.addHandler(handler)
+    try:
+        yield
+    finally:
+        logger.removeHandler(handler)
+        handler.close()

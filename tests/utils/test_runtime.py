@@ -15,7 +15,7 @@ from conftest import ROOT
 
 from liteseg.errors import UserError
 from liteseg.utils import runtime
-from liteseg.utils.logging import get_logger, progress, setup_logging
+from liteseg.utils.logging import get_logger, log_file, progress, setup_logging
 
 
 @pytest.fixture
@@ -142,15 +142,18 @@ def test_cpu_threads(monkeypatch, tmp_path, text, expected):
 
 @pytest.mark.usefixtures("fresh_logging")
 def test_log_lines(tmp_path, capsys):
-    setup_logging(tmp_path / "train.log")
-    setup_logging(tmp_path / "train.log", quiet=True)  # replaces, does not double
-    get_logger().info("plain")
-    get_logger().warning("mind this")
-    get_logger().debug("detail")
+    setup_logging()
+    setup_logging(quiet=True)  # replaces, does not double
+    with log_file(tmp_path / "train.log"):
+        get_logger().info("plain")
+        get_logger().warning("mind this")
+        get_logger().debug("detail")
     assert capsys.readouterr().out == "mind this\n"
+    get_logger().warning("after the block")
     lines = (tmp_path / "train.log").read_text().splitlines()
     assert [line.split(" ", 2)[2] for line in lines] == ["INFO plain", "WARNING mind this"]
     assert lines[0][:2] == "20"
+    assert capsys.readouterr().out == "after the block\n"
     setup_logging(verbose=True)
     get_logger().debug("detail")
     assert capsys.readouterr().out == "detail\n"
@@ -159,8 +162,9 @@ def test_log_lines(tmp_path, capsys):
 @pytest.mark.usefixtures("fresh_logging")
 def test_what_a_live_line_shows_is_not_said_twice(tmp_path, capsys):
     for verbose, expected in ((False, ""), (True, "step 1\n")):
-        setup_logging(tmp_path / "train.log", verbose=verbose)
-        get_logger().info("step 1", extra={"on_bar": True})
+        setup_logging(verbose=verbose)
+        with log_file(tmp_path / "train.log"):
+            get_logger().info("step 1", extra={"on_bar": True})
         assert capsys.readouterr().out == expected
     assert (tmp_path / "train.log").read_text().count("INFO step 1") == 2
 
@@ -183,8 +187,8 @@ def test_bars_on_terminals_unless_quiet(monkeypatch):
 @pytest.mark.usefixtures("fresh_logging")
 def test_other_ranks_are_silent(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
-    setup_logging(tmp_path / "train.log")
-    get_logger().log(logging.ERROR, "x")
+    with log_file(tmp_path / "train.log"):  # sets up the console, too
+        get_logger().log(logging.ERROR, "x")
     assert capsys.readouterr() == ("", "")
     assert not (tmp_path / "train.log").exists()
 
@@ -201,9 +205,9 @@ def test_peak_memory_counts_what_was_freed(monkeypatch, status):
 
 def test_a_full_disk_ends_the_log_file_with_one_warning(tmp_path, capfd):
     (tmp_path / "train.log").symlink_to("/dev/full")
-    setup_logging(tmp_path / "train.log")
-    for line in ("one", "two"):
-        get_logger().info(line)
+    with log_file(tmp_path / "train.log"):
+        for line in ("one", "two"):
+            get_logger().info(line)
     told = capfd.readouterr()
     assert told.err == ""
     assert told.out.count("No space left") == 1
