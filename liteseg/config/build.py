@@ -8,13 +8,14 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 import numpy as np
 
 from liteseg.config.check import dataset_attribute, num_classes_by_key
-from liteseg.config.class_weights import class_weights, schemes_of, with_measured
+from liteseg.config.class_weights import schemes_of, with_measured
 from liteseg.config.component import build
 from liteseg.config.load import Config
 from liteseg.config.resolve import checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS, LOSSES, LR_SCHEDULERS, MODELS, OPTIMIZERS
+from liteseg.utils.class_weights import class_weights
 
 if TYPE_CHECKING:
     import paddle

@@ -1,12 +1,14 @@
-"""Datasets: files on disk as RGB images with label maps of train ids."""
+"""Datasets: image and label files as RGB images with label maps of train ids."""
 
-from liteseg.config.class_weights import class_weights
 from liteseg.datasets.base import Sample, SegmentationDataset
 from liteseg.datasets.camvid import CamVid
-from liteseg.datasets.check import check_dataset, find_duplicates, format_report
-from liteseg.datasets.cityscapes import Cityscapes, Streets, train_id_to_id
-from liteseg.datasets.file_list import Dataset
-from liteseg.datasets.stats import class_frequencies
+from liteseg.datasets.check import check_dataset, format_report
+from liteseg.datasets.cityscapes import Cityscapes, train_id_to_id
+from liteseg.datasets.custom import Dataset
+from liteseg.datasets.duplicates import find_duplicates
+from liteseg.datasets.label_values import count_label_pixels
+from liteseg.datasets.streets.dataset import Streets
+from liteseg.utils.class_weights import class_weights
 
 __all__ = [
     "CamVid",
@@ -16,8 +18,8 @@ __all__ = [
     "SegmentationDataset",
     "Streets",
     "check_dataset",
-    "class_frequencies",
     "class_weights",
+    "count_label_pixels",
     "find_duplicates",
     "format_report",
     "train_id_to_id",

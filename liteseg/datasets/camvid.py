@@ -1,4 +1,4 @@
-"""CamVid (Brostow et al., 2008) with the 11 classes of SegNet, in the layouts it is found in."""
+"""CamVid (Brostow et al., 2008) with the 11 classes of SegNet, in its common layouts."""
 
 from __future__ import annotations
 
@@ -10,76 +10,59 @@ from typing import Optional
 import cv2
 import numpy as np
 
-from liteseg.datasets.base import SegmentationDataset, refuse_edge, require_folder, require_mode
-from liteseg.datasets.file_list import MODES, Line, named_samples, read_list, require_all
+from liteseg.datasets.arguments import reject_edge, require_folder, splits_of
+from liteseg.datasets.base import SegmentationDataset
+from liteseg.datasets.color_map import ColorMap
+from liteseg.datasets.list_file import Line, named_samples, read_list, require_files
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS
 from liteseg.utils.images import read_image, read_label
 
-CAMVID_COLOURS = {
-    "Sky": (128, 128, 128),
-    "Building": (128, 0, 0),
-    "Pole": (192, 192, 128),
-    "Road": (128, 64, 128),
-    "Pavement": (60, 40, 222),
-    "Tree": (128, 128, 0),
-    "SignSymbol": (192, 128, 128),
-    "Fence": (64, 64, 128),
-    "Car": (64, 0, 128),
-    "Pedestrian": (64, 64, 0),
-    "Bicyclist": (0, 128, 192),
-}
-
-# The original 32 classes by their class of 11, grouped as SegNet does (Badrinarayanan et al.,
-# 2017), with their colour in the *_L.png files.
-ORIGINAL_COLOURS = {
-    "Sky": {"Sky": (128, 128, 128)},
-    "Building": {
-        "Building": (128, 0, 0),
-        "Bridge": (0, 128, 64),
-        "Wall": (64, 192, 0),
-        "Tunnel": (64, 0, 64),
-        "Archway": (192, 0, 128),
-    },
-    "Pole": {"Column_Pole": (192, 192, 128), "TrafficCone": (0, 0, 64)},
-    "Road": {
-        "Road": (128, 64, 128),
-        "LaneMkgsDriv": (128, 0, 192),
-        "LaneMkgsNonDriv": (192, 0, 64),
-    },
-    "Pavement": {
-        "Sidewalk": (0, 0, 192),
-        "ParkingBlock": (64, 192, 128),
-        "RoadShoulder": (128, 128, 192),
-    },
-    "Tree": {"Tree": (128, 128, 0), "VegetationMisc": (192, 192, 0)},
-    "SignSymbol": {
-        "SignSymbol": (192, 128, 128),
-        "Misc_Text": (128, 128, 64),
-        "TrafficLight": (0, 64, 64),
-    },
-    "Fence": {"Fence": (64, 64, 128)},
-    "Car": {
-        "Car": (64, 0, 128),
-        "SUVPickupTruck": (64, 128, 192),
-        "Truck_Bus": (192, 128, 192),
-        "Train": (192, 64, 128),
-        "OtherMoving": (128, 64, 64),
-    },
-    "Pedestrian": {
-        "Pedestrian": (64, 64, 0),
-        "Child": (192, 128, 64),
-        "CartLuggagePram": (64, 0, 192),
-        "Animal": (64, 128, 64),
-    },
-    "Bicyclist": {"Bicyclist": (0, 128, 192), "MotorcycleScooter": (192, 0, 192)},
-}
-VOID_COLOUR = (0, 0, 0)
 IGNORE = 255
 SEGNET_VOID = 11
-UNKNOWN = 254
+MAX_UNKNOWN = 0.01  # share of pixels of no CamVid color that counts as annotation noise
 IMAGE_SUFFIXES = (".png", ".jpg")
-STRAY_LIMIT = 0.01  # share of pixels of no CamVid colour that is taken for slips of the brush
+
+# The colors of the original 32 classes (comments) in the *_L.png files, with their class of 11 as
+# SegNet groups them (Badrinarayanan et al., 2017).
+COLOR_MAP = ColorMap.parse(
+    """\
+    128 128 128 Sky
+    128 0 0     Building
+    0 128 64    Building    # Bridge
+    64 192 0    Building    # Wall
+    64 0 64     Building    # Tunnel
+    192 0 128   Building    # Archway
+    192 192 128 Pole        # Column_Pole
+    0 0 64      Pole        # TrafficCone
+    128 64 128  Road
+    128 0 192   Road        # LaneMkgsDriv
+    192 0 64    Road        # LaneMkgsNonDriv
+    0 0 192     Pavement    # Sidewalk
+    64 192 128  Pavement    # ParkingBlock
+    128 128 192 Pavement    # RoadShoulder
+    128 128 0   Tree
+    192 192 0   Tree        # VegetationMisc
+    192 128 128 SignSymbol
+    128 128 64  SignSymbol  # Misc_Text
+    0 64 64     SignSymbol  # TrafficLight
+    64 64 128   Fence
+    64 0 128    Car
+    64 128 192  Car         # SUVPickupTruck
+    192 128 192 Car         # Truck_Bus
+    192 64 128  Car         # Train
+    128 64 64   Car         # OtherMoving
+    64 64 0     Pedestrian
+    192 128 64  Pedestrian  # Child
+    64 0 192    Pedestrian  # CartLuggagePram
+    64 128 64   Pedestrian  # Animal
+    0 128 192   Bicyclist
+    192 0 192   Bicyclist   # MotorcycleScooter
+    0 0 0       ignore      # Void
+    """.splitlines(),
+    IGNORE,
+    "CamVid",
+)
 
 # image folder, label folder, for lists (or split folders) that only name the images
 FOLDERS = (
@@ -92,24 +75,31 @@ FOLDERS = (
 LAYOUTS = """\
   (a) SegNet: train.txt with lines `train/x.png trainannot/x.png`, void = 11
   (b) PaddleSeg: images/, annot/, train.txt with lines `images/x.png annot/x.png`, void = 255
-  (c) original colours: 701_StillsRaw_full/x.png, LabeledApproved_full/x_L.png (or images/ and
+  (c) original colors: 701_StillsRaw_full/x.png, LabeledApproved_full/x_L.png (or images/ and
       labels/), train.txt with the image names, or the folders train/ and train_labels/
-  and val.txt, test.txt likewise"""
+  and the same for val.txt, test.txt"""
+
+
+def _palette() -> np.ndarray:
+    palette = COLOR_MAP.palette.copy()
+    palette[COLOR_MAP.names.index("Pavement")] = (60, 40, 222)  # SegNet's
+    return palette
 
 
 @DATASETS.register
 class CamVid(SegmentationDataset):
-    """CamVid, 11 classes: SegNet's grey labels, PaddleSeg's, or the original colour labels.
+    """CamVid, 11 classes: SegNet's gray labels, PaddleSeg's, or the original color labels.
 
-    The layout is found from the files below `dataset_root`:
+    The layout is detected from the files below `dataset_root`:
 
-    - lists `train.txt`, `val.txt`, `test.txt` with `image label` a line, relative to the root.
-      Paths of another machine, as in SegNet's own lists, are looked up by their last two parts;
-    - lists of image names alone, or no lists but a folder per split, with the labels in the
+    - lists `train.txt`, `val.txt`, `test.txt` with lines `image label`, relative to the root.
+      Absolute paths of another machine, as in SegNet's own lists, are searched by their last two
+      parts;
+    - lists of image names only, or no lists but a folder per split, with the labels in the
       folders of `FOLDERS`.
 
-    Labels named `*_L.png` are read by their colours (original 32 classes); all others as class
-    numbers, 11 and 255 being void.
+    Labels named `*_L.png` are decoded by color (original 32 classes), all others as class numbers;
+    11 and 255 are void.
 
     Args:
         transforms: sequence of transforms, or a `Compose`.
@@ -119,11 +109,11 @@ class CamVid(SegmentationDataset):
         pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
 
     Raises:
-        UserError: no layout recognised, a malformed list, or files that do not exist.
+        UserError: no known layout, a malformed list, or files that do not exist.
     """
 
-    CLASSES = tuple(CAMVID_COLOURS)
-    PALETTE = np.array(list(CAMVID_COLOURS.values()), np.uint8)
+    CLASSES = COLOR_MAP.names
+    PALETTE = _palette()
 
     def __init__(
         self,
@@ -133,44 +123,34 @@ class CamVid(SegmentationDataset):
         edge: bool = False,
         pack: Optional[str] = None,
     ):
-        require_mode(mode, MODES)
-        refuse_edge(edge)
+        splits = splits_of(mode)
+        reject_edge(edge)
         root = require_folder(dataset_root, "dataset_root", "CamVid")
-        pairs = []
-        for split in ("train", "val") if mode == "trainval" else (mode,):
-            pairs += _pairs(root, split)
+        pairs = [pair for split in splits for pair in _pairs(root, split)]
         samples = named_samples(pairs, root)
         super().__init__(transforms, samples, self.CLASSES, self.PALETTE, pack=pack)
 
     def decode_label(self, path: Path) -> np.ndarray:
-        """Train ids of a grey or colour label: (h, w) uint8."""
+        """Train ids of a gray or color label: (h, w) uint8."""
         if path.stem.endswith("_L"):
-            return _classes_of_colours(read_image(path), path)
-        return cv2.LUT(read_label(path), _GREY_TABLE)
+            fix = "use the original *_L.png, or resize it with nearest neighbor"
+            return COLOR_MAP.decode(read_image(path), path, MAX_UNKNOWN, fix)
+        table = np.arange(256, dtype=np.uint8)
+        table[SEGNET_VOID] = IGNORE
+        return cv2.LUT(read_label(path), table)
 
 
 def _pairs(root: Path, split: str) -> list[tuple[Path, Optional[Path]]]:
-    list_file = root / f"{split}.txt"
-    if os.path.isfile(list_file):
-        lines = read_list(list_file)
-    elif os.path.isdir(root / split):
-        names = sorted(p.name for p in (root / split).iterdir() if p.suffix in IMAGE_SUFFIXES)
-        lines = [Line([name], f"{root / split}") for name in names]
-    else:
-        lines = []
-    if not lines:
-        raise UserError(
-            f"dataset_root: neither {list_file} nor images in {root / split}; "
-            f"expected one of\n{LAYOUTS}"
-        )
+    """The (image, label) files of a split."""
     folders = _folders(root, split)
     pairs, missing = [], []
-    for line in lines:
+    for line in _lines(root, split):
+        label: Optional[Path]
         if len(line.columns) == 2:
             image, label = (_listed(root, column) for column in line.columns)
         elif folders is None:
             raise UserError(
-                f"{line.place}: {line.columns[0]!r} has no label beside it, and {root} has none "
+                f"{line.place}: {line.columns[0]!r} has no label next to it, and {root} has none "
                 f"of CamVid's label folders; expected one of\n{LAYOUTS}"
             )
         else:
@@ -179,8 +159,22 @@ def _pairs(root: Path, split: str) -> list[tuple[Path, Optional[Path]]]:
                 label = None
         missing += [f"{line.place}: {p}" for p in (image, label) if p and not os.path.isfile(p)]
         pairs.append((image, label))
-    require_all(missing, root)
+    require_files(missing, root)
     return pairs
+
+
+def _lines(root: Path, split: str) -> list[Line]:
+    """The lines of the split's list file, or one line for each image of its folder."""
+    list_file, folder = root / f"{split}.txt", root / split
+    if os.path.isfile(list_file):
+        return read_list(list_file)
+    if os.path.isdir(folder):
+        names = sorted(path.name for path in folder.iterdir() if path.suffix in IMAGE_SUFFIXES)
+        if names:
+            return [Line([name], f"{folder}") for name in names]
+    raise UserError(
+        f"dataset_root: neither {list_file} nor images in {folder}; expected one of\n{LAYOUTS}"
+    )
 
 
 def _folders(root: Path, split: str) -> Optional[tuple[Path, Path]]:
@@ -198,57 +192,9 @@ def _listed(root: Path, column: str) -> Path:
 
 
 def _named(name: Path, images: Path, labels: Path) -> tuple[Path, Path]:
-    """Image and label of a name with or without folder and suffix; the last guess if none is."""
+    """Image and label of a name with or without folder and suffix; the last guess if none exist."""
     stem = name.stem if name.suffix in IMAGE_SUFFIXES else name.name
-    image = [images / f"{stem}{end}" for end in IMAGE_SUFFIXES]
-    label = [labels / f"{stem}{end}" for end in (".png", "_L.png")]
-    return tuple(
-        next((path for path in guesses if os.path.isfile(path)), guesses[-1])
-        for guesses in (image, label)
-    )
-
-
-def _classes_of_colours(rgb: np.ndarray, path: Path) -> np.ndarray:
-    """(h, w) uint8 classes of an (h, w, 3) original colour label."""
-    red, green, blue = cv2.split(rgb)
-    # every colour is a triple of 0, 64, 128 and 192: two bits each make a table of 64
-    label = cv2.LUT((red >> 6 << 4) | (green >> 6 << 2) | (blue >> 6), _COLOUR_TABLE)
-    label[((red | green | blue) & 63) != 0] = UNKNOWN
-    stray = label == UNKNOWN
-    strays = np.count_nonzero(stray)
-    if strays > STRAY_LIMIT * label.size:
-        colours, counts = np.unique(rgb[stray], axis=0, return_counts=True)
-        shown = [
-            f"{tuple(colours[i].tolist())} ({counts[i]} pixels)" for i in np.argsort(-counts)[:3]
-        ]
-        raise UserError(
-            f"{path}: {strays} of {label.size} pixels have no CamVid colour, such as "
-            f"{', '.join(shown)}: was the label resized smoothly, or saved as JPEG? Take the "
-            "original *_L.png, or resize with nearest neighbour"
-        )
-    label[stray] = IGNORE
-    return label
-
-
-def _colour_table() -> np.ndarray:
-    table = np.full(256, UNKNOWN, np.uint8)
-    table[_colour_key(VOID_COLOUR)] = IGNORE
-    for number, name in enumerate(CAMVID_COLOURS):
-        for colour in ORIGINAL_COLOURS[name].values():
-            table[_colour_key(colour)] = number
-    return table
-
-
-def _colour_key(colour: Sequence[int]) -> int:
-    red, green, blue = (value >> 6 for value in colour)
-    return red << 4 | green << 2 | blue
-
-
-def _grey_table() -> np.ndarray:
-    table = np.arange(256, dtype=np.uint8)
-    table[SEGNET_VOID] = IGNORE
-    return table
-
-
-_COLOUR_TABLE = _colour_table()
-_GREY_TABLE = _grey_table()
+    guesses = [images / f"{stem}{end}" for end in IMAGE_SUFFIXES]
+    image = next(filter(os.path.isfile, guesses), guesses[-1])
+    guesses = [labels / f"{stem}{end}" for end in (".png", "_L.png")]
+    return image, next(filter(os.path.isfile, guesses), guesses[-1])

@@ -1,32 +1,30 @@
-"""The dataset check behind `liteseg data check`: reads every file once and says what is wrong."""
+"""The dataset check of `liteseg data check`: reads every file once and reports the problems."""
 
 from __future__ import annotations
 
-import hashlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from liteseg.config.class_weights import class_weights
-from liteseg.datasets.base import SegmentationDataset, values_outside
-from liteseg.datasets.pairing import pairing_notes
+from liteseg.datasets.base import SegmentationDataset, format_size
+from liteseg.datasets.label_values import class_pixels, invalid_values
+from liteseg.datasets.pair_check import check_pairs
 from liteseg.datasets.parallel import map_in_threads
-from liteseg.datasets.stats import class_counts
 from liteseg.errors import UserError
 from liteseg.utils import logging
+from liteseg.utils.class_weights import class_weights
 from liteseg.utils.images import label_histogram
 
 SHOWN_ERRORS = 10
-_FILES_NAMED = 3
+_FILES_PER_VALUE = 3
 _TRANSFORMED = 8  # samples that go through the transforms
-_BLOCK = 1 << 20
 
 
-class _Finding(NamedTuple):
-    """What reading one sample gave."""
+class _Result(NamedTuple):
+    """The result of reading one sample."""
 
     index: int
     size: Optional[str]  # "WxH"
@@ -42,95 +40,65 @@ def check_dataset(
     *,
     needs_labels: bool = False,
     needs_one_size: bool = False,
-) -> dict:
-    """Read the images and labels of a dataset and report what would break or spoil training.
+) -> dict[str, Any]:
+    """Read the images and labels of a dataset and report whatever would break or impair training.
 
-    Memory does not grow with the number of samples, but for a message for each bad one.
+    Memory does not grow with the number of samples, except for the messages about bad ones.
 
     Args:
-        dataset: its transforms are applied for `needs_one_size` only.
-        workers: threads (decoding releases the interpreter lock); all cores without.
-        sample: check this many samples, evenly spread; all without.
-        progress: draw a bar on stderr.
+        dataset: its transforms are only applied for `needs_one_size`.
+        workers: number of threads (default: one per core); decoding releases the GIL.
+        sample: check this many samples, evenly spread (default: all).
+        progress: show a progress bar on stderr.
         needs_labels: a sample without a label is an error (training, evaluation).
-        needs_one_size: the transforms must bring images to one size (training in batches).
+        needs_one_size: the transforms must give all images the same size (training in batches).
 
     Returns:
-        A dict that goes into JSON as it is: `images` and `checked` counts; `errors`, a list of
+        A dict that can be written as JSON: `images` and `checked` counts; `errors`, a list of
         {file, problem}; `warnings`, sentences; `sizes` {"WxH": images}; `classes` {name: {pixels,
         images, frequency, weight}} with the weights of `class_weights`; `ignored` pixels;
         `histogram` {value: pixels} of the labels; `outside` {value: {pixels, images, files}} of
         label values that are no class, with the first few files.
     """
     indices = _spread(len(dataset), sample)
-    found = map_in_threads(lambda index: _examine(dataset, index, needs_labels), indices, workers)
-    tally = _Tally(dataset)
-    for finding in logging.progress(found, "checking", len(indices), shown=progress):
-        tally.add(finding)
+    results = map_in_threads(lambda index: _read(dataset, index, needs_labels), indices, workers)
+    totals = _Totals(dataset)
+    for result in logging.progress(results, "checking", len(indices), shown=progress):
+        totals.add(result)
     if needs_one_size:
-        tally.errors += _mixed_sizes(dataset, tally.examples)
+        totals.errors += _check_transformed_sizes(dataset, totals.examples)
     report = {
         "images": len(dataset),
         "checked": len(indices),
-        "errors": tally.errors,
-        "sizes": dict(tally.sizes),
-        "classes": _class_table(dataset, tally),
-        "ignored": int(tally.pixels[dataset.ignore_index]),
-        "histogram": {str(v): int(tally.pixels[v]) for v in np.flatnonzero(tally.pixels)},
-        "outside": _outside(dataset, tally),
+        "errors": totals.errors,
+        "sizes": dict(totals.sizes),
+        "classes": _class_table(dataset, totals),
+        "ignored": int(totals.pixels[dataset.ignore_index]),
+        "histogram": {str(v): int(totals.pixels[v]) for v in np.flatnonzero(totals.pixels)},
+        "outside": totals.outside(),
     }
-    report["warnings"] = [
-        *dataset.notes,
-        *pairing_notes(dataset.samples),
-        *_label_warnings(dataset, tally, report),
-    ]
+    label_warnings = _label_warnings(dataset, totals, report)
+    report["warnings"] = [*dataset.notes, *check_pairs(dataset.samples), *label_warnings]
     return report
 
 
-def find_duplicates(
-    datasets: Mapping[str, SegmentationDataset],
-    workers: Optional[int] = None,
-    progress: bool = False,
-) -> list[list[str]]:
-    """Groups of images with the same bytes, within a split or across: each `split: file`.
-
-    Args:
-        datasets: by the name of their split; one image may be listed in several.
-        workers: threads; all cores without.
-        progress: draw a bar on stderr.
-    """
-    by_size: dict[int, list[tuple[str, Path]]] = defaultdict(list)
-    for split, dataset in datasets.items():
-        for image in {sample.image: None for sample in dataset.samples}:
-            by_size[_length(image)].append((split, image))
-    # Files of unlike length need not be read.
-    alike = [
-        file for size, files in by_size.items() if size >= 0 and len(files) > 1 for file in files
-    ]
-    digests = map_in_threads(lambda file: _digest(file[1]), alike, workers)
-    groups = defaultdict(list)
-    bar = logging.progress(digests, "comparing", len(alike), shown=progress)
-    for (split, path), digest in zip(alike, bar):
-        if digest is not None:
-            groups[digest].append(f"{split}: {path}")
-    return [group for group in groups.values() if len(group) > 1]
-
-
-def format_report(report: dict, title: str = "dataset") -> str:
+def format_report(report: dict[str, Any], title: str = "dataset") -> str:
     """The report of `check_dataset` as text for the terminal."""
     sizes = sorted(report["sizes"].items(), key=lambda item: -item[1])
     shown = ", ".join(f"{size} ({count})" for size, count in sizes[:5])
     more = f" and {len(sizes) - 5} more sizes" if len(sizes) > 5 else ""
-    lines = [f"{title}: {report['checked']} of {report['images']} images checked: {shown}{more}"]
     width = max(len(name) for name in report["classes"])
-    lines.append(f"  {'class':{width}}  {'pixels':>14}  share    images  weight")
+    lines = [
+        f"{title}: {report['checked']} of {report['images']} images checked: {shown}{more}",
+        f"  {'class':{width}}  {'pixels':>14}  share    images  weight",
+    ]
     for name, row in report["classes"].items():
         lines.append(
             f"  {name:{width}}  {row['pixels']:>14,}  {row['frequency']:7.3%}  {row['images']:>6}"
             f"  {row['weight']:6.3f}"
         )
     lines.append(f"  {'(ignored)':{width}}  {report['ignored']:>14,}")
-    lines.append("  weight: what `weight: auto` in a loss takes from the training set")
+    lines.append("  weight: the class weights of a loss with `weight: auto` on the training set")
     for value, row in report["outside"].items():
         lines.append(
             f"  value {value} is no class: {row['pixels']:,} pixels in {row['images']} images: "
@@ -151,46 +119,33 @@ def _spread(count: int, sample: Optional[int]) -> list[int]:
     return np.linspace(0, count - 1, max(sample, 1)).round().astype(int).tolist()
 
 
-def _examine(dataset: SegmentationDataset, index: int, needs_label: bool) -> _Finding:
+def _read(dataset: SegmentationDataset, index: int, needs_label: bool) -> _Result:
+    files = dataset.samples[index]
     try:
         sample = dataset.load(index)
     except UserError as error:
-        return _Finding(index, None, _raw_histogram(dataset, index), str(error))
+        try:  # the values of a label that failed its check are counted, too
+            histogram = files.label and label_histogram(dataset.decode_label(files.label))
+        except UserError:
+            histogram = None
+        return _Result(index, None, histogram, str(error))
     label = sample.get("label")
+    problem = f"{files.image}: has no label" if needs_label and label is None else None
     histogram = None if label is None else label_histogram(label)
-    bare = needs_label and label is None
-    problem = f"{dataset.samples[index].image}: has no label" if bare else None
-    return _Finding(index, _size(sample["img"]), histogram, problem)
+    return _Result(index, format_size(sample["img"]), histogram, problem)
 
 
-def _raw_histogram(dataset: SegmentationDataset, index: int) -> Optional[np.ndarray]:
-    """Values of a label that failed its check, so that the report can count them."""
-    path = dataset.samples[index].label
-    try:
-        return None if path is None else label_histogram(dataset.decode_label(path))
-    except UserError:
-        return None
-
-
-def _size(image: np.ndarray) -> str:
-    return f"{image.shape[1]}x{image.shape[0]}"
-
-
-def _error(file: object, problem: str) -> dict[str, str]:
-    return {"file": str(file), "problem": problem}
-
-
-class _Tally:
-    """Sums over the findings.
+class _Totals:
+    """Sums over the results.
 
     Attributes:
         pixels: (256,) int64 pixels of each label value.
-        images: (256,) int64 labels that hold each value.
-        labels: how many labels could be read.
-        void: how many of them hold nothing but ignored pixels.
+        images: (256,) int64 labels that contain each value.
+        labels: number of readable labels.
+        void: number of labels with nothing but ignored pixels.
         sizes: "WxH" -> images.
         examples: "WxH" -> the first sample of that size, for the first few sizes.
-        files: value that is no class -> the first few labels that hold it.
+        files: value that is no class -> the first few labels that contain it.
         errors: {file, problem} of each bad sample.
     """
 
@@ -204,71 +159,71 @@ class _Tally:
         self.files: dict[int, list[str]] = defaultdict(list)
         self.errors: list[dict[str, str]] = []
 
-    def add(self, finding: _Finding) -> None:
+    def add(self, result: _Result) -> None:
         """Count one sample."""
-        files = self.dataset.samples[finding.index]
-        if finding.problem is not None:
-            of_label = finding.problem.startswith(f"{files.label}: ")
-            self.errors.append(_error(files.label if of_label else files.image, finding.problem))
-        if finding.size is not None:
-            self.sizes[finding.size] += 1
+        files = self.dataset.samples[result.index]
+        if result.problem is not None:
+            is_of_label = result.problem.startswith(f"{files.label}: ")
+            file = files.label if is_of_label else files.image
+            self.errors.append({"file": str(file), "problem": result.problem})
+        if result.size is not None:
+            self.sizes[result.size] += 1
             if len(self.examples) < _TRANSFORMED:
-                self.examples.setdefault(finding.size, finding.index)
-        if finding.histogram is not None:
-            self._count(finding.histogram, files.label)
+                self.examples.setdefault(result.size, result.index)
+        if result.histogram is not None:
+            self._count(result.histogram, files.label)
 
     def _count(self, histogram: np.ndarray, path: Optional[Path]) -> None:
-        num_classes, ignore = self.dataset.num_classes, self.dataset.ignore_index
         self.labels += 1
-        self.void += bool(histogram[ignore] == histogram.sum())
+        self.void += bool(histogram[self.dataset.ignore_index] == histogram.sum())
         self.pixels += histogram
         self.images += histogram > 0
-        for value in values_outside(histogram, num_classes, ignore):
-            if len(self.files[value]) < _FILES_NAMED:
+        for value in self._invalid_values(histogram):
+            if len(self.files[value]) < _FILES_PER_VALUE:
                 self.files[value].append(str(path))
 
+    def _invalid_values(self, histogram: np.ndarray) -> dict[int, int]:
+        return invalid_values(histogram, self.dataset.num_classes, self.dataset.ignore_index)
 
-def _mixed_sizes(dataset: SegmentationDataset, examples: Mapping[str, int]) -> list[dict[str, str]]:
-    """What is wrong with the transforms, tried on images of different size and on several draws."""
+    def outside(self) -> dict[str, dict[str, Any]]:
+        """`outside` of the report."""
+        return {
+            str(value): {
+                "pixels": pixels,
+                "images": int(self.images[value]),
+                "files": self.files[value],
+            }
+            for value, pixels in self._invalid_values(self.pixels).items()
+        }
+
+
+def _check_transformed_sizes(
+    dataset: SegmentationDataset, examples: Mapping[str, int]
+) -> list[dict[str, str]]:
+    """Errors of the transforms, on images of different sizes and on several draws."""
     indices = list(examples.values())
     sizes = set()
     for draw in range(_TRANSFORMED if indices else 0):
         index = indices[draw % len(indices)]
         try:
-            sizes.add(_size(dataset[index, draw]["img"]))
+            sizes.add(format_size(dataset[index, draw]["img"]))
         except UserError as error:
-            return [_error(dataset.samples[index].image, f"transforms: {error}")]
+            image = dataset.samples[index].image
+            return [{"file": str(image), "problem": f"transforms: {error}"}]
     if len(sizes) < 2:
         return []
     problem = (
         f"transforms: they leave images of different sizes ({', '.join(sorted(sizes))}), which "
-        "make no batch; end them with a crop (RandomPaddingCrop) or a Resize before Normalize"
+        "can't form a batch; end them with a crop (RandomPaddingCrop) or a Resize before Normalize"
     )
-    return [_error("transforms", problem)]
+    return [{"file": "transforms", "problem": problem}]
 
 
-def _length(path: Path) -> int:
-    """Bytes of a file; -1 if it is not there."""
-    try:
-        return path.stat().st_size
-    except OSError:
-        return -1
-
-
-def _digest(path: Path) -> Optional[bytes]:
-    """A hash of a file's bytes; None if it can't be read, which is the check's to report."""
-    digest = hashlib.blake2b(digest_size=16)
-    try:
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
-    except OSError:
-        return None
-    return digest.digest()
-
-
-def _class_table(dataset: SegmentationDataset, tally: _Tally) -> dict:
-    pixels, images = (class_counts(dataset, counts) for counts in (tally.pixels, tally.images))
+def _class_table(dataset: SegmentationDataset, totals: _Totals) -> dict[str, dict[str, Any]]:
+    pixels, images = (
+        class_pixels(counts, dataset.num_classes, dataset.ignore_index)
+        for counts in (totals.pixels, totals.images)
+    )
     weights = class_weights(pixels)
     total = max(int(pixels.sum()), 1)
     return {
@@ -282,34 +237,24 @@ def _class_table(dataset: SegmentationDataset, tally: _Tally) -> dict:
     }
 
 
-def _outside(dataset: SegmentationDataset, tally: _Tally) -> dict:
-    values = values_outside(tally.pixels, dataset.num_classes, dataset.ignore_index)
-    return {
-        str(value): {
-            "pixels": pixels,
-            "images": int(tally.images[value]),
-            "files": tally.files[value],
-        }
-        for value, pixels in values.items()
-    }
-
-
-def _label_warnings(dataset: SegmentationDataset, tally: _Tally, report: dict) -> list[str]:
-    if not tally.labels:
+def _label_warnings(
+    dataset: SegmentationDataset, totals: _Totals, report: dict[str, Any]
+) -> list[str]:
+    if not totals.labels:
         return ["no labels to check"]
     warnings = []
     absent = [name for name, row in report["classes"].items() if row["pixels"] == 0]
-    used = np.flatnonzero(tally.pixels).tolist()
-    if used == [0, 255] and dataset.num_classes > 1 and dataset.ignore_index == 255:
+    present = np.flatnonzero(totals.pixels).tolist()
+    if present == [0, 255] and dataset.num_classes > 1 and dataset.ignore_index == 255:
         warnings.append(
-            "the labels hold only 0 and 255, and 255 is ignored: if they are 0/255 masks, save "
+            "the labels contain only 0 and 255, and 255 is ignored: if they are 0/255 masks, save "
             "the foreground as 1"
         )
     elif absent and report["checked"] == report["images"]:  # a sample may well lack a class
         warnings.append(f"no pixel of {len(absent)} classes: {', '.join(absent)}")
-    if tally.void:
-        warnings.append(f"{tally.void} labels are ignored entirely: no pixel of any class")
-    share = report["ignored"] / max(int(tally.pixels.sum()), 1)
+    if totals.void:
+        warnings.append(f"{totals.void} labels are ignored entirely: no pixel of any class")
+    share = report["ignored"] / max(int(totals.pixels.sum()), 1)
     if share > 0.5:
         warnings.append(f"{share:.0%} of all label pixels are ignored")
     return warnings

@@ -1,8 +1,7 @@
-"""Cityscapes (Cordts et al., CVPR 2016), and Streets, which shares its files and label ids."""
+"""Cityscapes (Cordts et al., CVPR 2016), and its table of label ids."""
 
 from __future__ import annotations
 
-import os
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -10,26 +9,21 @@ from typing import NamedTuple, Optional
 import cv2
 import numpy as np
 
-from liteseg.datasets.base import (
-    Sample,
-    SegmentationDataset,
-    name_some,
-    refuse_edge,
-    require_folder,
-    require_mode,
-)
+from liteseg.datasets.arguments import first_few, reject_edge, require_folder, splits_of
+from liteseg.datasets.base import Sample, SegmentationDataset
+from liteseg.datasets.discovery import files_by_frame
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS
 from liteseg.utils.images import read_label
 
 
 class LabelId(NamedTuple):
-    """A label of the official table; `train_id` is 255 where it is not evaluated."""
+    """An entry of the official label table; `train_id` is 255 where it is not evaluated."""
 
     name: str
     id: int
     train_id: int
-    colour: tuple[int, int, int]
+    color: tuple[int, int, int]
 
 
 LABEL_IDS = (
@@ -72,25 +66,13 @@ LABEL_IDS = (
 CITYSCAPES_CLASSES = tuple(
     label.name for label in sorted(LABEL_IDS, key=lambda x: x.train_id) if label.train_id != 255
 )
-STREETS_CLASSES = (
-    "road",
-    "sidewalk",
-    "building",
-    "pole",
-    "traffic sign",
-    "vegetation",
-    "sky",
-    "person",
-    "car",
-)
 IMAGE_SUFFIX = "_leftImg8bit.png"
 TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"
 LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
-SPLITS = {"train": ("train",), "val": ("val",), "test": ("test",), "trainval": ("train", "val")}
 
 
 def id_to_train_id(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
-    """(256,) uint8 table: official id -> place in `classes`, 255 for every other id (and -1)."""
+    """(256,) uint8 table: official id -> index in `classes`, 255 for every other id (and -1)."""
     table = np.full(256, 255, np.uint8)
     for label in LABEL_IDS:
         if label.name in classes:
@@ -99,7 +81,7 @@ def id_to_train_id(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
 
 
 def train_id_to_id(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
-    """(256,) uint8 table back to the official ids, for result files; others become 0, unlabeled."""
+    """(256,) uint8 table: train id -> official id, for result files; others become 0, unlabeled."""
     table = np.zeros(256, np.uint8)
     for label in LABEL_IDS:
         if label.name in classes:
@@ -108,29 +90,29 @@ def train_id_to_id(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
 
 
 def palette_of(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
-    """(len(classes), 3) uint8: the official colours of `classes`."""
-    colours = {label.name: label.colour for label in LABEL_IDS}
-    return np.array([colours[name] for name in classes], np.uint8)
+    """(len(classes), 3) uint8: the official colors of `classes`."""
+    colors = {label.name: label.color for label in LABEL_IDS}
+    return np.array([colors[name] for name in classes], np.uint8)
 
 
 @DATASETS.register
 class Cityscapes(SegmentationDataset):
     """Cityscapes in its official layout, 19 classes.
 
-    Images `leftImg8bit/<split>/<city>/*_leftImg8bit.png`; labels
+    Images are `leftImg8bit/<split>/<city>/*_leftImg8bit.png`; labels are
     `gtFine/<split>/<city>/*_gtFine_labelTrainIds.png` where present, else `*_gtFine_labelIds.png`,
-    mapped to train ids when loaded. Image and label belong together by name.
+    mapped to train ids when loaded. Images and labels are paired by name.
 
     Args:
         transforms: sequence of transforms, or a `Compose`.
-        dataset_root: the folder that holds `leftImg8bit` and `gtFine`.
+        dataset_root: the folder with `leftImg8bit` and `gtFine`.
         mode: `train`, `val`, `test` (labels optional) or `trainval`.
         edge: PaddleSeg's; only False.
         pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
 
     Raises:
-        UserError: a folder is missing or empty, or images of train or val have no label (all are
-            counted). Labels without an image are counted in `notes`.
+        UserError: a folder is missing or empty, or images of train or val have no label. Labels
+            without an image go into `notes`.
     """
 
     CLASSES = CITYSCAPES_CLASSES
@@ -145,11 +127,11 @@ class Cityscapes(SegmentationDataset):
         edge: bool = False,
         pack: Optional[str] = None,
     ):
-        require_mode(mode, tuple(SPLITS))
-        refuse_edge(edge)
+        splits = splits_of(mode)
+        reject_edge(edge)
         root = require_folder(dataset_root, "dataset_root", "leftImg8bit/ and gtFine/")
         samples, notes = [], []
-        for split in SPLITS[mode]:
+        for split in splits:
             found, note = _pair(root, split, self.LABEL_SUFFIXES)
             samples += found
             notes += [note] if note else []
@@ -164,54 +146,30 @@ class Cityscapes(SegmentationDataset):
         return label
 
 
-@DATASETS.register
-class Streets(Cityscapes):
-    """Synthetic street scenes made by `liteseg data streets`, 9 classes, Cityscapes layout.
-
-    Train ids follow Cityscapes' order: road, sidewalk, building, pole, traffic sign, vegetation,
-    sky, person, car. Every other label id is ignored.
-    """
-
-    CLASSES = STREETS_CLASSES
-    PALETTE = palette_of(STREETS_CLASSES)
-    LABEL_SUFFIXES = (LABEL_IDS_SUFFIX,)  # train ids would be numbers of the 19 classes
-
-
-def _pair(root: Path, split: str, suffixes: Sequence[str]) -> tuple[list[Sample], Optional[str]]:
-    """The samples of a split in the order of their names, and a note on labels left over."""
-    images = _by_name(root / "leftImg8bit" / split, [IMAGE_SUFFIX])
-    labels = _by_name(root / "gtFine" / split, suffixes)
+def _pair(root: Path, split: str, suffixes: Sequence[str]) -> tuple[list[Sample], str]:
+    """The samples of a split sorted by name, and a note on labels without an image, or ""."""
+    images = files_by_frame(root / "leftImg8bit" / split, [IMAGE_SUFFIX])
+    labels = files_by_frame(root / "gtFine" / split, suffixes)
     if not images:
         raise UserError(
             f"dataset_root: no images {root}/leftImg8bit/{split}/<city>/*{IMAGE_SUFFIX}; unpack "
             f"leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into {root}"
         )
-    bare = [images[name] for name in images if name not in labels]
-    orphans = [labels[name] for name in labels if name not in images]
-    note = (
-        f"{len(orphans)} labels in {root}/gtFine/{split} have no image, they are not used:\n  "
-        f"{name_some(orphans)}"
-        if orphans
-        else None
-    )
+    note = ""
+    if unused := [label for frame, label in labels.items() if frame not in images]:
+        note = (
+            f"{len(unused)} labels in {root}/gtFine/{split} have no image, they are not used:\n  "
+            f"{first_few(unused)}"
+        )
+    bare = [image for frame, image in images.items() if frame not in labels]
     if bare and split != "test":
         raise UserError(
             f"{len(bare)} of {len(images)} images in {root}/leftImg8bit/{split} have no label "
             f"{root}/gtFine/{split}/<city>/*{suffixes[-1]}; add the labels or remove the images:"
-            f"\n  {name_some(bare)}" + (f"\n{note}" if note else "")
+            f"\n  {first_few(bare)}" + (f"\n{note}" if note else "")
         )
     samples = [
-        Sample(image, labels.get(name), image.name[: -len(IMAGE_SUFFIX)])
-        for name, image in images.items()
+        Sample(image, labels.get(frame), image.name[: -len(IMAGE_SUFFIX)])
+        for frame, image in images.items()
     ]
     return samples, note
-
-
-def _by_name(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """{`city/stem`: path} of the files with one of the suffixes, the first suffix preferred."""
-    found: dict[str, Path] = {}
-    for suffix in suffixes:
-        for path in sorted(folder.glob(f"*/*{suffix}")):
-            if os.path.isfile(path):
-                found.setdefault(f"{path.parent.name}/{path.name[: -len(suffix)]}", path)
-    return dict(sorted(found.items()))

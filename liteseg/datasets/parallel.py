@@ -1,4 +1,4 @@
-"""A map over threads whose memory does not grow with the number of items."""
+"""A thread map whose memory does not grow with the number of items."""
 
 from __future__ import annotations
 
@@ -16,15 +16,16 @@ Result = TypeVar("Result")
 def map_in_threads(
     function: Callable[[Item], Result], items: Iterable[Item], workers: Optional[int] = None
 ) -> Iterator[Result]:
-    """`map(function, items)` in threads, in order and a few items ahead of the reader.
+    """`map(function, items)` in threads, in order, for work that releases the GIL.
 
-    For work that releases the interpreter lock (decoding, hashing, reading). An exception, such as
-    Ctrl-C, ends it after the items in work; those not begun are dropped.
+    `Executor.map` submits every item at once; this submits at most two per thread ahead of the
+    caller, so `items` may be endless. After an exception (Ctrl-C too), running calls finish and
+    the others are canceled.
 
     Args:
         function: called in a thread with each item.
-        items: any number of them; read as they are needed.
-        workers: threads; the cores of this process without.
+        items: any iterable.
+        workers: number of threads (default: the cores of this process).
     """
     workers = workers or cpu_threads()
     waiting: deque[Future] = deque()

@@ -38,7 +38,7 @@ def test_what_is_sound_needs_no_words(make, caplog):
 def test_a_shifted_list_is_warned_of(make, caplog):
     probe(train_dataset=make([f"i{i}.png l{i + 1}.png" for i in range(19)]))
     (warning,) = caplog.messages
-    assert warning.startswith("train_dataset: 18 labels bear the name of another image")
+    assert warning.startswith("train_dataset: 18 labels have the name of another image")
 
 
 def test_no_labels_are_known_before_the_first_evaluation(make):

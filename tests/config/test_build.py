@@ -10,7 +10,7 @@ import pytest
 
 from liteseg.config import build as builder
 from liteseg.config import check
-from liteseg.config.class_weights import class_weights
+from liteseg.utils.class_weights import class_weights
 from liteseg.config.component import build
 from liteseg.config.keys import REQUIRED
 from liteseg.config.load import load_config

@@ -1,4 +1,4 @@
-"""The dataset check: each kind of trouble is found, counted and named."""
+"""The dataset check: each kind of problem is found, counted and named."""
 
 from __future__ import annotations
 
@@ -8,9 +8,9 @@ import cv2
 import numpy as np
 import pytest
 
-from liteseg.config.class_weights import class_weights
 from liteseg.datasets import CamVid, Dataset, check_dataset, find_duplicates, format_report
 from liteseg.transforms import Compose, RandomPaddingCrop, ResizeStepScaling
+from liteseg.utils.class_weights import class_weights
 
 COUNT = 6
 
@@ -115,7 +115,7 @@ def test_repeated_images(root):
     assert find_duplicates({"train": make(root, [0, 1, 0, 2])}) == []
 
 
-def test_few_files_stand_for_many(root):
+def test_only_a_few_files_are_named(root):
     for i in range(COUNT):
         label(root, i, np.full((7, 9), 4))
     report = check(make(root))
@@ -124,7 +124,7 @@ def test_few_files_stand_for_many(root):
     assert "l2.png, ..." in format_report(report)
 
 
-def test_labels_where_they_are_needed(root):
+def test_missing_labels_are_errors_if_needed(root):
     (root / "test.txt").write_text("i0.png l0.png\ni1.png")
     dataset = Dataset("test", str(root), [], 2, test_path="test.txt")
     assert check(dataset)["errors"] == []
@@ -142,7 +142,7 @@ def test_labels_where_they_are_needed(root):
         ([ResizeStepScaling(0.5, 2.0, 0.5), RandomPaddingCrop((6, 6))], None),
     ],
 )
-def test_crops_of_one_size_where_they_are_needed(root, transforms, problem):
+def test_different_sizes_are_errors_if_needed(root, transforms, problem):
     cv2.imwrite(str(root / "i4.png"), np.zeros((8, 9, 3), np.uint8))
     label(root, 4, np.zeros((8, 9)))
     dataset = make(root)
@@ -153,7 +153,7 @@ def test_crops_of_one_size_where_they_are_needed(root, transforms, problem):
     assert all(problem in found and "RandomPaddingCrop" in found for found in problems)
 
 
-def test_sample_is_spread(root):
+def test_sample_is_evenly_spread(root):
     dataset = make(root)
     label(root, 5, np.full((7, 9), 9))
     assert check(dataset, sample=2)["checked"] == 2
@@ -180,7 +180,7 @@ def test_duplicates_across_splits(root):
         [f"train: {root}/i1.png", f"val: {root}/copy.png"]
     ]
     assert find_duplicates({"train": train}) == []
-    (root / "i2.png").unlink()  # the check reports it
+    (root / "i2.png").unlink()  # reported by the check
     assert len(find_duplicates({"train": train, "val": val})) == 1
 
 

@@ -12,7 +12,7 @@ from liteseg.datasets import Cityscapes, Streets, train_id_to_id
 from liteseg.datasets.cityscapes import LABEL_IDS, id_to_train_id
 from liteseg.errors import UserError
 
-# from the benchmark's paper and server, typed by hand: ids in train id order
+# typed by hand from the paper and the server of the benchmark: ids in train id order
 IDS = (7, 8, 11, 12, 13, 17, 19, 20, 21, 22, 23, 24, 25, 26, 27, 28, 31, 32, 33)
 NAMES = (
     "road sidewalk building wall fence pole traffic_light traffic_sign vegetation terrain sky "
@@ -28,8 +28,8 @@ def write(root, split, city, frame, ids=None, train_ids=None, image=True):
     for folder in (images, labels):
         folder.mkdir(parents=True, exist_ok=True)
     if image:
-        picture = np.full((4, 8, 3), frame, np.uint8)
-        cv2.imwrite(str(images / f"{stem}_leftImg8bit.png"), picture)
+        pixels = np.full((4, 8, 3), frame, np.uint8)
+        cv2.imwrite(str(images / f"{stem}_leftImg8bit.png"), pixels)
     if ids is not None:
         label = np.resize(np.asarray(ids, np.uint8), (4, 8))
         cv2.imwrite(str(labels / f"{stem}_gtFine_labelIds.png"), label)
@@ -112,8 +112,8 @@ def test_pairs_by_name_in_every_mode(tmp_path):
 
 
 @pytest.mark.parametrize("gone", range(4))
-def test_one_missing_label_shifts_nothing(tmp_path, gone):
-    """Two sorted lists zipped would give every image after the gap its neighbour's label."""
+def test_one_missing_file_shifts_no_pair(tmp_path, gone):
+    """Zipping two sorted lists would give every image after the gap the next label."""
     stems = [write(tmp_path, "train", "ulm", i, ids=[IDS[i]]) for i in range(4)]
     label_path(tmp_path, "train", stems[gone]).unlink()
     with pytest.raises(UserError, match=rf"1 of 4 images(.|\n)*{stems[gone]}"):
@@ -186,7 +186,7 @@ def test_streets_has_its_own_train_ids(tmp_path):
 
 
 def test_real_images(shared_data):
-    """Against the hand-typed table, pixel by pixel, read by another decoder."""
+    """Every pixel equals that of another decoder, mapped by the hand-typed table."""
     from PIL import Image
 
     train = Cityscapes([], str(shared_data / "cityscapes"), "train")

@@ -1,4 +1,4 @@
-"""Label files made by the benchmark's own tools from polygons, and our reading of them."""
+"""Labels made by the official tools from polygons, read as Cityscapes."""
 
 from __future__ import annotations
 
@@ -13,9 +13,9 @@ from liteseg.datasets import Cityscapes
 from liteseg.datasets.cityscapes import LABEL_IDS
 
 TOOLS = "cityscapesscripts.preparation"
-NEEDED = {"reason": "needs cityscapesscripts (extra `test`)", "exc_type": ImportError}
-labels_tool = pytest.importorskip(f"{TOOLS}.json2labelImg", **NEEDED)
-train_ids_tool = pytest.importorskip(f"{TOOLS}.createTrainIdLabelImgs", **NEEDED)
+REQUIRED = {"reason": "needs cityscapesscripts (extra `test`)", "exc_type": ImportError}
+labels_tool = pytest.importorskip(f"{TOOLS}.json2labelImg", **REQUIRED)
+train_ids_tool = pytest.importorskip(f"{TOOLS}.createTrainIdLabelImgs", **REQUIRED)
 WIDTH, HEIGHT = 96, 64
 
 
@@ -24,8 +24,8 @@ def write_frame(folder, frame, rng):
     names = [label.name for label in LABEL_IDS] + ["cargroup"]
     objects = []
     for name in rng.permutation(names):
-        centre = rng.uniform((0, 0), (WIDTH, HEIGHT))
-        corners = centre + rng.uniform(-14, 14, (int(rng.integers(3, 7)), 2))
+        center = rng.uniform((0, 0), (WIDTH, HEIGHT))
+        corners = center + rng.uniform(-14, 14, (int(rng.integers(3, 7)), 2))
         objects.append({"label": str(name), "polygon": corners.round(1).tolist()})
     stem = f"ulm_{frame:06d}_000019"
     image = folder / "leftImg8bit/train/ulm" / f"{stem}_leftImg8bit.png"
@@ -51,10 +51,10 @@ def test_both_kinds_of_labels_agree(tmp_path, monkeypatch, capsys):
     train_ids_tool.main()  # the command csCreateTrainIdLabelImgs
     capsys.readouterr()
     dataset = Cityscapes([], str(tmp_path))
-    for i, ours in enumerate(mapped):
+    for i, label in enumerate(mapped):
         path = dataset.samples[i].label
         assert path.name.endswith("_gtFine_labelTrainIds.png")
-        theirs = np.asarray(Image.open(path))
-        np.testing.assert_array_equal(ours, theirs)
-        np.testing.assert_array_equal(dataset.load(i)["label"], theirs)
+        official = np.asarray(Image.open(path))
+        np.testing.assert_array_equal(label, official)
+        np.testing.assert_array_equal(dataset.load(i)["label"], official)
     assert set(np.unique(mapped)) == {*range(19), 255}

@@ -1,4 +1,4 @@
-"""Packs: the same arrays as the files, resumable, refused when stale, damaged or unfinished."""
+"""Packs: the same arrays as the files, resumable, refused if stale, damaged or unfinished."""
 
 from __future__ import annotations
 
@@ -59,8 +59,8 @@ def visible(folder: Path) -> list[str]:
 
 
 @pytest.mark.parametrize("mode", ["train", "test"])
-def test_reads_what_the_files_hold(root, tmp_path, mode):
-    """Sizes differ, and in a test set labels may be missing."""
+def test_equals_the_files(root, tmp_path, mode):
+    """Also with different sizes, and with missing labels in a test set."""
     files = dataset(root, mode)
     build_pack(files, tmp_path / mode, progress=False).verify(progress=False)
     packed = dataset(root, mode, pack=str(tmp_path / mode))
@@ -72,21 +72,21 @@ def test_reads_what_the_files_hold(root, tmp_path, mode):
         np.testing.assert_array_equal(packed.load_label(2), files.load_label(2))
 
 
-def test_nothing_can_be_written_into_it(root, folder):
+def test_arrays_are_read_only(root, folder):
     sample = dataset(root, pack=str(folder)).load(0)
     with pytest.raises(ValueError, match="read-only"):
         sample["img"][0, 0] = 0
 
 
 def test_arrays_are_views_of_the_map(folder):
-    """So that a crop reads only the rows it covers."""
+    """A crop only reads the rows it covers."""
     pack = Pack(folder)
     image, label = pack.load(pack.entries[1])
     assert np.shares_memory(image, pack.pixels)
     assert np.shares_memory(label, pack.pixels)
 
 
-def test_pickled_without_the_pixels(root, folder):
+def test_is_pickled_without_the_pixels(root, folder):
     packed = dataset(root, pack=str(folder))
     packed.load(0)
     data = pickle.dumps(packed.pack)
@@ -96,14 +96,14 @@ def test_pickled_without_the_pixels(root, folder):
     )
 
 
-def test_same_bytes_whatever_the_workers(root, folder, tmp_path):
+def test_bytes_do_not_depend_on_the_workers(root, folder, tmp_path):
     build_pack(dataset(root), tmp_path / "other", workers=1, progress=False)
     for name in (PIXELS, INDEX):
         assert (tmp_path / "other" / name).read_bytes() == (folder / name).read_bytes()
 
 
-def test_goes_on_where_it_was_interrupted(root, tmp_path, folder, monkeypatch):
-    """An unreadable file ends the building; what was packed is kept, if it is still whole."""
+def test_resumes_an_interrupted_build(root, tmp_path, folder, monkeypatch):
+    """An unreadable file ends the build; samples already packed are kept if they are intact."""
     good = (root / "i4.png").read_bytes()
     stamp = (root / "i4.png").stat()
     header_only = good[:60] + b"\0" * (len(good) - 60)
@@ -117,10 +117,10 @@ def test_goes_on_where_it_was_interrupted(root, tmp_path, folder, monkeypatch):
 
     (root / "i4.png").write_bytes(good)
     os.utime(root / "i4.png", ns=(stamp.st_atime_ns, stamp.st_mtime_ns))
-    with open(other / PARTIAL, "r+b") as file:  # a power cut lost the bytes of the first sample
+    with open(other / PARTIAL, "r+b") as file:  # a power failure lost the bytes of the first sample
         file.write(b"\0" * 100)
     assert len((other / PROGRESS).read_text().strip().splitlines()) == 4
-    with open(other / PROGRESS, "a") as file:  # and cut a line off
+    with open(other / PROGRESS, "a") as file:  # and cut off a line
         file.write('["i4", [12')
     read = []
     load = Dataset.load_files
@@ -134,12 +134,12 @@ def test_goes_on_where_it_was_interrupted(root, tmp_path, folder, monkeypatch):
     assert visible(other) == [INDEX, PIXELS]
 
 
-def test_up_to_date_is_kept_and_stale_is_replaced(root, folder):
+def test_up_to_date_pack_is_kept_and_stale_one_replaced(root, folder):
     before = (folder / INDEX).stat().st_mtime_ns
     build_pack(dataset(root), folder, progress=False)
     assert (folder / INDEX).stat().st_mtime_ns == before
     cv2.imwrite(str(root / "i0.png"), np.zeros((20, 30, 3), np.uint8))
-    (folder / f".{INDEX}.0123abcd.tmp").touch()  # of a build that was killed
+    (folder / f".{INDEX}.0123abcd.tmp").touch()  # left by a killed build
     build_pack(dataset(root), folder, progress=False)
     assert [path.name for path in folder.glob("*.tmp")] == []
     assert not dataset(root, pack=str(folder)).load(0)["img"].any()
@@ -148,7 +148,9 @@ def test_up_to_date_is_kept_and_stale_is_replaced(root, folder):
 @pytest.mark.parametrize("name", ["i3.png", "l2.png"])
 def test_changed_file_is_refused_by_name(root, folder, name):
     os.utime(root / name, ns=(1, 1))
-    with pytest.raises(UserError, match=rf"stale: 1 samples .*i{name[1]}\.png, changed.*data pack"):
+    with pytest.raises(
+        UserError, match=rf"stale: 1 samples .*i{name[1]}\.png, has changed.*data pack"
+    ):
         dataset(root, pack=str(folder))
 
 
@@ -171,7 +173,7 @@ def test_other_classes_are_refused(root, folder, options, key):
 
 
 def test_names_may_repeat(tmp_path):
-    """Those of Streets do in train and val; another file of the same name is another sample."""
+    """Streets repeats its names in train and val: another file of that name is another sample."""
     root = generate(tmp_path / "streets", train=2, val=2, size=(128, 64), progress=False)
     files = Streets((), str(root), "trainval")
     assert len({sample.name for sample in files.samples}) == 2
@@ -189,7 +191,7 @@ def test_part_of_a_pack_is_enough(root, folder):
     assert dataset(root, pack=str(folder)).load(0)["img"].shape == (40, 24, 3)
 
 
-def test_damage_is_found_by_the_checksums(folder):
+def test_checksums_detect_damage(folder):
     with open(folder / PIXELS, "r+b") as file:
         file.seek(-100, os.SEEK_END)
         file.write(b"\xff\x00\xff")
@@ -200,7 +202,7 @@ def test_damage_is_found_by_the_checksums(folder):
 def test_cut_off_or_no_pack(folder, tmp_path):
     with open(folder / PIXELS, "r+b") as file:
         file.truncate(100)
-    with pytest.raises(UserError, match=r"has 100 bytes, index\.json says \d+"):
+    with pytest.raises(UserError, match=r"has 100 bytes, expected \d+ \(index\.json\)"):
         Pack(folder)
     index = json.loads((folder / INDEX).read_text())
     (folder / INDEX).write_text(json.dumps({**index, "format": "liteseg pack 0"}))
@@ -213,7 +215,7 @@ def test_cut_off_or_no_pack(folder, tmp_path):
         Pack(tmp_path / "nowhere")
 
 
-def test_short_disk_is_told_before_the_work(root, tmp_path, monkeypatch):
+def test_full_disk_is_reported_before_the_work(root, tmp_path, monkeypatch):
     usage = namedtuple("usage", "total used free")
     monkeypatch.setattr(shutil, "disk_usage", lambda path: usage(10**9, 10**9, 3000))
     monkeypatch.setattr(Dataset, "load_files", lambda *_: pytest.fail("decoded before the check"))
@@ -221,7 +223,7 @@ def test_short_disk_is_told_before_the_work(root, tmp_path, monkeypatch):
         build_pack(dataset(root), tmp_path / "pack", progress=False)
 
 
-def test_other_folders_are_left_alone(root):
+def test_other_folders_are_not_touched(root):
     with pytest.raises(UserError, match=r"is no pack; give a new or empty folder"):
         build_pack(dataset(root), root, progress=False)
     assert (root / "train.txt").is_file()

@@ -1,4 +1,4 @@
-"""The map over threads: order, bounded reading ahead, errors."""
+"""The thread map: order, bounded read-ahead, errors."""
 
 from __future__ import annotations
 
@@ -17,12 +17,12 @@ def test_results_come_in_order():
     assert list(map_in_threads(str, [])) == []
 
 
-def test_work_is_shared_by_threads():
+def test_calls_run_at_the_same_time():
     both = threading.Barrier(2, timeout=30)
     assert sorted(map_in_threads(lambda _: both.wait(), range(4), workers=2)) == [0, 0, 1, 1]
 
 
-def test_items_are_read_as_they_are_needed():
+def test_items_are_consumed_lazily():
     counter = itertools.count()
     results = map_in_threads(lambda n: n, counter, workers=2)
     assert [next(results) for _ in range(10)] == list(range(10))
@@ -30,14 +30,14 @@ def test_items_are_read_as_they_are_needed():
     results.close()
 
 
-def test_an_error_drops_what_is_not_begun():
-    begun = []
+def test_an_error_cancels_the_calls_not_started():
+    started = []
 
     def work(n):
-        begun.append(n)
+        started.append(n)
         if n == 5:
             raise KeyboardInterrupt
 
     with pytest.raises(KeyboardInterrupt):
         list(map_in_threads(work, range(1000), workers=2))
-    assert len(begun) < 20
+    assert len(started) < 20

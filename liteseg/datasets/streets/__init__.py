@@ -1,0 +1,1 @@
+"""Streets: synthetic street scenes in Cityscapes layout."""

@@ -1,8 +1,7 @@
-"""What the synthetic streets are drawn with: a camera, a light, and a canvas of image and label.
+"""Drawing primitives of the synthetic streets: camera, light, and a canvas of image and label.
 
-World coordinates are metres: X to the right of the road's middle line, Y up from the road,
-Z forward from the camera. Colours are RGB float32 in 0..1. The label painted is always a
-Cityscapes label id.
+World coordinates are in meters: X to the right of the road's center line, Y up from the road,
+Z forward from the camera. Colors are RGB float32 in 0..1. Label values are Cityscapes label ids.
 """
 
 from __future__ import annotations
@@ -14,81 +13,81 @@ from typing import Optional, Union
 import cv2
 import numpy as np
 
-Colour = Union[tuple, np.ndarray]  # (3,)
-NEAR = 1.0  # metres; what is nearer is moved here, so that nothing is behind the camera
+Color = Union[tuple, np.ndarray]  # (3,)
+NEAR = 1.0  # meters; nearer points are moved here, so that none is behind the camera
 
 
 @dataclass(frozen=True)
 class Camera:
     """A pinhole camera that looks along the road from inside a car.
 
-    `horizon` (a row) is the pitch, `centre` (a column) the yaw, `x` the lane. `bend` is the
-    curvature of the street in 1/m: at distance Z everything is moved aside by bend * Z² / 2.
+    `horizon` (a row) sets the pitch, `center` (a column) the yaw, `x` the lane, `eye` the height.
+    `bend` is the curvature of the street in 1/m: at distance Z everything shifts by bend * Z² / 2.
     """
 
     width: int
     height: int
     focal: float
     horizon: float
-    centre: float
+    center: float
     x: float
     eye: float
     bend: float
 
     def project(self, points) -> np.ndarray:
-        """World points (n, 3) in metres to pixels (n, 2), column first."""
+        """Pixels (n, 2), column first, of world points (n, 3) in meters."""
         x, y, z = np.asarray(points, np.float32).T
         z = np.maximum(z, NEAR)
         pixels = np.empty((len(z), 2), np.float32)
-        pixels[:, 0] = self.centre + self.focal * ((x - self.x) / z + self.bend * z / 2)
+        pixels[:, 0] = self.center + self.focal * ((x - self.x) / z + self.bend * z / 2)
         pixels[:, 1] = self.horizon + self.focal * (self.eye - y) / z
         return pixels
 
     def ground(self) -> tuple[int, np.ndarray, np.ndarray]:
-        """First row below the horizon, and X (rows, columns) and Z (rows, 1) of its pixels."""
+        """First row below the horizon; X (rows, columns) and Z (rows, 1) of the ground pixels."""
         top = max(0, int(self.horizon) + 1)
         rows = np.arange(top, self.height, dtype=np.float32)[:, None] + 0.5
         z = self.focal * self.eye / (rows - np.float32(self.horizon))
         columns = np.arange(self.width, dtype=np.float32)[None] + 0.5
-        x = z * ((columns - self.centre) / self.focal - self.bend * z / 2) + self.x
+        x = z * ((columns - self.center) / self.focal - self.bend * z / 2) + self.x
         return top, x.astype(np.float32), z.astype(np.float32)
 
 
 @dataclass(frozen=True)
 class Light:
-    """Sun, sky light and haze of one scene; `sun` is the unit vector towards the sun."""
+    """Sunlight, sky light and haze of a scene; `sun` is the unit vector toward the sun."""
 
     sun: tuple[float, float, float]
-    sun_colour: np.ndarray
+    sun_color: np.ndarray
     ambient: np.ndarray
     haze: np.ndarray
     visibility: float
 
-    def shade(self, colour: np.ndarray, normal, depth: float) -> np.ndarray:
-        """A surface as seen: lit on the side `normal` points to, hazy at `depth` metres.
+    def shade(self, color: np.ndarray, normal, depth: float) -> np.ndarray:
+        """Apparent color of a surface: lit on the side of its `normal`, hazy at `depth` meters.
 
-        Takes one colour (3,) or a texture (rows, columns, 3).
+        `color` is one color (3,) or a texture (rows, columns, 3).
         """
         incidence = max(0.0, sum(s * n for s, n in zip(self.sun, normal)))
         clear = math.exp(-depth / self.visibility)
-        light = (self.ambient + incidence * self.sun_colour) * clear
+        light = (self.ambient + incidence * self.sun_color) * clear
         veil = self.haze * (1 - clear)
-        if np.ndim(colour) == 1:
-            return colour * light + veil
-        return cv2.transform(colour, np.column_stack([np.diag(light), veil]))
+        if np.ndim(color) == 1:
+            return color * light + veil
+        return cv2.transform(color, np.column_stack([np.diag(light), veil]))
 
 
-def mix(*parts: tuple[np.ndarray, Colour]) -> np.ndarray:
-    """A texture (rows, columns, 3): the sum of up to four colours, each times a weight plane.
+def mix(*parts: tuple[np.ndarray, Color]) -> np.ndarray:
+    """A texture (rows, columns, 3): the sum of up to four colors, each times a weight plane.
 
-    OpenCV does it, for numpy is slow along an axis of three.
+    With OpenCV, because numpy is slow along an axis of three.
     """
-    weights, colours = zip(*parts)
-    return cv2.transform(cv2.merge(weights), np.float32(colours).T)
+    weights, colors = zip(*parts)
+    return cv2.transform(cv2.merge(weights), np.float32(colors).T)
 
 
 def fractal_noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
-    """Noise (height, width) float32 of five scales from coarse to fine, about -1..1."""
+    """Noise (height, width) float32, about -1..1, of five scales from coarse to fine."""
     total = np.zeros((height, width), np.float32)
     for cells, weight in ((4, 0.3), (12, 0.25), (40, 0.25), (120, 0.25), (256, 0.2)):
         grid = rng.standard_normal((cells, 2 * cells), dtype=np.float32)
@@ -97,7 +96,7 @@ def fractal_noise(rng: np.random.Generator, height: int, width: int) -> np.ndarr
 
 
 class Canvas:
-    """Image (h, w, 3) float32 and label (h, w) uint8 that are always painted together."""
+    """Image (h, w, 3) float32 and label (h, w) uint8, always painted together."""
 
     def __init__(self, camera: Camera, light: Light, rng: np.random.Generator):
         self.camera = camera
@@ -116,8 +115,7 @@ class Canvas:
     ) -> None:
         """Paint `texture` where `mask` (both rows, columns) is set, their first pixel on `at`.
 
-        `label_id` is one for all, or one for each pixel; None keeps the labels, as for paint on a
-        surface or a reflection.
+        `label_id` is one id, or one per pixel; None keeps the labels (markings, reflections).
         """
         window = np.s_[at[0] : at[0] + mask.shape[0], at[1] : at[1] + mask.shape[1]]
         region = self.image[window]
@@ -128,7 +126,7 @@ class Canvas:
             np.copyto(self.label[window], np.uint8(label_id), where=mask.astype(bool))
 
     def box(self, points: np.ndarray) -> Optional[tuple[int, int, int, int]]:
-        """Top, left, rows, columns of what `points` (n, 2) span on the canvas, None if nothing."""
+        """(top, left, rows, columns) spanned by `points` (n, 2) on the canvas, None if empty."""
         left, top = (max(int(low), 0) for low in points.min(axis=0).tolist())
         right, bottom = (int(high) + 2 for high in points.max(axis=0).tolist())
         rows = min(bottom, self.label.shape[0]) - top
@@ -136,7 +134,7 @@ class Canvas:
         return (top, left, rows, columns) if rows > 0 and columns > 0 else None
 
     def grain(self, top: int, left: int, rows: int, columns: int) -> np.ndarray:
-        """Noise (rows, columns) for a thing at this box; other boxes see other noise."""
+        """Noise (rows, columns) for an object in this box; other boxes get other noise."""
         spare_rows = self.noise.shape[0] - rows
         spare_columns = self.noise.shape[1] - columns
         row = (top * 7 + rows * 13) % (spare_rows + 1)
@@ -146,50 +144,50 @@ class Canvas:
     def polygon(
         self,
         points: np.ndarray,
-        colour: Colour,
+        color: Color,
         label_id: Optional[int] = None,
         grain: float = 0.0,
         alpha: float = 1.0,
     ) -> None:
-        """Fill a polygon of pixels (n, 2) with a colour, roughened by `grain`."""
+        """Fill a polygon of pixels (n, 2) with a color, roughened by `grain`."""
         box = self.box(points)
         if box is None:
             return
-        if grain == 0 and alpha == 1:  # an even colour needs no mask, and most things are small
-            self._draw_both(cv2.fillPoly, [_fixed_point(points)], colour, label_id, shift=4)
+        if grain == 0 and alpha == 1:  # fast path: a uniform color needs no mask
+            self._draw_both(cv2.fillPoly, [_fixed_point(points)], color, label_id, shift=4)
             return
         mask = np.zeros(box[2:], np.uint8)
         cv2.fillPoly(mask, [_fixed_point(points - (box[1], box[0]))], 1, shift=4)
-        texture = mix((1 + grain * self.grain(*box), colour))
+        texture = mix((1 + grain * self.grain(*box), color))
         self.paint(mask, texture, label_id, box[:2], alpha)
 
     def stroke(
-        self, points: np.ndarray, width: float, colour: Colour, label_id: Optional[int] = None
+        self, points: np.ndarray, width: float, color: Color, label_id: Optional[int] = None
     ) -> None:
         """Draw a round-ended line of `width` pixels along pixels (n, 2)."""
         path = [_fixed_point(points)]
         style = {"isClosed": False, "thickness": max(1, round(width)), "shift": 4}
-        self._draw_both(cv2.polylines, path, colour, label_id, **style)
+        self._draw_both(cv2.polylines, path, color, label_id, **style)
 
-    def _draw_both(self, draw, shape, colour: Colour, label_id: Optional[int], **style) -> None:
-        draw(self.image, shape, color=[float(c) for c in colour], **style)
+    def _draw_both(self, draw, shape, color: Color, label_id: Optional[int], **style) -> None:
+        draw(self.image, shape, color=[float(c) for c in color], **style)
         if label_id is not None:
             draw(self.label, shape, color=label_id, **style)
 
     def face(
         self,
         corners,
-        colour: Colour,
+        color: Color,
         label_id: Optional[int] = None,
         normal=None,
         grain: float = 0.0,
         alpha: float = 1.0,
     ) -> None:
-        """Fill a flat polygon in the world (n, 3), lit by its normal (default: its own)."""
+        """Fill a flat polygon in the world (n, 3), lit by `normal` (default: its own normal)."""
         corners = np.asarray(corners, np.float32)
         if normal is None:
             normal = face_normal(corners)
-        shaded = self.light.shade(colour, normal, float(corners[0, 2]))
+        shaded = self.light.shade(color, normal, float(corners[0, 2]))
         self.polygon(self.camera.project(corners), shaded, label_id, grain, alpha)
 
     def warp(self, texture: np.ndarray, corners: np.ndarray, label_id: int) -> None:
@@ -214,13 +212,14 @@ class Canvas:
 
 
 def _fixed_point(points: np.ndarray) -> np.ndarray:
-    """Pixels as OpenCV wants them with shift=4: sixteenths of a pixel."""
+    """Pixels in sixteenths, OpenCV's coordinates for shift=4."""
     return np.rint(points * 16).astype(np.int32)
 
 
 def face_normal(corners: np.ndarray) -> np.ndarray:
-    """Unit normal of a flat polygon (n, 3), towards who sees its corners run clockwise."""
-    first, second, third = np.asarray(corners[:3], float).tolist()  # numpy is slow on so few
+    """Unit normal of a flat polygon (n, 3), on the side where its corners run clockwise."""
+    # Python floats, because numpy is slow on so few numbers.
+    first, second, third = np.asarray(corners[:3], float).tolist()
     ax, ay, az = (b - a for a, b in zip(first, second))
     bx, by, bz = (b - a for a, b in zip(first, third))
     normal = np.array([ay * bz - az * by, az * bx - ax * bz, ax * by - ay * bx])
@@ -228,7 +227,7 @@ def face_normal(corners: np.ndarray) -> np.ndarray:
 
 
 def patch(quad, left: float, right: float, top: float, bottom: float) -> np.ndarray:
-    """The part (4, 3) of a quad between these fractions of its width and height."""
+    """The part (4, 3) of a quad between fractions of its width and height."""
     places = ((left, top), (right, top), (right, bottom), (left, bottom))
     weights = [((1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v) for u, v in places]
     return np.float32(weights) @ quad

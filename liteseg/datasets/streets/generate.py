@@ -1,17 +1,16 @@
-"""Streets: synthetic street scenes in Cityscapes layout, for trying things without real data.
+"""Generator of Streets: synthetic street scenes in Cityscapes layout, to try things without data.
 
-Each scene is a street seen from a car: a road with kerbs, repairs, tracks, markings and a
-crossing, straight or bent, under a camera of varying pitch, heading, height and lane; pavements of
+Each scene is a street seen from a car: a road with curbs, repairs, wheel tracks, markings and a
+crossing, straight or bent, under a camera of varying pitch, heading, height and lane; sidewalks of
 slabs; rows of houses in perspective with windows, doors, shop fronts and roofs; trees, hedges, a
-skyline; lamps, traffic signs and signals; parked, oncoming and leading cars; people; now and then
-our own bonnet. Noon, clouds, evening or dusk give sun, sky, shadows and haze; things are
-painted from far to near, so they hide each other; blur, exposure, colour cast and noise come last.
-Colours overlap between the classes (grey walls, roads and cars, green cars and trees), so that form
-and place must be learnt. Nine classes have Cityscapes label ids; our bonnet ("ego vehicle") and
-traffic lights keep their official ids too, and Streets ignores them.
+skyline; lamps, traffic signs and lights; parked, oncoming and leading cars; people; in half of the
+scenes the hood of the ego vehicle. Noon, clouds, evening or dusk give sun, sky, shadows and haze.
+Objects are painted from far to near, so they hide each other; blur, exposure, color cast and noise
+come last. Colors overlap between the classes (gray walls, roads and cars, green cars and trees), so
+that form and place must be learned. Nine classes have Cityscapes label ids; the hood ("ego
+vehicle") and traffic lights keep their official ids too, which `Streets` ignores.
 
-`streets_scene` composes a scene, `streets_things` draws what stands in it, `streets_canvas` has
-camera, light and canvas.
+`scene` composes a scene, `objects` draws the objects, `canvas` has camera, light and canvas.
 """
 
 from __future__ import annotations
@@ -19,21 +18,21 @@ from __future__ import annotations
 import json
 import os
 import shutil
-from concurrent.futures import ThreadPoolExecutor, as_completed
 from pathlib import Path
 from typing import Optional
 
 import cv2
 import numpy as np
 
+from liteseg.datasets.parallel import map_in_threads
 from liteseg.datasets.streets.scene import render
 from liteseg.errors import UserError
 from liteseg.utils import logging
 
-VERSION = 1  # of the pictures: raise it when the same parameters give other pixels
+VERSION = 1  # of the images: increase it when the same parameters give other pixels
 PARAMETERS_FILE = "streets.json"
 SPLITS = ("train", "val")
-SMALLEST = (128, 64)
+MIN_SIZE = (128, 64)
 
 
 def generate(
@@ -45,41 +44,46 @@ def generate(
     progress: bool = True,
     workers: Optional[int] = None,
 ) -> Path:
-    """Write a Streets dataset under `root`, or reuse the one there if its parameters are these.
+    """Write a Streets dataset to `root`, or reuse the one there if it has the same parameters.
 
     Writes `leftImg8bit/<split>/streets/streets_<index>_000019_leftImg8bit.png` (RGB),
-    `gtFine/<split>/streets/..._gtFine_labelIds.png` and, with the parameters, `streets.json`.
-    The pixels depend on `size`, `seed`, split and index alone (and, by rounding, on the version
-    of OpenCV). Nothing is left at `root` when it is interrupted.
+    `gtFine/<split>/streets/..._gtFine_labelIds.png` and `streets.json` with the parameters. The
+    pixels only depend on `size`, `seed`, split and index (and, by rounding, on the version of
+    OpenCV). An interrupted call leaves nothing at `root`.
 
     Args:
-        root: Folder of the dataset; new, empty, or written by an earlier call.
-        train: Number of training scenes.
-        val: Number of validation scenes.
-        size: Width and height of the pictures in pixels.
-        seed: Another seed gives other streets.
-        progress: Show a progress bar.
-        workers: Number of threads; None is one per core.
+        root: folder of the dataset; new, empty, or written by an earlier call.
+        train: number of training scenes.
+        val: number of validation scenes.
+        size: width and height of the images in pixels.
+        seed: random seed of the scenes.
+        progress: show a progress bar on stderr.
+        workers: number of threads (default: one per core).
 
     Returns:
         `root`.
 
     Raises:
-        UserError: a parameter is out of range, or `root` holds something else.
+        UserError: a parameter is out of range, or `root` contains something else.
     """
     root = Path(root)
     wanted = _parameters(train, val, size, seed)
-    if _is_there(root, wanted):
+    if _is_generated(root, wanted):
         return root
     partial = root.parent / f".{root.name}.partial-{os.getpid()}"
     try:
         for split in SPLITS:
             for kind in ("leftImg8bit", "gtFine"):
                 (partial / kind / split / "streets").mkdir(parents=True)
-        _write_scenes(partial, wanted, progress, workers)
+        scenes = [(split, index) for split in SPLITS for index in range(wanted[split])]
+        # Threads, not processes: most of the work is in numpy and OpenCV, which release the GIL,
+        # and a process would have to import everything again.
+        done = map_in_threads(lambda scene: _write_scene(partial, wanted, *scene), scenes, workers)
+        for _ in logging.progress(done, "drawing streets", len(scenes), shown=progress):
+            pass
         (partial / PARAMETERS_FILE).write_text(json.dumps(wanted, indent=2) + "\n")
         if root.exists():
-            root.rmdir()  # it is empty, and only POSIX would rename over it
+            root.rmdir()  # it is empty; only POSIX renames over an empty folder
         partial.rename(root)
     except OSError as error:
         raise UserError(f"can't write the Streets dataset to {root}: {error}") from error
@@ -90,24 +94,18 @@ def generate(
 
 def _parameters(train: int, val: int, size: tuple[int, int], seed: int) -> dict:
     width, height = (int(side) for side in size)
-    if min(train, val) < 1 or seed < 0 or width < SMALLEST[0] or height < SMALLEST[1]:
+    if min(train, val) < 1 or seed < 0 or width < MIN_SIZE[0] or height < MIN_SIZE[1]:
         raise UserError(
             f"Streets can't be made with train={train}, val={val}, size={width}x{height}, "
             f"seed={seed}: train and val must be at least 1, size (width x height) at least "
-            f"{SMALLEST[0]}x{SMALLEST[1]}, and seed 0 or more"
+            f"{MIN_SIZE[0]}x{MIN_SIZE[1]}, and seed 0 or more"
         )
-    return {
-        "dataset": "liteseg Streets",
-        "version": VERSION,
-        "train": train,
-        "val": val,
-        "size": [width, height],
-        "seed": seed,
-    }
+    parameters = {"train": train, "val": val, "size": [width, height], "seed": seed}
+    return {"dataset": "liteseg Streets", "version": VERSION, **parameters}
 
 
-def _is_there(root: Path, wanted: dict) -> bool:
-    """Whether `root` holds the wanted dataset; a UserError if it holds anything else."""
+def _is_generated(root: Path, wanted: dict) -> bool:
+    """Whether `root` contains the wanted dataset; a UserError if it contains anything else."""
     if not root.exists() or (root.is_dir() and not any(root.iterdir())):
         return False
     try:
@@ -117,31 +115,15 @@ def _is_there(root: Path, wanted: dict) -> bool:
     if found == wanted:
         return True
     raise UserError(
-        f"{root} is not the Streets dataset asked for: found {_in_words(found)}, "
-        f"wanted {_in_words(wanted)}; delete {root} or choose another folder"
+        f"{root} is not the requested Streets dataset: found {_format(found)}, expected "
+        f"{_format(wanted)}; delete {root} or choose another folder"
     )
 
 
-def _in_words(parameters) -> str:
+def _format(parameters) -> str:
     if not isinstance(parameters, dict):
         return str(parameters)
     return ", ".join(f"{key} {value}" for key, value in parameters.items() if key != "dataset")
-
-
-def _write_scenes(root: Path, wanted: dict, progress: bool, workers: Optional[int]) -> None:
-    scenes = [(split, index) for split in SPLITS for index in range(wanted[split])]
-    bar = logging.progress(total=len(scenes), desc="drawing streets", unit="scene", shown=progress)
-    # Threads, not processes: most of the work is in numpy and OpenCV, which let go of the lock,
-    # and a process would first have to import everything again.
-    with bar, ThreadPoolExecutor(workers or os.cpu_count()) as pool:
-        tasks = [pool.submit(_write_scene, root, wanted, *scene) for scene in scenes]
-        try:
-            for task in as_completed(tasks):
-                task.result()
-                bar.update()
-        finally:
-            for task in tasks:
-                task.cancel()
 
 
 def _write_scene(root: Path, wanted: dict, split: str, index: int) -> None:
@@ -153,5 +135,5 @@ def _write_scene(root: Path, wanted: dict, split: str, index: int) -> None:
 
 
 def _write_png(path: Path, array: np.ndarray) -> None:
-    """Write grey or BGR; unlike cv2.imwrite this says why it fails, and where it can't fails."""
+    """Write a gray or BGR array; unlike cv2.imwrite, raises OSError with the reason."""
     path.write_bytes(cv2.imencode(".png", array, [cv2.IMWRITE_PNG_COMPRESSION, 1])[1].tobytes())

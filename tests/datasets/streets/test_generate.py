@@ -44,7 +44,7 @@ def test_layout_is_that_of_cityscapes(tmp_path):
     assert [path.name for path in root.parent.iterdir()] == ["streets"]
 
 
-def test_files_hold_the_rendered_pixels(tmp_path):
+def test_files_contain_the_rendered_pixels(tmp_path):
     found = pixels(make(tmp_path / "s", seed=4))
     image, label = render(128, 64, np.random.default_rng((4, 1, 1)))
     name = "val/streets/streets_000001_000019"
@@ -80,7 +80,7 @@ def test_every_class_is_in_most_scenes(scenes):
         assert 0.004 < np.mean(share) < 0.5, class_id
 
 
-def test_poles_are_wide_enough_for_features_at_an_eighth(scenes):
+def test_poles_are_wide_enough_for_stride_8_features(scenes):
     widest = []
     for _, label in scenes:
         distance = cv2.distanceTransform((label == 17).astype(np.uint8), cv2.DIST_L2, 5)
@@ -88,7 +88,7 @@ def test_poles_are_wide_enough_for_features_at_an_eighth(scenes):
     assert np.median(widest) >= 5
 
 
-def test_colour_alone_does_not_tell_the_classes(scenes):
+def test_color_alone_does_not_separate_the_classes(scenes):
     images = np.stack([image for image, _ in scenes]).reshape(-1, 3).astype(np.float32)
     labels = np.stack([label for _, label in scenes]).reshape(-1)
     means = np.stack([images[labels == class_id].mean(axis=0) for class_id in CLASS_IDS])
@@ -113,7 +113,7 @@ def test_scenes_scale_with_the_size(size):
         assert (resized == reference).mean() > 0.8
 
 
-def test_same_parameters_reuse_what_is_there(tmp_path):
+def test_same_parameters_reuse_the_dataset(tmp_path):
     root = make(tmp_path / "s")
     marker = next(root.rglob("*.png"))
     marker.write_bytes(b"kept")
@@ -124,13 +124,13 @@ def test_same_parameters_reuse_what_is_there(tmp_path):
 @pytest.mark.parametrize("change", [{"seed": 1}, {"train": 4}, {"size": (256, 128)}])
 def test_other_parameters_are_refused(tmp_path, change):
     root = make(tmp_path / "s")
-    with pytest.raises(UserError, match=r"found .*wanted .*delete") as caught:
+    with pytest.raises(UserError, match=r"found .*expected .*delete") as caught:
         make(root, **change)
     assert str(root) in str(caught.value)
 
 
-def test_a_folder_of_something_else_is_refused_and_left_alone(tmp_path):
-    (tmp_path / "thesis.txt").write_text("mine")
+def test_other_folders_are_refused_and_not_touched(tmp_path):
+    (tmp_path / "thesis.txt").write_text("text")
     with pytest.raises(UserError, match=r"no readable streets\.json"):
         make(tmp_path)
     assert [path.name for path in tmp_path.iterdir()] == ["thesis.txt"]
@@ -142,7 +142,7 @@ def test_an_empty_folder_is_used(tmp_path):
     assert len(pixels(make(root))) == 10
 
 
-def test_nothing_is_left_of_a_failure(tmp_path, monkeypatch):
+def test_failure_leaves_nothing(tmp_path, monkeypatch):
     def fail(*_):
         raise KeyboardInterrupt
 

@@ -1,4 +1,4 @@
-"""The list-file dataset and what every dataset does: loading, value checks, seeded draws."""
+"""`Dataset` with list files, and the behavior of all datasets: loading, checks, seeded draws."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from liteseg.datasets import Dataset
-from liteseg.datasets.file_list import default_palette, find_list, read_list
+from liteseg.datasets.list_file import find_list, read_list
 from liteseg.errors import UserError
 from liteseg.transforms import Compose
 
@@ -69,17 +69,11 @@ def test_attributes(root):
     assert own.palette.tolist() == [[1, 2, 3], [4, 5, 6], [7, 8, 9]]
 
 
-def test_default_palette_is_distinct():
-    palette = default_palette(255)
-    assert len(np.unique(palette, axis=0)) == 255
-    assert palette[:3].tolist() == [[128, 0, 0], [0, 128, 0], [128, 128, 0]]
-
-
 @pytest.mark.parametrize(
     "prefix", [b"", b"\xef\xbb\xbf", b"\r\n\r\n"], ids=["plain", "byte order mark", "blank lines"]
 )
 @pytest.mark.parametrize("end", [b"\n", b"\r\n"])
-def test_line_ends_marks_and_blank_lines(root, prefix, end):
+def test_line_ends_byte_order_mark_and_blank_lines(root, prefix, end):
     lines = [b"images/n0.png labels/n0.png", b"   ", b"images/n2.png   labels/n2.png  "]
     dataset = make(root, prefix + end.join(lines))
     assert [sample.name for sample in dataset.samples] == ["n0", "n2"]
@@ -91,7 +85,7 @@ def test_other_separators(root, separator):
     assert (dataset[0]["label"] == 1).all()
 
 
-def test_names_with_spaces_and_other_letters(root):
+def test_names_with_spaces_and_umlauts(root):
     write_pair(root, "Straße 7", 2)
     dataset = make(root, "images/Straße 7.png\tlabels/Straße 7.png", separator="\t")
     assert (dataset[0]["label"] == 2).all()
@@ -121,7 +115,7 @@ def test_trainval_and_test_modes(root):
     assert "label" in test[1]
 
 
-def test_equal_stems_get_unequal_names(root):
+def test_equal_stems_get_distinct_names(root):
     for folder in ("a", "b"):
         write_pair(root / folder, "x")
     dataset = make(root, "a/images/x.png a/labels/x.png\nb/images/x.png b/labels/x.png")
@@ -151,7 +145,7 @@ def test_second_column_empty(root):
         make(root, "images/n0.png,", separator=",")
 
 
-def test_missing_files_are_told_together(root):
+def test_missing_files_are_reported_together(root):
     lines = [f"images/no{i}.png labels/no{i}.png" for i in range(4)]
     with pytest.raises(UserError, match="8 listed files do not exist") as error:
         make(root, "\n".join([*lines, "images/n0.png labels/n0.png"]))
@@ -207,10 +201,10 @@ def test_sizes_must_agree(root):
         ([7, 11, 33, 0], 19, 255, "labelIds"),
         ([0, 255], 2, 254, "0/255 mask"),
         ([0, 5, 7], 3, 255, "num_classes must be at least 8"),
-        ([0, 76, 150], 3, 255, "colour label"),
+        ([0, 76, 150], 3, 255, "color label"),
     ],
 )
-def test_values_outside(root, values, num_classes, ignore, message):
+def test_invalid_values(root, values, num_classes, ignore, message):
     label = np.zeros((H, W), np.uint8)
     label.ravel()[: 6 * len(values)] = np.repeat(values, 6)
     label.ravel()[6 * len(values) :] = values[0]
@@ -220,7 +214,7 @@ def test_values_outside(root, values, num_classes, ignore, message):
         dataset.load(0)
 
 
-def test_blurred_label_is_recognised(root):
+def test_blurred_label_is_recognized(root):
     label = (np.arange(H * W) * 5 % 256).astype(np.uint8).reshape(H, W)
     big = cv2.resize(label, (64, 64), interpolation=cv2.INTER_LINEAR)
     cv2.imwrite(str(root / "images" / "n0.png"), np.zeros((64, 64, 3), np.uint8))
@@ -229,19 +223,19 @@ def test_blurred_label_is_recognised(root):
         make(root).load(0)
 
 
-def test_ignored_value_may_be_any(root):
+def test_any_value_may_be_ignored(root):
     cv2.imwrite(str(root / "labels" / "n0.png"), np.full((H, W), 77, np.uint8))
     assert (make(root, ignore_index=77).load(0)["label"] == 77).all()
 
 
 class Noise:
-    """A transform that shows which random numbers it was given."""
+    """A transform that returns the random numbers it draws."""
 
     def __call__(self, sample, rng=None):
         return {**sample, "drawn": int(rng.integers(2**40))}
 
 
-def test_augmentation_depends_on_seed_and_draw_only(root):
+def test_augmentation_only_depends_on_seed_and_draw(root):
     dataset = Dataset("train", str(root), [Noise()], 3, train_path="train.txt")
     assert dataset[(0, 7)]["drawn"] == dataset[(2, 7)]["drawn"]
     assert dataset[(0, 7)]["drawn"] != dataset[(0, 8)]["drawn"]
@@ -253,7 +247,7 @@ def test_augmentation_depends_on_seed_and_draw_only(root):
 
 
 def test_loading_is_repeatable(root):
-    """What a transform does to a sample must not reach the next load."""
+    """Changes to a loaded sample must not affect the next load."""
     dataset = make(root)
     dataset.load(0)["img"][:] = 99
     assert (dataset.load(0)["img"] == 0).all()

@@ -6,7 +6,7 @@ import math
 
 import numpy as np
 
-from liteseg.config.class_weights import class_weights
+from liteseg.utils.class_weights import class_weights
 
 
 def test_weights_by_hand():

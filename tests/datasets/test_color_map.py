@@ -1,4 +1,4 @@
-"""Folders of images and masks, and masks drawn in colours."""
+"""Folders of images and masks, and masks drawn in colors."""
 
 from __future__ import annotations
 
@@ -7,7 +7,7 @@ import numpy as np
 import pytest
 
 from liteseg.datasets import Dataset
-from liteseg.datasets.own_files import Colours, pair_folders
+from liteseg.datasets.color_map import ColorMap, default_palette
 from liteseg.errors import UserError
 
 TABLE = """\
@@ -28,62 +28,28 @@ def root(tmp_path):
     return tmp_path
 
 
-def touch(folder, *names):
-    for name in names:
-        (folder / name).write_bytes(b"")
-
-
-def names(pairs):
-    return [(image.name, label and label.name) for image, label in pairs]
-
-
-def test_labels_go_by_name(root):
-    touch(root / "images", "b.jpg", "a.PNG", "c_d.jpeg", "Thumbs.db")
-    touch(root / "masks", "a.png", "b_mask.png", "c_d.png", "c_d_old.png", "unused.png", "b.txt")
-    pairs = pair_folders(root / "images", root / "masks")
-    assert names(pairs) == [("a.PNG", "a.png"), ("b.jpg", "b_mask.png"), ("c_d.jpeg", "c_d.png")]
-    assert names(pair_folders(root / "images", None))[0] == ("a.PNG", None)
-
-
-def test_an_image_without_one_label(root):
-    touch(root / "images", "a.png", "b.png", "c.png")
-    touch(root / "masks", "a.png", "b_1.png", "b_2.png")
-    with pytest.raises(UserError, match=r"2 of 3 images") as caught:
-        pair_folders(root / "images", root / "masks")
-    assert "b.png: 2 labels" in str(caught.value)
-    assert "c.png: 0 labels" in str(caught.value)
-
-
-def test_folders_that_are_not_there(root):
-    with pytest.raises(UserError, match="holds no image"):
-        pair_folders(root / "images", root / "masks")
-    touch(root / "images", "a.png")
-    with pytest.raises(UserError, match=r"label_dir: .*absent does not exist"):
-        pair_folders(root / "images", root / "absent")
-
-
-def test_colours_become_classes(root):
-    colours = Colours.read(root / "colours.txt", ignore_index=7)
-    assert colours.names == ("ground", "a box")
-    np.testing.assert_array_equal(colours.palette, [(40, 40, 40), (200, 30, 30)])
-    by_colour = {(40, 40, 40): 0, (200, 30, 30): 1, (201, 30, 30): 1, (255, 255, 255): 7}
+def test_colors_become_classes(root):
+    color_map = ColorMap.read(root / "colours.txt", ignore_index=7)
+    assert color_map.names == ("ground", "a box")
+    np.testing.assert_array_equal(color_map.palette, [(40, 40, 40), (200, 30, 30)])
+    by_color = {(40, 40, 40): 0, (200, 30, 30): 1, (201, 30, 30): 1, (255, 255, 255): 7}
     rng = np.random.default_rng(0)
     picks = rng.integers(0, 4, (5, 6))
-    rgb = np.array(list(by_colour), np.uint8)[picks]
-    expected = np.array(list(by_colour.values()))[picks]
-    found = colours.decode(rgb, root)
+    rgb = np.array(list(by_color), np.uint8)[picks]
+    expected = np.array(list(by_color.values()))[picks]
+    found = color_map.decode(rgb, root)
     assert found.dtype == np.uint8
     np.testing.assert_array_equal(found, expected)
 
 
 @pytest.mark.parametrize("stray", [(0, 0, 0), (41, 40, 40), (255, 255, 254)])
-def test_unknown_colours_are_named(root, stray):
+def test_unknown_colors_are_named(root, stray):
     rgb = np.full((4, 4, 3), 40, np.uint8)
     rgb[1, :3] = stray
     with pytest.raises(
-        UserError, match=rf"m.png: 1 colours .*{stray[0]} {stray[1]} {stray[2]} \(3"
+        UserError, match=rf"m.png: 3 of 16 .* 1 unknown .*{stray[0]} {stray[1]} {stray[2]} \(3"
     ):
-        Colours.read(root / "colours.txt", 255).decode(rgb, root / "m.png")
+        ColorMap.read(root / "colours.txt", 255).decode(rgb, root / "m.png")
 
 
 @pytest.mark.parametrize(
@@ -96,15 +62,15 @@ def test_unknown_colours_are_named(root, stray):
         ("1 2 3 ignore\n", "no class"),
     ],
 )
-def test_lines_of_another_form(root, text, message):
+def test_malformed_lines(root, text, message):
     (root / "colours.txt").write_text(text)
     with pytest.raises(UserError, match=message):
-        Colours.read(root / "colours.txt", 255)
+        ColorMap.read(root / "colours.txt", 255)
     with pytest.raises(UserError, match="can't read"):
-        Colours.read(root / "absent.txt", 255)
+        ColorMap.read(root / "absent.txt", 255)
 
 
-def test_the_dataset_of_both(root):
+def test_dataset_with_folders_and_colors(root):
     rgb = np.array([[(40, 40, 40), (200, 30, 30)], [(255, 255, 255), (201, 30, 30)]], np.uint8)
     assert cv2.imwrite(str(root / "masks" / "x_m.png"), rgb[..., ::-1])
     assert cv2.imwrite(str(root / "images" / "x.png"), rgb)
@@ -121,3 +87,9 @@ def test_the_dataset_of_both(root):
         Dataset(**given, num_classes=2, label_dir="masks", val_path="list.txt")
     del given["mode"]
     assert Dataset("test", **given, num_classes=2).samples[0].label is None
+
+
+def test_default_palette_is_distinct():
+    palette = default_palette(255)
+    assert len(np.unique(palette, axis=0)) == 255
+    assert palette[:3].tolist() == [[128, 0, 0], [0, 128, 0], [128, 128, 0]]

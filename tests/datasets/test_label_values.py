@@ -1,4 +1,4 @@
-"""Class frequencies and weights."""
+"""Pixel counts of the classes, and class weights of real counts."""
 
 from __future__ import annotations
 
@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liteseg.datasets import CamVid, Dataset, class_frequencies, class_weights
+from liteseg.datasets import CamVid, Dataset, class_weights, count_label_pixels
 from liteseg.errors import UserError
 
 
@@ -29,7 +29,7 @@ def dataset(tmp_path, labels):
 
 @pytest.mark.parametrize("workers", [None, 1, 3])
 def test_counts(dataset, labels, workers):
-    counts = class_frequencies(dataset, workers, progress=False)
+    counts = count_label_pixels(dataset, workers, progress=False)
     assert counts.dtype == np.int64
     assert counts.tolist() == [int((labels == value).sum()) for value in range(4)]
 
@@ -40,24 +40,24 @@ def test_ignored_class_is_not_counted(dataset, labels):
         cv2.imwrite(str(dataset.samples[i].label), label)
     dataset.ignore_index = 1
     expected = [(labels == 0).sum(), 0, (labels == 2).sum(), (labels == 3).sum()]
-    assert class_frequencies(dataset, progress=False).tolist() == expected
+    assert count_label_pixels(dataset, progress=False).tolist() == expected
 
 
-def test_bad_label_stops(dataset):
+def test_bad_label_is_an_error(dataset):
     cv2.imwrite(str(dataset.samples[3].label), np.full((9, 11), 99, np.uint8))
     with pytest.raises(UserError, match=r"l3\.png: label value 99"):
-        class_frequencies(dataset, progress=False)
+        count_label_pixels(dataset, progress=False)
 
 
-def test_images_without_label_are_left_out(dataset, labels):
+def test_images_without_label_are_skipped(dataset, labels):
     dataset.samples[0] = dataset.samples[0]._replace(label=None)
-    counts = class_frequencies(dataset, progress=False)
+    counts = count_label_pixels(dataset, progress=False)
     assert counts.sum() == (labels[1:] != 255).sum()
 
 
-def test_real_frequencies(shared_data):
+def test_real_counts(shared_data):
     """Road, building and sky lead in CamVid; poles and bicyclists are rare."""
-    counts = class_frequencies(CamVid([], str(shared_data / "camvid"), "val"), progress=False)
+    counts = count_label_pixels(CamVid([], str(shared_data / "camvid"), "val"), progress=False)
     share = dict(zip(CamVid([], str(shared_data / "camvid"), "val").classes, counts / counts.sum()))
     assert share["Road"] > 0.2
     assert share["Pole"] < 0.03

@@ -1,0 +1,156 @@
+"""`Dataset`: the user's own files, given by list files or by folders."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from pathlib import Path
+from typing import Optional
+
+import numpy as np
+
+from liteseg.datasets.arguments import reject_edge, require_folder, splits_of
+from liteseg.datasets.base import SegmentationDataset
+from liteseg.datasets.color_map import ColorMap, default_palette
+from liteseg.datasets.discovery import pair_folders
+from liteseg.datasets.list_file import find_list, named_samples, pairs_of_lines, read_list
+from liteseg.errors import UserError
+from liteseg.registry import DATASETS
+from liteseg.utils.images import read_image
+
+
+@DATASETS.register
+class Dataset(SegmentationDataset):
+    """Any images and label maps, given by list files or by two folders.
+
+    A line of a list is `image<separator>label`, relative to `dataset_root` (or absolute); in mode
+    `test` the label is optional. Labels are single-channel PNGs of class numbers 0 to
+    `num_classes - 1`, and `ignore_index`; or, with `colours`, RGB images of these colors.
+
+    Args:
+        mode: `train`, `val`, `test`, or `trainval` (the first two lists joined).
+        dataset_root: folder that the paths in the lists are relative to.
+        transforms: sequence of transforms, or a `Compose`.
+        num_classes: number of classes, 1 to 255.
+        img_channels: 3; gray images are read as RGB.
+        train_path: list file of mode `train`, relative to the working directory or to
+            `dataset_root`.
+        val_path: list file of mode `val`.
+        test_path: list file of mode `test`.
+        separator: text between the columns; runs of spaces count as one.
+        ignore_index: label value of ignored pixels, 0 to 255.
+        edge: PaddleSeg's; only False.
+        class_names: names for reports and legends (default: `class_0`, `class_1`, …).
+        palette: a list of [red, green, blue] per class (default: `default_palette`).
+        image_dir: folder of the images, instead of a list; labels are found by name.
+        label_dir: folder of the labels; optional in mode `test`.
+        colours: file with a line `red green blue name` for each color of the labels; gives
+            `class_names` and `palette`.
+        pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
+
+    Raises:
+        UserError: a missing folder, list or file; a malformed or empty list; an argument out of
+            range, or arguments that contradict each other.
+    """
+
+    def __init__(
+        self,
+        mode: str,
+        dataset_root: str,
+        transforms: Sequence,
+        num_classes: int,
+        img_channels: int = 3,
+        train_path: Optional[str] = None,
+        val_path: Optional[str] = None,
+        test_path: Optional[str] = None,
+        separator: str = " ",
+        ignore_index: int = 255,
+        edge: bool = False,
+        class_names: Optional[Sequence[str]] = None,
+        palette: Optional[Sequence] = None,
+        image_dir: Optional[str] = None,
+        label_dir: Optional[str] = None,
+        colours: Optional[str] = None,
+        pack: Optional[str] = None,
+    ):
+        splits = splits_of(mode)
+        reject_edge(edge)
+        if img_channels != 3:
+            raise UserError(f"img_channels: {img_channels}; liteseg reads every image as RGB: 3")
+        if not 1 <= num_classes <= 255:
+            raise UserError(f"num_classes: {num_classes} is not within 1..255 (labels are 8-bit)")
+        if not 0 <= ignore_index <= 255:
+            raise UserError(f"ignore_index: {ignore_index} is not within 0..255; labels are 8-bit")
+        root = require_folder(dataset_root, "dataset_root", "the images and labels")
+        lists = {"train": train_path, "val": val_path, "test": test_path}
+        if image_dir or label_dir:
+            pairs = _pairs_of_folders(root, mode, image_dir, label_dir, lists)
+        else:
+            pairs = []
+            for split in splits:
+                lines = read_list(find_list(lists[split], root, f"{split}_path"), separator)
+                pairs += pairs_of_lines(lines, root, label_optional=split == "test")
+        self._color_map = None
+        if colours:
+            self._color_map = _read_color_map(root / colours, num_classes, ignore_index)
+            class_names, palette = self._color_map.names, self._color_map.palette
+        super().__init__(
+            transforms,
+            named_samples(pairs, root),
+            _class_names(class_names, num_classes),
+            _palette(palette, num_classes),
+            ignore_index,
+            pack=pack,
+        )
+
+    def decode_label(self, path: Path) -> np.ndarray:
+        """Class numbers of a label file: (h, w) uint8."""
+        if self._color_map is None:
+            return super().decode_label(path)
+        return self._color_map.decode(read_image(path), path)
+
+
+def _pairs_of_folders(
+    root: Path,
+    mode: str,
+    image_dir: Optional[str],
+    label_dir: Optional[str],
+    lists: Mapping[str, Optional[str]],
+) -> list[tuple[Path, Optional[Path]]]:
+    given = [f"{split}_path" for split, path in lists.items() if path]
+    if given:
+        raise UserError(f"image_dir and {given[0]}: give folders or lists, not both")
+    if not image_dir or (not label_dir and mode != "test"):
+        missing = "label_dir" if image_dir else "image_dir"
+        raise UserError(f"{missing}: not set; image_dir and label_dir go together")
+    return pair_folders(root / image_dir, root / label_dir if label_dir else None)
+
+
+def _read_color_map(path: Path, num_classes: int, ignore_index: int) -> ColorMap:
+    color_map = ColorMap.read(path, ignore_index)
+    names = color_map.names
+    if len(names) != num_classes:
+        raise UserError(
+            f"colours: {path} names {len(names)} classes ({', '.join(names)}), num_classes is "
+            f"{num_classes}"
+        )
+    return color_map
+
+
+def _class_names(names: Optional[Sequence[str]], num_classes: int) -> Sequence[str]:
+    if names is None:
+        return [f"class_{i}" for i in range(num_classes)]
+    if len(names) != num_classes:
+        raise UserError(f"class_names: {len(names)} names for num_classes: {num_classes}")
+    return [str(name) for name in names]
+
+
+def _palette(palette: Optional[Sequence], num_classes: int) -> np.ndarray:
+    if palette is None:
+        return default_palette(num_classes)
+    try:
+        colors = np.asarray(palette, np.int64)
+    except (TypeError, ValueError, OverflowError):
+        colors = np.zeros(0, np.int64)
+    if colors.shape != (num_classes, 3) or colors.min() < 0 or colors.max() > 255:
+        raise UserError(f"palette: expected {num_classes} times [red, green, blue], each 0..255")
+    return colors.astype(np.uint8)

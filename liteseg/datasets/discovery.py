@@ -1,0 +1,62 @@
+"""Discovery of image and label files that belong together by name."""
+
+from __future__ import annotations
+
+import os
+from collections import defaultdict
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Optional
+
+from liteseg.datasets.arguments import first_few, require_folder
+from liteseg.errors import UserError
+
+IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+
+
+def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optional[Path]]]:
+    """Each image of a folder with the label of its name, sorted by name.
+
+    The label of `street.jpg` is `street.png`, or else `street_<anything>.png`, such as
+    `street_mask.png`. Subfolders are not searched.
+
+    Args:
+        images: folder of the images.
+        labels: folder of the labels; None for images without labels.
+
+    Raises:
+        UserError: no image, or an image with no label or with several.
+    """
+    found = _images_in(require_folder(images, "image_dir", "the images"))
+    if not found:
+        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        raise UserError(f"image_dir: {images} contains no image ({suffixes})")
+    if labels is None:
+        return [(image, None) for image in found]
+    exact: dict[str, list[Path]] = defaultdict(list)
+    extended: dict[str, list[Path]] = defaultdict(list)
+    for label in _images_in(require_folder(labels, "label_dir", "the labels")):
+        exact[label.stem].append(label)
+        extended[label.stem.rpartition("_")[0]].append(label)
+    matches = [exact.get(image.stem) or extended.get(image.stem, []) for image in found]
+    wrong = [f"{image}: {len(m)} labels" for image, m in zip(found, matches) if len(m) != 1]
+    if wrong:
+        raise UserError(
+            f"{len(wrong)} of {len(found)} images do not have exactly one label in {labels}, with "
+            f"the name of the image or that name and _<anything>:\n  {first_few(wrong)}"
+        )
+    return [(image, match[0]) for image, match in zip(found, matches)]
+
+
+def _images_in(folder: Path) -> list[Path]:
+    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+
+
+def files_by_frame(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
+    """{`city/frame`: file} of `folder/<city>/<frame><suffix>`; earlier suffixes take precedence."""
+    found: dict[str, Path] = {}
+    for suffix in suffixes:
+        for path in folder.glob(f"*/*{suffix}"):
+            if os.path.isfile(path):
+                found.setdefault(f"{path.parent.name}/{path.name[: -len(suffix)]}", path)
+    return dict(sorted(found.items()))
