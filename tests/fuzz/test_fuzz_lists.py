@@ -1,14 +1,16 @@
-"""List files and dataset folders, sound and spoiled: the right samples, or one clear error."""
+"""List files and dataset folders, sound and damaged: the right samples, or one clear error."""
 
 from __future__ import annotations
 
 import os
-from pathlib import Path
+import shutil
 
 import cv2
 import numpy as np
 import pytest
-from fuzzing import MUTATIONS, ROUNDS, ends_well, numbered, rng_of
+from fuzzing import damaged, examples, result_or_error
+from hypothesis import given
+from hypothesis import strategies as st
 
 from liteseg.datasets import CamVid, Cityscapes, Dataset
 from liteseg.datasets.check import check_dataset
@@ -18,7 +20,7 @@ NAMES = ("a", "b c", "ü", "图", "d.e", "-f", "g'h", "#i", "$(j)")
 
 @pytest.fixture(scope="module")
 def place(tmp_path_factory):
-    """A folder `data` with a pair for each of NAMES, and files around it that are none."""
+    """A folder `data` with an image and a label for each of NAMES, and a file outside it."""
     folder = tmp_path_factory.mktemp("lists")
     (folder / "data" / "folder").mkdir(parents=True)
     for number, name in enumerate(NAMES):
@@ -26,7 +28,7 @@ def place(tmp_path_factory):
         for path, array in ((f"{name}.png", image), (f"{name}_l.png", image[..., 0] % 2)):
             encoded = cv2.imencode(".png", array)[1].tobytes()
             (folder / "data" / path).write_bytes(encoded)
-    (folder / "outside.png").write_bytes((folder / "data" / "a.png").read_bytes())
+    shutil.copy(folder / "data" / "a.png", folder / "outside.png")
     return folder
 
 
@@ -40,88 +42,62 @@ def lines(names, separator):
     return [f"{name}.png{separator}{name}_l.png" for name in names]
 
 
-ENDS = {"unix": "\n", "windows": "\r\n", "mac": "\r", "blank": "\n\n \t\n", "spaces": "  \n"}
+@examples(40)
+@given(
+    names=st.permutations(NAMES),
+    separator=st.sampled_from(["\t", "|", ";", ",", " : "]),
+    end=st.sampled_from(["\n", "\r\n", "\r", "\n\n \t\n", "  \n"]),
+    ends_at_last_line=st.booleans(),
+    bom=st.sampled_from([b"", b"\xef\xbb\xbf"]),
+)
+def test_lists_as_editors_write_them(place, names, separator, end, ends_at_last_line, bom):
+    text = end.join(lines(names, separator)) + end * ends_at_last_line
+    dataset = read(place, bom + text.encode(), separator)
+    assert [sample.image.name for sample in dataset.samples] == [f"{name}.png" for name in names]
+    first_pixels = [dataset.load(i)["img"][0, 0, 0] for i in range(len(NAMES))]
+    assert first_pixels == [NAMES.index(name) for name in names]
 
 
-@pytest.mark.parametrize("name", numbered([f"{e}-{b}" for e in ENDS for b in ("bom", "bare")], 4))
-def test_lists_as_editors_write_them(name, place):
-    rng = rng_of(name)
-    ends, mark, _ = name.split("-")
-    separator = str(rng.choice(["\t", "|", ";", ",", " : "]))
-    chosen = [str(one) for one in rng.permutation(NAMES)]
-    text = ENDS[ends].join(lines(chosen, separator)) + ENDS[ends] * int(rng.integers(0, 2))
-    dataset = read(place, (b"\xef\xbb\xbf" if mark == "bom" else b"") + text.encode(), separator)
-    assert [sample.image.name for sample in dataset.samples] == [f"{one}.png" for one in chosen]
-    assert [dataset.load(i)["img"][0, 0, 0] for i in range(len(NAMES))] == [
-        NAMES.index(one) for one in chosen
-    ]
+EXISTING_FILES = [
+    b"../outside.png|a_l.png", b"../../../../../../../../etc/passwd|a_l.png",
+    b"/etc/passwd|/etc/passwd", b"list.txt|list.txt", b"a_l.png|a.png",
+]  # fmt: skip
+NO_FILES = [
+    b"a.png", b"a.png|a_l.png|3", b"|a_l.png", b"a.png|", b"|||", b"folder|folder",
+    b"z.png|z_l.png", b"/dev/zero|/dev/zero", b"~/a.png|~/a_l.png", b"a\0.png|a_l.png",
+    "ü.png|ü_l.png".encode("latin-1"), "a.png|a_l.png".encode("utf-16"),
+    b"\xed\xa0\x80.png|a_l.png", b"a" * 1000 + b".png|a_l.png", b'"a.png"|"a_l.png"',
+    b"folder\\a.png|a_l.png", b"\x1b[2Ja.png|a_l.png", b"https://example.org/a.png|a_l.png",
+    b"# image|label", b"image|label", b"", b" \t ",
+]  # fmt: skip
 
 
-ODD_LINES = {
-    "one_column": b"a.png",
-    "three_columns": b"a.png|a_l.png|3",
-    "no_image": b"|a_l.png",
-    "no_label": b"a.png|",
-    "separators": b"|||",
-    "folder": b"folder|folder",
-    "itself": b"list.txt|list.txt",
-    "missing": b"z.png|z_l.png",
-    "outside": b"../outside.png|a_l.png",
-    "far_outside": b"../../../../../../../../etc/passwd|a_l.png",
-    "absolute": b"/etc/passwd|/etc/passwd",
-    "device": b"/dev/zero|/dev/zero",
-    "home": b"~/a.png|~/a_l.png",
-    "nul": b"a\0.png|a_l.png",
-    "latin_1": "ü.png|ü_l.png".encode("latin-1"),
-    "utf_16": "a.png|a_l.png".encode("utf-16"),
-    "surrogate": b"\xed\xa0\x80.png|a_l.png",
-    "endless": b"a" * 1000 + b".png|a_l.png",
-    "quoted": b'"a.png"|"a_l.png"',
-    "backslashes": b"folder\\a.png|a_l.png",
-    "escape": b"\x1b[2Ja.png|a_l.png",
-    "swapped": b"a_l.png|a.png",
-    "url": b"https://example.org/a.png|a_l.png",
-    "comment": b"# image|label",
-    "header": b"image|label",
-    "empty": b"",
-    "blank": b" \t ",
-}
+@pytest.mark.parametrize("odd", [*EXISTING_FILES, *NO_FILES])
+def test_odd_line(odd, place):
+    """One odd line in any place among good ones, in a training set and in a test set; and alone."""
+    for position in range(4):
+        content = [line.encode() for line in lines(("a", "ü", "d.e"), "|")]
+        content.insert(position, odd)
+        for mode in ("train", "test"):
+            text = b"\n".join(content)
+            dataset = result_or_error(read, place, text, "|", mode, expected="list.txt")
+            if dataset is not None:
+                assert 3 <= len(dataset) <= 4
+                assert len(check_dataset(dataset, workers=1, progress=False)["errors"]) <= 1
+    if odd in NO_FILES:
+        assert result_or_error(read, place, odd, "|", expected="list.txt") is None
 
 
-@pytest.mark.parametrize("name", numbered(ODD_LINES, 4))
-def test_odd_line(name, place):
-    """One odd line somewhere among good ones, in training and in a test set."""
-    rng = rng_of(name)
-    good = [line.encode() for line in lines(("a", "ü", "d.e"), "|")]
-    odd = ODD_LINES[name.rpartition("-")[0]]
-    good.insert(int(rng.integers(0, 4)), odd)
-    for mode in ("train", "test"):
-        dataset = ends_well(lambda mode=mode: read(place, b"\n".join(good), "|", mode), "list.txt")
-        if dataset is not None:
-            assert 3 <= len(dataset) <= 4
-            report = check_dataset(dataset, workers=1, progress=False)
-            assert len(report["errors"]) <= 1
+def load_all(dataset, expected=""):
+    for index in range(0 if dataset is None else len(dataset)):
+        result_or_error(dataset.load, index, expected=expected)
 
 
-def test_an_odd_line_alone_is_no_dataset(place):
-    for name, odd in ODD_LINES.items():
-        if name not in ("outside", "far_outside", "absolute", "itself", "swapped"):  # files
-            assert ends_well(lambda odd=odd: read(place, odd, "|"), "list.txt") is None, name
-
-
-SPOILED = numbered(MUTATIONS, 30)
-
-
-@pytest.mark.parametrize("name", SPOILED)
-def test_spoiled_list(name, place):
-    rng = rng_of(name)
-    separator = str(rng.choice(["\t", "|", " ", "|", "png"]))
-    good = "\n".join(lines(NAMES, separator)).encode()
-    content = MUTATIONS[name.partition("-")[0]](good, rng)
-    dataset = ends_well(lambda: read(place, content, separator), "list.txt")
-    if dataset is not None:
-        for index in range(len(dataset)):
-            ends_well(lambda index=index: dataset.load(index))
+@examples(180)
+@given(st.data(), st.sampled_from(["\t", "|", " ", "png"]))
+def test_damaged_list(place, data, separator):
+    content = data.draw(damaged("\n".join(lines(NAMES, separator)).encode()))
+    load_all(result_or_error(read, place, content, separator, expected="list.txt"))
 
 
 ARGUMENTS = {
@@ -138,73 +114,53 @@ ARGUMENTS = {
 }  # fmt: skip
 
 
-@pytest.mark.parametrize("name", numbered(["arguments"], 150))
-def test_dataset_arguments(name, place, monkeypatch):
-    """Values of the right type that make no sense, several at once."""
-    rng = rng_of(name)
+@examples(150)
+@given(st.sets(st.sampled_from(list(ARGUMENTS)), min_size=1, max_size=3), st.data())
+def test_dataset_arguments(place, monkeypatch, keys, data):
+    """Values of the right type that make no sense, up to three at once."""
     monkeypatch.chdir(place / "data")
     (place / "data" / "list.txt").write_text("a.png a_l.png\n")
     arguments = {"mode": "train", "dataset_root": str(place / "data"), "num_classes": 2}
     arguments["train_path"] = "list.txt"
-    for key in rng.choice(list(ARGUMENTS), rng.integers(1, 4), replace=False):
-        arguments[str(key)] = ARGUMENTS[key][rng.integers(0, len(ARGUMENTS[key]))]
-    dataset = ends_well(lambda: Dataset(transforms=[], **arguments))
+    arguments.update({key: data.draw(st.sampled_from(ARGUMENTS[key]), key) for key in keys})
+    dataset = result_or_error(lambda: Dataset(transforms=[], **arguments))
     if dataset is not None:
         assert len(dataset) == 1
         assert len(dataset.classes) == len(dataset.palette) == dataset.num_classes
 
 
-def tree_of_cityscapes(root):
-    for kind, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds")):
-        for city in ("ulm", "köln"):
-            for number in range(2):
-                yield root / kind / "train" / city / f"{city}_{number:06}_000019_{ending}.png"
+CITYSCAPES = [
+    f"{folder}/train/{city}/{city}_{number:06}_000019_{ending}.png"
+    for folder, ending in (("leftImg8bit", "leftImg8bit"), ("gtFine", "gtFine_labelIds"))
+    for city in ("ulm", "köln")
+    for number in range(2)
+]
+CAMVID = [f"{folder}/{number}.png" for folder in ("train", "trainannot") for number in range(3)]
+DAMAGE = {
+    "missing": lambda path: None,
+    "folder": lambda path: path.mkdir(),
+    "broken_link": lambda path: path.symlink_to(path.with_name("nowhere.png")),
+    "circular_link": lambda path: path.symlink_to(path),
+    "renamed": lambda path: path.with_name(path.name.upper()).write_bytes(LABEL),
+    "pipe": os.mkfifo,
+}
+LABEL = cv2.imencode(".png", np.full((2, 2), 7, np.uint8))[1].tobytes()
 
 
-def tree_of_camvid(root):
-    for folder in ("train", "trainannot"):
-        for number in range(3):
-            yield root / folder / f"{number}.png"
-
-
-@pytest.mark.parametrize("name", numbered(["cityscapes", "camvid"], 60))
-def test_folders_that_lost_files(name, tmp_path):
-    """Files removed, renamed, doubled, or folders and broken links in their place."""
-    rng = rng_of(name)
-    city = name.startswith("city")
-    paths = list((tree_of_cityscapes if city else tree_of_camvid)(tmp_path))
-    label = cv2.imencode(".png", np.full((2, 2), 7, np.uint8))[1].tobytes()
-    for path in paths:
-        path.parent.mkdir(parents=True, exist_ok=True)
-        path.write_bytes(label)
-    if not city:
-        (tmp_path / "train.txt").write_text(
-            "".join(f"train/{number}.png trainannot/{number}.png\n" for number in range(3))
-        )
-    for path in rng.choice(np.array(paths, object), rng.integers(1, 4), replace=False):
-        spoil_path(Path(path), rng)
-    make = Cityscapes if city else CamVid
-    dataset = ends_well(lambda: make([], str(tmp_path), "train"), str(tmp_path))
-    if dataset is not None:
-        for index in range(len(dataset)):
-            ends_well(lambda index=index: dataset.load(index), str(tmp_path))
-
-
-def spoil_path(path, rng):
-    content = path.read_bytes()
-    path.unlink()
-    what = rng.integers(0, 6)
-    if what == 1:
-        path.mkdir()
-    elif what == 2:
-        path.symlink_to(path.with_name("nowhere.png"))
-    elif what == 3:
-        path.symlink_to(path)  # a circle
-    elif what == 4:
-        path.with_name(path.name.upper()).write_bytes(content)
-    elif what == 5:
-        os.mkfifo(path)
-
-
-def test_how_many_there_are():
-    assert len(SPOILED) // ROUNDS == 180
+@pytest.mark.parametrize(("dataset_class", "files"), [(Cityscapes, CITYSCAPES), (CamVid, CAMVID)])
+@examples(60)
+@given(st.data())
+def test_damaged_folders(dataset_class, files, tmp_path, data):
+    """Files that are missing or renamed, and folders, links or pipes in their place."""
+    root = tmp_path / "root"
+    shutil.rmtree(root, ignore_errors=True)
+    for file in files:
+        (root / file).parent.mkdir(parents=True, exist_ok=True)
+        (root / file).write_bytes(LABEL)
+    if files is CAMVID:
+        (root / "train.txt").write_text("".join(f"{a} {b}\n" for a, b in zip(files, files[3:])))
+    changes = st.dictionaries(st.sampled_from(files), st.sampled_from(list(DAMAGE)), min_size=1)
+    for file, damage in data.draw(changes).items():
+        (root / file).unlink()
+        DAMAGE[damage](root / file)
+    load_all(result_or_error(dataset_class, [], str(root), "train", expected=root), root)
