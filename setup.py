@@ -34,7 +34,10 @@ setup(
     install_requires=[
         # 2.4: float(tensor) fails on Paddle 3.3. Paddle 2.6 needs <2: scripts/constraints.
         "numpy>=1.22,<2.4",
+        "filelock>=3.12",
+        "jinja2>=3.1",
         "opencv-python>=4.5",
+        "packaging>=22",
         "pillow>=9",
         "pyyaml>=6",
         "tqdm>=4.60",
@@ -55,7 +58,16 @@ setup(
             "openvino>=2024.6",
             "paddle2onnx>=2.1.0; python_version < '3.13'",  # has no wheel for 3.13
         ],
-        "test": ["cityscapesscripts==2.3.0", "pytest>=8.2", "ruff==0.17.6"],
+        # playwright drives the Chromium that is installed; its own download is not needed.
+        "test": [
+            "cityscapesscripts==2.3.0",
+            "hypothesis>=6.100",
+            "mypy>=1.19",
+            "playwright>=1.48",
+            "pytest>=8.2",
+            "ruff==0.17.6",
+            "types-PyYAML>=6",
+        ],
     },
     entry_points={"console_scripts": ["liteseg=liteseg.cli:main"]},
 )
