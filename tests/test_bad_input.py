@@ -335,7 +335,7 @@ def test_resuming_from_damaged_checkpoints_only(refused):
 @pytest.mark.parametrize("command", [train, evaluate])
 def test_a_gpu_where_there_is_none(refused, command):
     said = refused(*command("--weights", "run", "--set", "device=gpu"))
-    assert "device: 'gpu' was asked for" in said
+    assert "device: 'gpu' was requested" in said
     assert "device: cpu" in said
 
 
@@ -367,6 +367,6 @@ def test_crops_of_different_size(refused):
 def test_a_training_that_diverges_keeps_the_last_checkpoint(refused, place):
     enormous = ("--set", "lr_scheduler.learning_rate=1.0e+30", "--set", "iters=9")
     said = refused(*train(*enormous, "--set", "log_interval=1"))
-    assert "not finite at step" in said
+    assert "not finite at iteration" in said
     assert "head0_CrossEntropyLoss" in said
     assert "data/0.png" in said

@@ -1,1 +1,1 @@
-"""Training, evaluation and inference over objects that are handed in; knows no configs."""
+"""Training, evaluation and inference on objects that are passed in, without configs."""

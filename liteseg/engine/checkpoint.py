@@ -1,17 +1,17 @@
-"""Checkpoints: folders that are whole or not there, with a checksum of every file.
+"""Checkpoints: folders that are complete or absent, with a checksum of every file.
 
 `checkpoints/last`, `best` and `step_<n>` each hold `model.pdparams` (the weights to evaluate and
-ship; the averaged ones under EMA), `training.pdstate` (all that resuming needs) and
+ship; the averaged ones under EMA), `training.pdstate` (all else that a resume needs) and
 `manifest.json`.
 """
 
 from __future__ import annotations
 
-import hashlib
 import json
 import os
 import shutil
 import warnings
+from collections.abc import Mapping
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Optional
@@ -22,6 +22,7 @@ from liteseg.errors import UserError
 from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main, world_size
+from liteseg.utils.weights.archive import sha256_of
 from liteseg.utils.weights.load import read_state, save_pdparams, write_state
 
 WEIGHTS, STATE, MANIFEST = "model.pdparams", "training.pdstate", "manifest.json"
@@ -44,7 +45,7 @@ class ResumeState:
 
     @property
     def iteration(self) -> int:
-        """The iteration after which it was saved."""
+        """The number of finished iterations."""
         return self.state["iteration"]
 
 
@@ -52,48 +53,48 @@ class Checkpointer:
     """Writes and reads the checkpoints of one run.
 
     Args:
-        folder: `<run>/checkpoints`; made when the first one is written.
-        keep: how many `step_<n>` to keep, the newest; 0 keeps none.
+        folder: `<run>/checkpoints`; created with the first checkpoint.
+        keep: number of `step_<n>` to keep, the newest; 0 writes none.
     """
 
     def __init__(self, folder: Path, keep: int = 0):
         self.folder = folder
         self.keep = keep
 
-    def save(self, name: str, weights: dict, state: dict[str, Any]) -> Path:
-        """Write a checkpoint beside the one of that name, then let it take its place.
+    def save(self, name: str, weights: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
+        """Write a checkpoint in a temporary folder, then replace the one of that name.
 
-        Killed at any moment, even by a power cut, the folder has the old one or the new one
-        (`recover` tidies up).
+        If the process is killed at any moment, even by a power cut, the old or the new one is
+        complete (`recover` cleans up).
 
         Raises:
-            UserError: it can't be written; the old one is still there.
+            UserError: it can't be written; the old one is unchanged.
         """
-        target, beside = self.folder / name, self.folder / f".{name}.tmp"
-        shutil.rmtree(beside, ignore_errors=True)
+        target, temporary = self.folder / name, self.folder / f".{name}.tmp"
+        shutil.rmtree(temporary, ignore_errors=True)
         try:
-            save_pdparams(weights, beside / WEIGHTS)
-            write_state(state, beside / STATE)
+            save_pdparams(weights, temporary / WEIGHTS)
+            write_state(state, temporary / STATE)
             manifest = {
                 "iteration": state["iteration"],
-                "sha256": {file: _sha256(beside / file) for file in (WEIGHTS, STATE)},
+                "sha256": {file: sha256_of(temporary / file) for file in (WEIGHTS, STATE)},
             }
-            with atomic_write(beside / MANIFEST, "w") as file:
+            with atomic_write(temporary / MANIFEST, "w") as file:
                 json.dump(manifest, file, indent=2)
-            _sync_folder(beside)
-            self._replace(beside, target)
+            _sync_folder(temporary)
+            self._replace(target, temporary)
         except OSError as error:
             raise UserError(f"cannot write the checkpoint {target}: {error}") from error
         finally:
-            shutil.rmtree(beside, ignore_errors=True)
+            shutil.rmtree(temporary, ignore_errors=True)
         return target
 
-    def save_step(self, weights: dict, state: dict[str, Any]) -> None:
-        """Write `step_<iteration>` and drop the oldest beyond `keep`."""
+    def save_step(self, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Write `step_<iteration>` and remove the oldest ones beyond `keep`."""
         if not self.keep:
             return
         self.save(f"step_{state['iteration']}", weights, state)
-        for old in self._steps()[: -self.keep]:
+        for old in self._numbered()[: -self.keep]:
             shutil.rmtree(old, ignore_errors=True)
 
     def load_last(self) -> ResumeState:
@@ -105,8 +106,8 @@ class Checkpointer:
         if is_main():
             self.recover()
         if world_size() > 1:
-            paddle.distributed.barrier()  # the others look when it is tidy
-        others = [self.folder / f"last{_PREVIOUS}", *self._steps(), self.folder / "best"]
+            paddle.distributed.barrier()  # the other processes read after the cleanup
+        others = [self.folder / f"last{_PREVIOUS}", *self._numbered(), self.folder / "best"]
         candidates = [self.folder / "last", *sorted(others, key=_iteration, reverse=True)]
         problems = []
         for path in candidates:
@@ -118,15 +119,15 @@ class Checkpointer:
                 return ResumeState(path, read_state(path / WEIGHTS), state)
             if path.exists():
                 problems.append(problem)
-        told = "; ".join(problems) or f"{self.folder} holds none"
-        raise UserError(f"no checkpoint to resume from: {told}; train from the start instead")
+        reasons = "; ".join(problems) or f"{self.folder} holds none"
+        raise UserError(f"no checkpoint to resume from: {reasons}; train from the start instead")
 
     def recover(self) -> None:
-        """Finish or undo what a killed process left in the middle."""
+        """Finish or undo the save during which a process was killed."""
         if not self.folder.is_dir():
             return
-        for beside in self.folder.glob(".*.tmp"):
-            shutil.rmtree(beside, ignore_errors=True)
+        for temporary in self.folder.glob(".*.tmp"):
+            shutil.rmtree(temporary, ignore_errors=True)
         for previous in self.folder.glob(f"*{_PREVIOUS}"):
             target = previous.with_name(previous.name[: -len(_PREVIOUS)])
             if not target.exists():
@@ -134,29 +135,30 @@ class Checkpointer:
             elif target.name != "last":
                 shutil.rmtree(previous, ignore_errors=True)
 
-    def _steps(self) -> list[Path]:
+    def _numbered(self) -> list[Path]:
+        """The folders `step_<n>`, oldest first."""
         found = [p for p in self.folder.glob("step_*") if p.name[5:].isdecimal()]
         return sorted(found, key=lambda path: int(path.name[5:]))
 
-    def _replace(self, beside: Path, target: Path) -> None:
-        # A folder that is not empty can't be replaced in one call: the old one steps aside first.
+    def _replace(self, target: Path, temporary: Path) -> None:
+        # A folder that is not empty can't be replaced in one call: move the old one away first.
         previous = target.with_name(target.name + _PREVIOUS)
         if target.exists():
             shutil.rmtree(previous, ignore_errors=True)
             os.replace(target, previous)
         try:
-            os.replace(beside, target)
+            os.replace(temporary, target)
         except OSError:
             self.recover()
             raise
         for folder in (self.folder, self.folder.parent):  # it may be the first checkpoint
             _sync_folder(folder)
-        if target.name != "last":  # the previous `last` stays as a fall-back
+        if target.name != "last":  # the previous `last` stays as a fallback
             shutil.rmtree(previous, ignore_errors=True)
 
 
 def _iteration(path: Path) -> int:
-    """The step that the checkpoint at `path` was written after; -1 if that can't be read."""
+    """The iteration of the checkpoint at `path`; -1 if that can't be read."""
     try:
         return int(json.loads((path / MANIFEST).read_text())["iteration"])
     except (OSError, ValueError, KeyError, TypeError):
@@ -164,23 +166,15 @@ def _iteration(path: Path) -> int:
 
 
 def _damage(path: Path) -> Optional[str]:
-    """What is wrong with the checkpoint at `path`, or None."""
+    """The problem of the checkpoint at `path`, or None if it is intact."""
     try:
         manifest = json.loads((path / MANIFEST).read_text())
         for file, checksum in manifest["sha256"].items():
-            if _sha256(path / file) != checksum:
+            if sha256_of(path / file) != checksum:
                 return f"{path / file} is damaged (its checksum differs)"
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return f"{path} is incomplete"
     return None
-
-
-def _sha256(path: Path) -> str:
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        while chunk := file.read(1 << 20):
-            digest.update(chunk)
-    return digest.hexdigest()
 
 
 def _with_current_hooks(state: dict[str, Any]) -> dict[str, Any]:
@@ -207,11 +201,13 @@ def _sync_folder(folder: Path) -> None:
         os.close(descriptor)
 
 
-def optimizer_state(optimizer: paddle.optimizer.Optimizer, model: paddle.nn.Layer) -> dict:
-    """The optimizer's state under the model's key names.
+def optimizer_state(
+    optimizer: paddle.optimizer.Optimizer, model: paddle.nn.Layer
+) -> dict[str, Any]:
+    """The optimizer's state under the model's keys.
 
-    Paddle's own names (`conv2d_7.w_0_velocity_0`) count the layers made in a process, so they
-    differ when anything else was built before.
+    Paddle's own names (`conv2d_7.w_0_velocity_0`) count the layers created in a process, so they
+    change if anything else was built before.
     """
     keys = {parameter.name: key for key, parameter in model.named_parameters()}
     state = optimizer.state_dict()
@@ -219,19 +215,19 @@ def optimizer_state(optimizer: paddle.optimizer.Optimizer, model: paddle.nn.Laye
 
 
 def load_optimizer_state(
-    optimizer: paddle.optimizer.Optimizer, model: paddle.nn.Layer, state: dict
+    optimizer: paddle.optimizer.Optimizer, model: paddle.nn.Layer, state: Mapping[str, Any]
 ) -> None:
-    """Continue from what `optimizer_state` returned, perhaps in another process."""
+    """Restore what `optimizer_state` returned, perhaps in another process."""
     names = {key: parameter.name for key, parameter in model.named_parameters()}
     slots = _renamed(state["slots"], names)
     with warnings.catch_warnings():
-        # Paddle's LinearWarmup takes the state of the schedule inside it for unused values.
+        # Paddle's LinearWarmup reports the state of its inner schedule as unused values.
         warnings.filterwarnings("ignore", "There are some unused values", UserWarning)
         optimizer.set_state_dict({**slots, "LR_Scheduler": state["schedule"]})
 
 
-def _renamed(state: dict, names: dict[str, str]) -> dict:
-    """Slots `<name>_<slot>` (also inside `master_weights`) with their names replaced."""
+def _renamed(state: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:
+    """Slots `<name>_<slot>` (also inside `master_weights`) with the names replaced."""
     renamed = {}
     for key, value in state.items():
         if key == "LR_Scheduler":
@@ -239,8 +235,8 @@ def _renamed(state: dict, names: dict[str, str]) -> dict:
         if isinstance(value, dict):
             renamed[key] = _renamed(value, names)
             continue
-        # Slot names have underscores too, so the parameter's name is the longest that fits.
-        fits = [name for name in names if key == name or key.startswith(f"{name}_")]
-        name = max(fits, key=len, default="")
+        # Slot names contain underscores too: the parameter's name is the longest that matches.
+        matches = [name for name in names if key == name or key.startswith(f"{name}_")]
+        name = max(matches, key=len, default="")
         renamed[names.get(name, "") + key[len(name) :]] = value
     return renamed

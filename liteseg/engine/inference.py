@@ -1,19 +1,19 @@
-"""From images to labels: plain, by sliding window, and over scales and flips.
+"""From images to labels: in one pass, by sliding window, and over scales and flips.
 
-Sizes: N images, C classes, (H, W) the size handed to the network, (h, w) the original one.
+Sizes: N images, C classes, (H, W) of the network's input, (h, w) of the original image.
 """
 
 from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple
+from typing import TYPE_CHECKING, NamedTuple, Optional
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from liteseg.ops.upsample import labels_at_full_size
+from liteseg.ops.resize import interpolate, resized_labels, resized_scores
 
 if TYPE_CHECKING:
     from liteseg.config.test_config import TestConfig
@@ -23,13 +23,13 @@ TransInfo = Sequence[tuple[str, Sequence[int]]]
 
 
 class Prediction(NamedTuple):
-    """What the network said, and the way back from its size to the original one.
+    """The output of the network, and the operations that bring it to the original size.
 
-    The way is kept apart because labels can be had much cheaper than full-size logits.
+    They are not applied yet, because labels are much cheaper than full-size logits.
 
     Attributes:
-        scores: (N, C, ., .) float tensor, logits before the network's own upsampling if it has
-            `coarse_logits`, or (`summed`) sums of probabilities.
+        scores: (N, C, ., .) float32: logits, before the network's own upsampling if it has
+            `coarse_logits`, or sums of probabilities (`summed`).
         steps: ("resize" | "crop", (h, w)) in the order to apply.
         summed: whether the scores are probabilities summed over several views.
     """
@@ -38,31 +38,19 @@ class Prediction(NamedTuple):
     steps: tuple[tuple[str, Size], ...]
     summed: bool
 
-    @paddle.no_grad()
     def full_scores(self) -> paddle.Tensor:
-        """Scores at the original size, (N, C, h, w) float."""
-        scores = self.scores
-        for step, (h, w) in self.steps:
-            if step == "resize":
-                scores = _resize(scores, (h, w))
-            else:
-                scores = scores[:, :, :h, :w]
-        return scores
+        """Scores at the original size, (N, C, h, w) float32."""
+        return resized_scores(self.scores, self.steps)
 
     @paddle.no_grad()
     def logits(self) -> paddle.Tensor:
-        """Logits at the original size, (N, C, h, w); of the mean probability if there are views."""
+        """Logits at the original size, (N, C, h, w); of the mean probability of several views."""
         scores = self.full_scores()
         return paddle.log(scores.clip(min=1e-12)) if self.summed else scores
 
-    @paddle.no_grad()
     def labels(self) -> np.ndarray:
-        """Class with the highest score, first one on ties: (N, h, w) uint8."""
-        if self.scores.place.is_cpu_place():
-            scores = _as_numpy(self.scores)
-            return np.stack([labels_at_full_size(one, self.steps) for one in scores])
-        best = paddle.argmax(self.full_scores(), axis=1, dtype="int32")
-        return best.astype("uint8").numpy()
+        """The class with the highest score, the first one on ties: (N, h, w) uint8."""
+        return resized_labels(self.scores, self.steps)
 
 
 @paddle.no_grad()
@@ -72,13 +60,13 @@ def predict(
     test: TestConfig,
     trans_info: TransInfo = (),
 ) -> Prediction:
-    """Run the network as `test` says.
+    """Run the network with the options of `test`.
 
     Args:
         model: in eval mode; maps (N, 3, H, W) to a list whose first item is (N, C, H, W) logits.
-        images: (N, 3, H, W) float32, normalised.
+        images: (N, 3, H, W) float32, normalized.
         test: scales, flips, sliding window.
-        trans_info: ("resize" | "padding", (h, w)): the size before each step of the validation
+        trans_info: ("resize" | "padding", (h, w)): the size before each of the validation
             transforms, the same for all images.
     """
     size = tuple(images.shape[-2:])
@@ -89,30 +77,30 @@ def predict(
     views = test.views()
     resized_later = any(step == "resize" for step, _ in back)
     if len(views) == 1 and not (test.aug_eval and resized_later):
-        # Softmax keeps the order of the scores of a pixel: one view needs none. (Only where the
-        # validation transforms resize, PaddleSeg interpolates probabilities: then so do we.)
+        # One view needs no softmax, which keeps the order of a pixel's scores. (PaddleSeg
+        # interpolates probabilities only where the validation transforms resize; so does the rest.)
         scaled = _scaled(images, views[0][0], size)
         if test.is_slide:
             logits = _forward(model, scaled, test)
-        else:  # the network's own upsampling is a step like the others
+        else:  # the network's own upsampling becomes the first step
             logits = getattr(model, "coarse_logits", model)(scaled)[0]
         sizes = (tuple(scaled.shape[-2:]), size)
         return Prediction(logits, (*(("resize", one) for one in sizes), *back), summed=False)
 
-    total = None
+    total: Optional[paddle.Tensor] = None
     for scale, flip in views:
         scaled = _scaled(images, scale, size)
         logits = _forward(model, scaled.flip(list(flip)) if flip else scaled, test)
         logits = logits.flip(list(flip)) if flip else logits
-        probabilities = F.softmax(_resize(logits, size), axis=1)
+        probabilities = F.softmax(interpolate(logits, size), axis=1)
         total = probabilities if total is None else total + probabilities
     return Prediction(total, back, summed=True)
 
 
-def predict_logits(
+def predict_scores(
     model: paddle.nn.Layer, images: paddle.Tensor, test: TestConfig
 ) -> paddle.Tensor:
-    """Scores at the input size, (N, C, H, W): logits; of several views, summed probabilities."""
+    """Scores at the input size, (N, C, H, W): logits, or summed probabilities of several views."""
     return predict(model, images, test).full_scores()
 
 
@@ -129,29 +117,32 @@ def predict_labels(
 def _forward(model: paddle.nn.Layer, images: paddle.Tensor, test: TestConfig) -> paddle.Tensor:
     if not test.is_slide:
         return model(images)[0]
-    (crop_w, crop_h), (step_w, step_h) = test.crop_size, test.stride
+    if test.crop_size is None or test.stride is None:
+        raise ValueError("a sliding window needs crop_size and stride")
+    (crop_w, crop_h), (stride_w, stride_h) = test.crop_size, test.stride
     height, width = images.shape[-2:]
-    lefts, strips = _starts(width, crop_w, step_w), []
-    tops = _starts(height, crop_h, step_h)
+    lefts, strips = _starts(width, crop_w, stride_w), []
+    tops = _starts(height, crop_h, stride_h)
     for top in tops:
         row = images[:, :, top : top + crop_h]
         windows = [model(row[..., left : left + crop_w])[0] for left in lefts]
         strips.append(_mean_of_overlaps(windows, lefts, axis=3))
-    # Every pixel lies in (rows over it) x (columns over it) windows: the mean of means is the mean.
+    # The windows over a pixel are (rows over it) x (columns over it), so the mean of the means is
+    # their mean.
     return _mean_of_overlaps(strips, tops, axis=2)
 
 
-def _starts(size: int, crop: int, step: int) -> list[int]:
+def _starts(size: int, crop: int, stride: int) -> list[int]:
     """Where windows begin along one axis; the last one is moved inwards to end at the edge."""
-    count = max(math.ceil((size - crop) / step) + 1, 1)
-    return [max(min(i * step, size - crop), 0) for i in range(count)]
+    count = max(math.ceil((size - crop) / stride) + 1, 1)
+    return [max(min(i * stride, size - crop), 0) for i in range(count)]
 
 
 def _mean_of_overlaps(pieces: list[paddle.Tensor], starts: list[int], axis: int) -> paddle.Tensor:
-    """Lay pieces that overlap along `axis` out in one tensor, taking the mean where they overlap.
+    """Join pieces that overlap along `axis` into one tensor, with the mean where they overlap.
 
-    Cut at every piece's ends and put together again, which on CPU is 20 times faster than adding
-    into slices of one large tensor.
+    Cutting at the ends of all pieces and concatenating is 20 times faster on a CPU than adding into
+    slices of one large tensor.
     """
     ends = [start + piece.shape[axis] for start, piece in zip(starts, pieces)]
     cuts = sorted({*starts, *ends})
@@ -167,15 +158,4 @@ def _mean_of_overlaps(pieces: list[paddle.Tensor], starts: list[int], axis: int)
 
 
 def _scaled(images: paddle.Tensor, scale: float, size: Size) -> paddle.Tensor:
-    return _resize(images, (int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)))
-
-
-def _resize(images: paddle.Tensor, size: Size) -> paddle.Tensor:
-    if tuple(images.shape[-2:]) == tuple(size):
-        return images
-    return F.interpolate(images, list(size), mode="bilinear", align_corners=False)
-
-
-def _as_numpy(tensor: paddle.Tensor) -> np.ndarray:
-    """A CPU tensor as an array, without copying where Paddle can (3.x)."""
-    return np.from_dlpack(tensor) if hasattr(tensor, "__dlpack__") else tensor.numpy()
+    return interpolate(images, (int(size[0] * scale + 0.5), int(size[1] * scale + 0.5)))

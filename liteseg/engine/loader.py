@@ -1,4 +1,4 @@
-"""Loading in worker processes: user errors that survive the trip, and the batches themselves."""
+"""Batches for training and evaluation, loaded in worker processes that pass on their errors."""
 
 from __future__ import annotations
 
@@ -11,32 +11,32 @@ from typing import Any
 import numpy as np
 import paddle
 
-from liteseg.engine.workers import batches_of, reader_setup, shared_memory_fits
+from liteseg.engine.workers import batches_of, shared_memory_fits, worker_setup
 from liteseg.errors import UserError
 from liteseg.utils.images import stack_planes
 from liteseg.utils.runtime import rank, world_size
 
-_ERROR, _MISTAKE = "user_error", "mistake"
+_USER_ERROR, _TRACEBACK = "user_error", "traceback"  # keys of a batch that carries an exception
 _BYTES_PER_SAMPLE = 2048 * 1024 * 4  # a Cityscapes image with its label, as uint8
 
 
 @dataclass(frozen=True)
 class WorkerError:
-    """An exception on its way from a worker process to the one that can report it.
+    """An exception of a worker process, to be raised in the training process.
 
     Attributes:
-        message: of a `UserError`; otherwise the traceback.
-        mistake: not a `UserError`: the code of a plugin, or ours, is wrong.
+        kind: `_USER_ERROR`, or `_TRACEBACK` for any other exception (a bug, perhaps in a plugin).
+        message: the message of a `UserError`, or the traceback.
     """
 
+    kind: str
     message: str
-    mistake: bool = False
 
 
 class GuardedDataset(paddle.io.Dataset):
-    """`dataset`, with an exception returned as a value where it would have been raised.
+    """`dataset`, but an exception is returned as a `WorkerError` instead of being raised.
 
-    Paddle's loader would print it in a thread and leave the training with another one.
+    Paddle's loader would print it in a thread and raise a different one in the training process.
     Needs a `guarded` collate function, and `raise_if_error` on every batch.
     """
 
@@ -50,42 +50,43 @@ class GuardedDataset(paddle.io.Dataset):
         try:
             return self.dataset[key]
         except UserError as error:
-            return WorkerError(str(error))
+            return WorkerError(_USER_ERROR, str(error))
         except Exception:
-            return WorkerError(traceback.format_exc(), mistake=True)
+            return WorkerError(_TRACEBACK, traceback.format_exc())
 
 
 def guarded(collate: Callable[[list], Any]) -> Callable[[list], Any]:
-    """`collate`, reporting the first `WorkerError` among the samples instead of making a batch."""
-    return functools.partial(_collate_or_report, collate)
+    """`collate`, but the first `WorkerError` among the samples becomes the batch."""
+    return functools.partial(_collate_guarded, collate)
 
 
-def _collate_or_report(collate: Callable[[list], Any], samples: list) -> Any:
-    for sample in samples:
-        if isinstance(sample, WorkerError):
-            # As an array, because Paddle takes a batch without one for the end of the data.
-            key = _MISTAKE if sample.mistake else _ERROR
-            return {key: np.frombuffer(sample.message.encode(), np.uint8)}
-    return collate(samples)
+def _collate_guarded(collate: Callable[[list], Any], samples: list) -> Any:
+    error = next((sample for sample in samples if isinstance(sample, WorkerError)), None)
+    return collate(samples) if error is None else _error_batch(error.kind, error.message)
+
+
+def _error_batch(kind: str, message: str) -> dict[str, np.ndarray]:
+    # An array, because Paddle treats a batch without one as the end of the data.
+    return {kind: np.frombuffer(message.encode(), np.uint8)}
 
 
 def raise_if_error(batch: Any) -> Any:
-    """The batch as it is; raises the exception that took its place, if one did.
+    """The batch unchanged, unless it carries an exception.
 
     Raises:
-        UserError: as the dataset raised it.
-        RuntimeError: another one, with the traceback of the worker as its text.
+        UserError: raised by the dataset.
+        RuntimeError: any other exception; the message is the traceback in the worker.
     """
-    for key, kind in ((_ERROR, UserError), (_MISTAKE, RuntimeError)):
+    for key, kind in ((_USER_ERROR, UserError), (_TRACEBACK, RuntimeError)):
         if isinstance(batch, dict) and key in batch:
             raise kind(np.asarray(batch[key]).tobytes().decode())
     return batch
 
 
 class ValidationSamples(paddle.io.Dataset):
-    """Some samples of a dataset, transformed for evaluation: the label keeps its original size.
+    """Samples of a dataset, transformed for evaluation: the label keeps its original size.
 
-    PaddleSeg does so too: what is compared is the prediction brought back to that size.
+    As in PaddleSeg, the prediction is resized to that size before it is compared.
     """
 
     def __init__(self, dataset: Any, indices: Sequence[int], require_labels: bool = True):
@@ -117,61 +118,70 @@ def validation_batches(
     num_workers: int,
     require_labels: bool = True,
 ) -> Iterator[dict[str, Any]]:
-    """Batches of samples that agree in every size, at most `batch_size` each, in order.
+    """Batches of at most `batch_size` samples with equal sizes, in the order of `indices`.
 
     Yields:
-        `img` (n, 3, H, W) and `label` (n, h, w; not there where samples have none and none is
-        needed) uint8 Paddle tensors on CPU, `trans_info` of the transforms, `index` list of n
-        numbers in the dataset.
+        `img` (n, 3, H, W) and `label` (n, h, w; absent if the samples have none) uint8 Paddle
+        tensors on CPU, `trans_info` of the transforms, `index` list of n numbers in the dataset.
 
     Raises:
-        UserError: a sample can't be read; the same error with and without workers.
+        UserError: a sample can't be read, or has no label and `require_labels` is set.
     """
+    samples = ValidationSamples(dataset, indices, require_labels)
+    options = {"batch_size": batch_size, "places": paddle.CPUPlace()}
+    for groups in _load(samples, _group_by_size, num_workers, batch_size, **options):
+        yield from groups
+
+
+def _load(
+    dataset: Any, collate: Callable, num_workers: int, samples_per_batch: int, **options: Any
+) -> Iterator[Any]:
+    """What Paddle's loader yields; exceptions of the dataset are raised in this process."""
     loader = paddle.io.DataLoader(
-        GuardedDataset(ValidationSamples(dataset, indices, require_labels)),
-        places=paddle.CPUPlace(),
-        batch_size=batch_size,
-        collate_fn=guarded(_groups_of_one_size),
+        GuardedDataset(dataset),
+        collate_fn=guarded(collate),
         num_workers=num_workers,
-        use_shared_memory=shared_memory_fits(num_workers, batch_size, _BYTES_PER_SAMPLE),
-        worker_init_fn=reader_setup(),
+        use_shared_memory=shared_memory_fits(num_workers, samples_per_batch, _BYTES_PER_SAMPLE),
+        worker_init_fn=worker_setup(),
+        **options,
     )
-    for groups in batches_of(loader):
-        yield from raise_if_error(groups)
+    for batch in batches_of(loader):
+        yield raise_if_error(batch)
 
 
-def _groups_of_one_size(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+def _group_by_size(samples: list[dict[str, Any]]) -> list[dict[str, Any]]:
+    """The samples as batches: those with equal shapes and `trans_info` together."""
     groups: dict[Any, list[dict[str, Any]]] = {}
     for sample in samples:
-        way = tuple((step, tuple(size)) for step, size in sample["trans_info"])
+        trans_info = tuple((kind, tuple(size)) for kind, size in sample["trans_info"])
         arrays = tuple(key for key in ("img", "label") if key in sample)
         shapes = tuple(sample[key].shape for key in arrays)
-        groups.setdefault((arrays, shapes, way), []).append(sample)
+        groups.setdefault((arrays, shapes, trans_info), []).append(sample)
     return [
         {
             **_stack(members, arrays),
-            "trans_info": way,
+            "trans_info": trans_info,
             "index": [sample["index"] for sample in members],
         }
-        for (arrays, _, way), members in groups.items()
+        for (arrays, _, trans_info), members in groups.items()
     ]
 
 
 class TrainingOrder(paddle.io.BatchSampler):
-    """Which samples each forward pass of training reads: one endless stream of shuffled epochs.
+    """The samples of each forward pass of training: one endless stream of shuffled epochs.
 
     Position p of the stream is sample `shuffle(seed, epoch)[p mod length]` of epoch p div length,
-    and p also seeds its augmentation. So order and augmentation depend on the seed alone: not on
-    the number of workers, devices or resumes, and nothing is skipped or read twice on resuming. No
+    and p also seeds its augmentation. So order and augmentation depend on the seed alone, not on
+    the number of workers, devices or resumes, and a resume neither skips nor repeats a sample. No
     sample is dropped at the end of an epoch, so a dataset may be smaller than a batch.
 
     Args:
-        length: samples of the dataset.
-        batch_size: samples of one forward pass on one device.
-        accumulate: forward passes of one optimizer step.
+        length: number of samples in the dataset.
+        batch_size: samples per forward pass on one device.
+        accumulate: forward passes per iteration on one device.
         seed: of the shuffling.
-        start: first iteration (optimizer step), from 0.
-        stop: iteration to stop before.
+        start: first iteration, from 0.
+        stop: end of the iterations (exclusive).
     """
 
     def __init__(
@@ -196,7 +206,7 @@ class TrainingOrder(paddle.io.BatchSampler):
                 yield [(self.sample_at(p), p) for p in range(first, first + self.batch_size)]
 
     def sample_at(self, position: int) -> int:
-        """The sample at a position of the stream."""
+        """The index of the sample at a position of the stream."""
         epoch, place = divmod(position, self.length)
         return int(self._shuffle(epoch)[place])
 
@@ -205,7 +215,7 @@ class TrainingOrder(paddle.io.BatchSampler):
 
 
 def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> Iterator[dict]:
-    """Batches of the samples of `order`, read ahead by `num_workers` processes (0: a thread).
+    """Batches of the samples of `order`, prefetched by `num_workers` processes (0: a thread).
 
     Yields:
         `img` (n, 3, h, w) uint8, `label` (n, h, w) uint8 and `index` (n,) int64 tensors.
@@ -213,17 +223,7 @@ def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> It
     Raises:
         UserError: a sample can't be read, has no label, or the crops of a batch differ in size.
     """
-    in_memory = shared_memory_fits(num_workers, order.batch_size, _BYTES_PER_SAMPLE)
-    loader = paddle.io.DataLoader(
-        GuardedDataset(dataset),
-        batch_sampler=order,
-        collate_fn=guarded(training_batch),
-        num_workers=num_workers,
-        use_shared_memory=in_memory,
-        worker_init_fn=reader_setup(),
-    )
-    for batch in batches_of(loader):
-        yield raise_if_error(batch)
+    return _load(dataset, training_batch, num_workers, order.batch_size, batch_sampler=order)
 
 
 def training_batch(samples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
@@ -235,11 +235,11 @@ def training_batch(samples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             f"train_dataset: a batch needs labelled images of one size, found (h, w) {found}; end "
             "the transforms with a crop (RandomPaddingCrop) or a Resize before Normalize"
         )
-        return {_ERROR: np.frombuffer(message.encode(), np.uint8)}
+        return _error_batch(_USER_ERROR, message)
     return _stack(samples, ("img", "label", "index"))
 
 
 def _stack(samples: list[dict[str, Any]], keys: Sequence[str]) -> dict[str, np.ndarray]:
-    """One array of each key's: images as planes (n, 3, h, w), all else as it is."""
+    """One array per key: images (h, w, 3) as planes (n, 3, h, w), all else unchanged."""
     columns = {key: [sample[key] for sample in samples] for key in keys}
     return {key: (stack_planes if key == "img" else np.stack)(v) for key, v in columns.items()}

@@ -1,7 +1,7 @@
-"""Optimizers and learning-rate schedules: Paddle's own, under the names and defaults of the YAMLs.
+"""Paddle's optimizers and learning-rate schedules, under the names and defaults of the configs.
 
-The trainer supplies `parameters`, the schedule and `grad_clip`; `iters` is the whole training, and
-a schedule decays over what the warm-up leaves of it.
+Optimizers also get the model's `parameters` and the schedule. `iters` is the length of the whole
+training; a schedule decays over the iterations after the warm-up.
 """
 
 from __future__ import annotations
@@ -68,9 +68,9 @@ def _adamw(
     weight_decay: float = 0.01,
     grad_clip: Optional[float] = None,
 ) -> optimizer.Optimizer:
-    """AdamW; `weight_decay` is decoupled, on every parameter of two dimensions or more.
+    """AdamW; `weight_decay` is decoupled and not applied to batch-norm scales and biases.
 
-    Batch-norm scales and biases are left out, as is usual.
+    It applies to every parameter with two dimensions or more.
     """
     decayed = {p.name for p in parameters if p.ndim > 1}
     return optimizer.AdamW(
@@ -94,8 +94,8 @@ for _factory, *_names in (
         OPTIMIZERS.register(_factory, name=_name)
 
 
-def _rest(iters: int, warmup_iters: int) -> int:
-    """Iterations after the warm-up; a trial run may end within it, and then sees nothing else."""
+def _after_warmup(iters: int, warmup_iters: int) -> int:
+    """Iterations after the warm-up, at least 1: a trial run may end during the warm-up."""
     return max(1, iters - warmup_iters)
 
 
@@ -118,9 +118,9 @@ def polynomial_decay(
     warmup_iters: int = 0,
     warmup_start_lr: float = 0.0,
 ) -> lr.LRScheduler:
-    """(learning_rate − end_lr)·(1 − t/steps)^power + end_lr; steps are iters − warmup_iters."""
-    steps = decay_steps or _rest(iters, warmup_iters)
-    after = lr.PolynomialDecay(learning_rate, steps, end_lr, power)
+    """(learning_rate − end_lr)·(1 − t/T)^power + end_lr, with T = iters − warmup_iters."""
+    length = decay_steps or _after_warmup(iters, warmup_iters)
+    after = lr.PolynomialDecay(learning_rate, length, end_lr, power)
     return _warm_up(after, learning_rate, warmup_iters, warmup_start_lr)
 
 
@@ -134,8 +134,8 @@ def cosine_annealing_decay(
     warmup_start_lr: float = 0.0,
 ) -> lr.LRScheduler:
     """Half a cosine from learning_rate to eta_min over T_max (iters − warmup_iters) iterations."""
-    steps = T_max or _rest(iters, warmup_iters)
-    after = lr.CosineAnnealingDecay(learning_rate, steps, eta_min)
+    length = T_max or _after_warmup(iters, warmup_iters)
+    after = lr.CosineAnnealingDecay(learning_rate, length, eta_min)
     return _warm_up(after, learning_rate, warmup_iters, warmup_start_lr)
 
 
@@ -148,7 +148,7 @@ def step_decay(
     warmup_iters: int = 0,
     warmup_start_lr: float = 0.0,
 ) -> lr.LRScheduler:
-    """Times gamma every step_size iterations."""
+    """Multiply the rate by gamma every step_size iterations."""
     after = lr.StepDecay(learning_rate, step_size, gamma)
     return _warm_up(after, learning_rate, warmup_iters, warmup_start_lr)
 
@@ -162,7 +162,7 @@ def multi_step_decay(
     warmup_iters: int = 0,
     warmup_start_lr: float = 0.0,
 ) -> lr.LRScheduler:
-    """Times gamma at each of the milestones."""
+    """Multiply the rate by gamma at each milestone."""
     after = lr.MultiStepDecay(learning_rate, list(milestones), gamma)
     return _warm_up(after, learning_rate, warmup_iters, warmup_start_lr)
 
@@ -175,7 +175,7 @@ def exponential_decay(
     warmup_iters: int = 0,
     warmup_start_lr: float = 0.0,
 ) -> lr.LRScheduler:
-    """Times gamma every iteration."""
+    """Multiply the rate by gamma every iteration."""
     after = lr.ExponentialDecay(learning_rate, gamma)
     return _warm_up(after, learning_rate, warmup_iters, warmup_start_lr)
 
@@ -208,5 +208,5 @@ def one_cycle(
     """Cosine from learning_rate/divide_factor up to learning_rate over phase_pct of iters, down
     to end_lr over the rest (arXiv 1708.07120).
     """
-    # Paddle takes no whole number for a fraction.
+    # Paddle does not accept an integer for `phase_pct`.
     return lr.OneCycleLR(learning_rate, iters, divide_factor, end_lr, float(phase_pct))

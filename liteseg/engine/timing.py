@@ -1,4 +1,4 @@
-"""Where the time goes."""
+"""Time spent per phase."""
 
 from __future__ import annotations
 
@@ -7,12 +7,14 @@ import time
 from collections import defaultdict
 from collections.abc import Iterator
 
+import paddle
+
 
 class Clock:
-    """Adds up the seconds of this process by phase.
+    """Sums the seconds of this process by phase.
 
-    A GPU works on while the host queues more; with `synchronize` each phase waits for what it has
-    queued, so that its seconds are its own. That slows training down: for measuring only.
+    A GPU computes while the host queues more work. With `synchronize` each phase waits for the
+    work it has queued, so that its seconds are its own. That slows training: only for measuring.
 
     Attributes:
         spent: {phase: seconds}.
@@ -25,16 +27,9 @@ class Clock:
 
     @contextlib.contextmanager
     def __call__(self, phase: str) -> Iterator[None]:
-        """Count the block as part of `phase`."""
+        """Add the time of the block to `phase`."""
         begin = time.perf_counter()
         yield
-        if self.synchronize:
-            _wait_for_device()
+        if self.synchronize and paddle.get_device() != "cpu":  # on a CPU nothing is queued
+            paddle.device.synchronize()
         self.spent[phase] += time.perf_counter() - begin
-
-
-def _wait_for_device() -> None:
-    import paddle
-
-    if paddle.get_device() != "cpu":  # on a CPU every operator is done when it returns
-        paddle.device.synchronize()

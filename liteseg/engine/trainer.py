@@ -1,4 +1,4 @@
-"""The training loop. What happens every so often (logs, evaluation, checkpoints) is a hook's."""
+"""The training loop. Periodic work such as logging, evaluation and checkpoints is done by hooks."""
 
 from __future__ import annotations
 
@@ -29,16 +29,16 @@ Losses = Sequence[tuple[str, Callable, float]]
 
 @dataclass(frozen=True)
 class TrainOptions:
-    """How long and how to train.
+    """Length and batch arithmetic of a training.
 
     Attributes:
-        iters: optimizer steps.
-        batch_size: images of a forward pass on one device.
-        accumulate: forward passes of an optimizer step on one device.
-        seed: of the order and augmentation of the data.
-        num_workers: reader processes of this device; 0 reads in a thread.
+        iters: iterations, each with one update of the weights.
+        batch_size: images per forward pass on one device.
+        accumulate: forward passes per iteration on one device.
+        seed: of shuffling, augmentation and dropout.
+        num_workers: worker processes of this device; 0 loads the data in a thread.
         amp: {"level": "O1" | "O2", "dtype": "float16" | "bfloat16"}, or None for float32.
-        ema_decay: share of the old average kept in each step, or None for no average.
+        ema_decay: share of the old average kept per iteration, or None for no average.
     """
 
     iters: int
@@ -51,31 +51,31 @@ class TrainOptions:
 
     @property
     def total_batch_size(self) -> int:
-        """Images of an optimizer step over all devices."""
+        """Images per iteration over all devices."""
         return self.batch_size * self.accumulate * world_size()
 
 
 class Hook:
-    """Something to do besides the steps; every method may be left out."""
+    """Work to do around the iterations; every method is optional."""
 
     def before_training(self, trainer: Trainer) -> None:
-        """Called once, before the first step (also after a resume)."""
+        """Called once, before the first iteration (also after a resume)."""
 
     def after_iteration(self, trainer: Trainer) -> None:
         """Called after iteration number `trainer.iteration`; the first is 1."""
 
     def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
-        """Called after each evaluation of the hook `Evaluate` with what `evaluate` returned."""
+        """Called after each evaluation of the hook `Evaluate` with the result of `evaluate`."""
 
     def after_training(self, trainer: Trainer) -> None:
-        """Called once at the end, also when training stopped by an error."""
+        """Called once at the end, also when an error ended training."""
 
     def state_dict(self) -> dict[str, Any]:
-        """What a resume must know."""
+        """State to save in checkpoints."""
         return {}
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
-        """Continue from what `state_dict` returned."""
+    def load_state_dict(self, state: Mapping[str, Any]) -> None:
+        """Restore what `state_dict` returned. Not called if the checkpoint has no such hook."""
 
 
 class Trainer:
@@ -83,15 +83,16 @@ class Trainer:
 
     Args:
         model: (N, 3, H, W) float32 -> a list of logits, one for each of `losses`.
-        dataset: with `samples`, `seed` and `transforms.normalize`; its items are made by workers.
+        dataset: with `samples`, `seed` and `transforms.normalize`; workers load its items.
         losses: (name, loss, coefficient), one for each output of the model.
-        optimizer: over the model's parameters, with its learning-rate schedule inside.
+        optimizer: over the model's parameters, with a learning-rate schedule.
         options: see `TrainOptions`.
         hooks: called in this order.
 
     Attributes:
         clock: seconds spent in `data` (waiting for it), `normalize`, `forward`, `losses`,
             `backward` (with the exchange of gradients) and `update`.
+        stop_reason: set by a hook to end training after the current iteration.
     """
 
     def __init__(
@@ -113,15 +114,15 @@ class Trainer:
         self.iteration_began = 0.0
         self.clock = Clock()
         self.ema = Ema(model, options.ema_decay) if options.ema_decay else None
-        self._amp = _AmpStep(options.amp)
+        self._amp = _MixedPrecision(options.amp)
         self._network = paddle.DataParallel(model) if world_size() > 1 else model
-        # Losses stay on the device until somebody asks: reading one waits for all queued kernels.
-        self._unread: list[tuple[int, list[Any], paddle.Tensor]] = []
+        # Losses stay on the device until they are needed: reading one waits for all queued kernels.
+        self._unread: list[tuple[int, paddle.Tensor, paddle.Tensor]] = []
         self._read: list[np.ndarray] = []
         dataset.seed = options.seed
 
     def run(self) -> None:
-        """Train from `iteration` to `options.iters`, or until a hook or signal asks to stop.
+        """Train from `iteration` to `options.iters`, or until `stop_reason` is set.
 
         Raises:
             UserError: bad data, or a loss that is NaN or infinite.
@@ -147,35 +148,32 @@ class Trainer:
                 for hook in self.hooks:
                     hook.after_iteration(self)
         finally:
-            batches.close()  # ends the workers, who may be ahead of a training that stopped early
+            batches.close()  # ends the workers, which may be ahead of a training that stops early
             for hook in self.hooks:
                 hook.after_training(self)
 
     def run_iteration(self, batches: Iterator[dict]) -> None:
-        """One optimizer step: `accumulate` forward and backward passes, then the update."""
-        # All of them before the first pass: a file that can't be read must not leave a model whose
-        # batch norm has seen half a step.
+        """`accumulate` forward and backward passes, then one update of the weights."""
+        # Load all of them before the first pass: an unreadable file must not leave a model whose
+        # batch norm has seen half an iteration.
         with self.clock("data"):
             parts = [next(batches) for _ in range(self.options.accumulate)]
-        self._seed_layers()
+        # Dropout and the like depend on the seed, iteration and process only.
+        entropy = np.random.SeedSequence((self.options.seed, self.iteration, rank()))
+        paddle.seed(int(entropy.generate_state(1)[0]))
         for batch in parts:
             last = batch is parts[-1]  # exchanges the gradients of them all
-            with contextlib.nullcontext() if last else self.gradients_stay_local():
+            with contextlib.nullcontext() if last else self.no_sync():
                 losses = self._forward(batch)
                 with self.clock("backward"):
                     self._amp.backward(losses.sum() / self.options.accumulate)
             self._unread.append((self.iteration + 1, batch["index"], losses.detach()))
         with self.clock("update"):
             self._amp.update(self.optimizer)
-            self.optimizer.clear_grad(set_to_zero=False)  # freed: the next step needs the memory
+            self.optimizer.clear_grad(set_to_zero=False)  # frees memory for the next iteration
             self.optimizer._learning_rate.step()
             if self.ema:
                 self.ema.update()
-
-    def _seed_layers(self) -> None:
-        """Let what the layers of a step draw (dropout) follow from the seed, step and process."""
-        entropy = np.random.SeedSequence((self.options.seed, self.iteration, rank()))
-        paddle.seed(int(entropy.generate_state(1)[0]))
 
     def _forward(self, batch: dict) -> paddle.Tensor:
         """The weighted loss of each output, (outputs,) float32."""
@@ -187,27 +185,27 @@ class Trainer:
             raise UserError(f"{len(self.losses)} losses for {len(outputs)} outputs of the model")
         with self.clock("losses"):
             label = batch["label"].astype("int64")
-            # Each head's logits, the largest tensors there are, go before the next loss is made.
+            # Logits are the largest tensors: free each head's before computing the next loss.
             outputs, terms = list(outputs), []
             for _, loss, coef in self.losses:
                 terms.append(coef * loss(outputs.pop(0).astype("float32"), label))
             return paddle.stack(terms)
 
-    def gradients_stay_local(self) -> contextlib.AbstractContextManager:
-        """Inside, backward passes exchange no gradients between processes."""
+    def no_sync(self) -> contextlib.AbstractContextManager:
+        """A context in which backward passes exchange no gradients between processes."""
         return contextlib.nullcontext() if self._network is self.model else self._network.no_sync()
 
     def read_losses(self) -> None:
-        """Bring the losses of the latest steps to the host (one wait for the device).
+        """Copy the losses of the latest iterations to the host; waits for the device once.
 
         Raises:
-            UserError: one of them is NaN or infinite; names step, losses and files. Or a weight is:
-                an activation such as ReLU may hide from the loss what a gradient has done.
+            UserError: a loss is NaN or infinite (the message names iteration, losses and files),
+                or a weight is: an activation such as ReLU may hide a bad gradient from the loss.
         """
         if not self._unread:
             return
         # (processes, passes, outputs) and (processes, passes, images), the same in every process:
-        # all of them report the mean, and all stop at what one of them met.
+        # all report the mean, and all stop if one of them diverged.
         values = gathered(paddle.stack([losses for _, _, losses in self._unread]))
         index = gathered(paddle.stack([index for _, index, _ in self._unread]))
         for place, (iteration, _, _) in enumerate(self._unread):
@@ -231,22 +229,22 @@ class Trainer:
         return {"loss": float(means.sum()), **heads}
 
     def _divergence(self, iteration: int, index: Sequence[int], terms: np.ndarray) -> str:
-        named = ", ".join(f"{name} {term:g}" for (name, _, _), term in zip(self.losses, terms))
+        values = ", ".join(f"{name} {term:g}" for (name, _, _), term in zip(self.losses, terms))
         files = "\n  ".join(str(self.dataset.samples[int(i)].image) for i in index)
         return (
-            f"the loss is not finite at step {iteration}: {named}. {_DIVERGED}, and look at the "
-            f"images of that step:\n  {files}"
+            f"the loss is not finite at iteration {iteration}: {values}. {_DIVERGED}, and look at "
+            f"the images of that iteration:\n  {files}"
         )
 
     def _require_finite_weights(self) -> None:
         weights = {k: v for k, v in self.model.state_dict().items() if v.is_floating_point()}
         finite = paddle.stack([weight.isfinite().all() for weight in weights.values()]).numpy()
-        bad = [key for key, fine in zip(weights, finite) if not fine]
+        bad = [key for key, good in zip(weights, finite) if not good]
         if bad:
             raise UserError(
-                f"{len(bad)} of {len(weights)} weights are not finite after step {self.iteration}, "
-                f"{bad[0]} among them: a gradient was not in step {self._unread[0][0]} or later, "
-                f"though the losses were. {_DIVERGED}"
+                f"{len(bad)} of {len(weights)} weights are not finite after iteration "
+                f"{self.iteration}, including {bad[0]}: a gradient was not finite in iteration "
+                f"{self._unread[0][0]} or later, though the losses were. {_DIVERGED}"
             )
 
     @contextlib.contextmanager
@@ -256,20 +254,20 @@ class Trainer:
             yield
 
     def share_statistics(self) -> None:
-        """Give every process the main one's batch-norm statistics, which checkpoints hold.
+        """Copy the main process's batch-norm statistics, which checkpoints hold, to all processes.
 
-        Without SyncBatchNorm each process has those of its own images. They play no part in
-        training, but evaluation must use the same in every process.
+        Without SyncBatchNorm each process has statistics of its own images. Training does not use
+        them, but evaluation must use the same ones in every process.
         """
         if world_size() > 1:
             for statistic in self.model.buffers():
                 paddle.distributed.broadcast(statistic, 0)
 
     def checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
-        """(weights, state) to save: a copy of the weights to ship, and `state_dict`.
+        """(weights, state) to save: a copy of the shipped weights, and `state_dict`.
 
         Raises:
-            UserError: as `read_losses`: what follows a NaN must not take the place of good weights.
+            UserError: as `read_losses`: NaN weights must not replace good ones.
         """
         self.read_losses()
         with self.shipped_weights():
@@ -277,51 +275,51 @@ class Trainer:
         return weights, self.state_dict()
 
     def state_dict(self) -> dict[str, Any]:
-        """All that `load_state_dict` needs, besides the shipped weights, to go on as before."""
+        """All that `load_state_dict` needs, besides the shipped weights, for an exact resume."""
         return {
             "iteration": self.iteration,
             "total_batch_size": self.options.total_batch_size,
-            # Without EMA these are the weights of `shipped_weights`, which lie beside the state.
+            # Without EMA these are the shipped weights, which are saved separately.
             "model": self.model.state_dict() if self.ema else {},
             "optimizer": optimizer_state(self.optimizer, self.model),
             "amp": self._amp.state_dict(),
             "ema": self.ema.state_dict() if self.ema else {},
-            "losses": np.array(self._read),  # of the steps that no log line tells yet
+            "losses": np.array(self._read),  # of the iterations since the last log line
             "hooks": {type(hook).__name__: hook.state_dict() for hook in self.hooks},
         }
 
-    def load_state_dict(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
-        """Continue from a checkpoint's weights and state, perhaps on another number of devices.
+    def load_state_dict(self, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+        """Resume from the weights and state of a checkpoint, perhaps on more or fewer devices.
 
-        The order of the data goes on where it stopped if the total batch size is the same.
+        The order of the data continues exactly if the total batch size is the same.
         """
         self.iteration = state["iteration"]
         for key, value in self.model.state_dict().items():
             value.set_value(paddle.to_tensor((state["model"] or weights)[key], value.dtype))
         load_optimizer_state(self.optimizer, self.model, state["optimizer"])
         self._amp.load_state_dict(state["amp"])
-        if self.ema:  # it may be new in this run: then the average begins here
+        if self.ema:  # may be new in this run: then the average starts here
             self.ema.load_state_dict(state["ema"] or {"steps": 0, "shadow": weights})
         pending = state.get("losses", [])
         self._read = [terms for terms in pending if len(terms) == len(self.losses)]
         for hook in self.hooks:
             saved = state["hooks"].get(type(hook).__name__)
-            if saved is not None:  # None: the hook is new in this run
+            if saved is not None:
                 hook.load_state_dict(saved)
         before, now = state["total_batch_size"], self.options.total_batch_size
         if before != now:
             get_logger().warning(
-                f"resuming with {now} images a step instead of {before}: the schedule counts "
-                "steps, so the rest of the training is another one"
+                f"resuming with {now} images per iteration instead of {before}: the schedule "
+                "counts iterations, so the rest of the training differs"
             )
 
 
-class _AmpStep:
+class _MixedPrecision:
     """Casts, loss scaling and update under mixed precision; plain ones without it."""
 
     def __init__(self, amp: Optional[dict[str, str]]):
         self._casts = {"enable": amp is not None, **(amp or {})}
-        # Only float16 underflows; a disabled scaler passes everything through.
+        # Only float16 underflows; a disabled scaler changes nothing.
         scaled = amp is not None and amp["dtype"] == "float16"
         self._scaler = paddle.amp.GradScaler(enable=scaled, init_loss_scaling=2.0**15)
 
@@ -335,9 +333,9 @@ class _AmpStep:
         self._scaler.step(optimizer)
         self._scaler.update()
 
-    def state_dict(self) -> dict:
+    def state_dict(self) -> dict[str, Any]:
         return self._scaler.state_dict()
 
-    def load_state_dict(self, state: dict) -> None:
+    def load_state_dict(self, state: dict[str, Any]) -> None:
         if state:
             self._scaler.load_state_dict(state)

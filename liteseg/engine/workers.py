@@ -1,7 +1,7 @@
-"""The processes that read ahead for a trainer: they end with it, and leave nothing behind.
+"""Worker processes that load data for a trainer: they end with it and leave nothing behind.
 
-Paddle's outlive a trainer that was killed (they hang on a pipe nobody reads), and what they had put
-into the shared memory stays there until the next boot.
+Paddle's workers survive a trainer that was killed (they hang on a pipe that nobody reads), and what
+they had put into the shared memory stays there until the next boot.
 """
 
 from __future__ import annotations
@@ -23,25 +23,25 @@ import paddle
 from liteseg.errors import UserError
 from liteseg.utils.runtime import end_with_parent
 
-# Both are set by Paddle: batches a reader keeps ready, and where it keeps them.
+# Both are fixed by Paddle: the batches a worker keeps ready, and where it keeps them.
 _PREFETCH = 2
 _SHARED_MEMORY = Path("/dev/shm")
 
 
-def reader_setup() -> Callable[[int], None]:
-    """The `worker_init_fn` of loaders made in this process (and thread)."""
+def worker_setup() -> Callable[[int], None]:
+    """The `worker_init_fn` of loaders created in this process (and thread)."""
     return functools.partial(_set_up, os.getpid())
 
 
 def _set_up(trainer: int, worker_id: int) -> None:
-    """One core each, so OpenCV's own threads would only compete; and end with the trainer.
+    """Use one core (OpenCV's own threads would only compete), and end with the trainer.
 
-    In a process group of its own a reader does not see the Ctrl-C or SIGTERM that tells the trainer
-    to write a checkpoint and stop, for which the trainer needs its readers.
+    In a process group of its own a worker does not receive the Ctrl-C or SIGTERM after which the
+    trainer writes a checkpoint and stops: until then the trainer needs its workers.
     """
     os.setpgid(0, 0)
     cv2.setNumThreads(0)
-    with contextlib.suppress(OSError):  # no such place on macOS, or it is full
+    with contextlib.suppress(OSError):  # no such folder on macOS, or it is full
         marker = _marker(str(trainer), str(os.getpid()))
         marker.touch()
         Finalize(None, marker.unlink, kwargs={"missing_ok": True}, exitpriority=0)
@@ -50,39 +50,40 @@ def _set_up(trainer: int, worker_id: int) -> None:
 
 
 def _end(*signal_and_frame: Any) -> None:
-    """Leave nothing in the shared memory; whoever would have read it is gone."""
+    """Exit with nothing left in the shared memory: the process that would read it is gone."""
     _clear(str(os.getpid()))
     os._exit(0)
 
 
-def _marker(trainer: str, reader: str) -> Path:
-    """An empty file that says whose the files of process `reader` in the shared memory are."""
-    # The number of the process namespace tells containers apart that share the memory.
+def _marker(trainer: str, worker: str) -> Path:
+    """An empty file that records which trainer the files of process `worker` belong to."""
+    # The number of the process namespace separates containers that share the memory.
     namespace = os.stat("/proc/self/ns/pid").st_ino
-    return _SHARED_MEMORY / f"liteseg_{namespace}_{trainer}_{reader}"
+    return _SHARED_MEMORY / f"liteseg_{namespace}_{trainer}_{worker}"
 
 
-def _clear(reader: str) -> None:
-    """Remove its files, then the marker of them."""
-    for pattern in (f"paddle_{reader}_*", _marker("*", reader).name):
+def _clear(worker: str) -> None:
+    """Remove the worker's files, then its marker."""
+    for pattern in (f"paddle_{worker}_*", _marker("*", worker).name):
         for path in _SHARED_MEMORY.glob(pattern):
             with contextlib.suppress(OSError):
                 path.unlink()
 
 
 def clear_shared_memory() -> None:
-    """Remove what readers left that were killed together with their trainer, as a system does.
+    """Remove the files of workers that were killed together with their trainer.
 
-    Only what a reader of liteseg has marked is touched, and only if both have ended.
+    Only files that a worker of liteseg has marked are removed, and only if both have ended.
     """
     with contextlib.suppress(OSError):  # not on Linux
         for marker in _SHARED_MEMORY.glob(_marker("*", "*").name):
-            trainer, reader = marker.name.split("_")[2:]
-            if marker.stat().st_uid == os.getuid() and not (_lives(trainer) or _lives(reader)):
-                _clear(reader)
+            trainer, worker = marker.name.split("_")[2:]
+            ended = not (_is_alive(trainer) or _is_alive(worker))
+            if ended and marker.stat().st_uid == os.getuid():
+                _clear(worker)
 
 
-def _lives(process: str) -> bool:
+def _is_alive(process: str) -> bool:
     try:
         state = Path(f"/proc/{process}/stat").read_text().rpartition(")")[2].split()[0]
     except OSError:
@@ -91,37 +92,37 @@ def _lives(process: str) -> bool:
 
 
 def shared_memory_fits(num_workers: int, batch_size: int, sample_bytes: int) -> bool:
-    """Whether the batches that readers keep ready fit the shared memory (64 MB in a container)."""
+    """Whether the batches that workers keep ready fit the shared memory (64 MB in a container)."""
     try:
         free = shutil.disk_usage(_SHARED_MEMORY).free
     except OSError:
         return False
-    # Besides those kept ready, one batch is made and one is used.
+    # Besides the prefetched batches, one is being made and one is in use.
     return free > (_PREFETCH * num_workers + 2) * batch_size * sample_bytes
 
 
 def batches_of(loader: paddle.io.DataLoader) -> Iterator[Any]:
-    """What the loader yields.
+    """The batches of `loader`.
 
     Raises:
-        UserError: a reader process was killed, or raised something that is no `UserError`.
+        UserError: a worker process was killed, or raised something other than a `UserError`.
     """
     batches = iter(loader)
     if loader.num_workers and threading.current_thread() is threading.main_thread():
-        # With Paddle's handler, the death of a reader raises in the middle of anything, such as
-        # an optimizer step. Without it the loader tells it where the next batch is asked for.
+        # With Paddle's handler, the death of a worker raises in the middle of anything, such as
+        # an update of the weights. Without it the loader raises when the next batch is requested.
         signal.signal(signal.SIGCHLD, signal.SIG_DFL)
     try:
         yield from batches
     except SystemError as error:
         raise UserError(
-            "a process that reads the data was killed (for lack of memory?) or failed; what it "
-            "said stands above. Try a smaller num_workers or batch_size"
+            "a worker process that loads the data was killed (out of memory?) or failed; its "
+            "output is above. Try a smaller num_workers or batch_size"
         ) from error
     finally:
-        # Where the loader has more to read, its own thread keeps it, and the readers, alive.
+        # If the loader is not exhausted, its thread keeps it, and the workers, alive.
         pids = [str(process.pid) for process in getattr(batches, "_workers", ())]
         batches._try_shutdown_all()
-        for pid in pids:  # a reader's second thread may write after it has tidied up
-            if not _lives(pid):
+        for pid in pids:  # a worker's second thread may write after the worker has cleaned up
+            if not _is_alive(pid):
                 _clear(pid)

@@ -86,7 +86,7 @@ def measure_steps(trainer: Trainer, steps: int, warm_up: int) -> dict[str, Any]:
         phases = {phase: spent / steps for phase, spent in trainer.clock.spent.items()}
         alone = None
         if world_size() > 1:
-            with trainer.gradients_stay_local():
+            with trainer.no_sync():
                 alone = statistics.median(_steps(trainer, batches, steps))
     median = statistics.median(seconds)
     return {

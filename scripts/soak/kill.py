@@ -52,7 +52,7 @@ class Training:
 
     def wait_until_it_trains(self) -> None:
         """Until the first step of this process is logged."""
-        self.wait_for(lambda: "\nstep " in self.output())
+        self.wait_for(lambda: "\niteration " in self.output())
 
     def wait_for(self, condition, pause: float = 0.05, at_most: float = math.inf) -> None:
         deadline = time.monotonic() + at_most
@@ -89,9 +89,9 @@ def wait_for_moment(training: Training, kind: str, draw: random.Random) -> None:
         # So short that it may be missed again and again: then the kill comes at any moment.
         training.wait_for(lambda: not (checkpoints / "last").exists(), 0, at_most=3)
     elif kind == "evaluation":
-        due = training.output().count("step")
+        due = training.output().count("iteration ")
         training.wait_for(
-            lambda: training.output().count("step") > due and last_step(training.run) % 10 == 0, 0
+            lambda: training.output().count("iteration ") > due and last_step(training.run) % 10 == 0, 0
         )
     else:
         size = log_size(vdl)

@@ -69,7 +69,7 @@ def logged_step(log: Path) -> int:
     try:
         with open(log, "rb") as file:
             file.seek(max(0, log.stat().st_size - 4096))
-            told = file.read().decode().split(" INFO step ")
+            told = file.read().decode().split(" INFO iteration ")
     except OSError:
         return 0
     return int(told[-1].split("/")[0]) if len(told) > 1 else 0

@@ -74,7 +74,7 @@ def test_the_same_curve_and_figures_as_in_one_process(
     assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6]
     for line, other in zip(found, expected):
         assert line == pytest.approx(other, rel=1e-5)
-    assert (run / "train.log").read_text().count("finished at step 6") == 1
+    assert (run / "train.log").read_text().count("finished at iteration 6") == 1
 
     run = Path(shutil.copytree(alone, tmp_path / "resumed"))
     done = train("--resume", run, *options, **several, **STILL)

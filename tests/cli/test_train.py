@@ -13,7 +13,7 @@ from liteseg.cli import main
 from liteseg.config.build import build_model
 from liteseg.config.load import load_config
 from liteseg.datasets.streets.generate import generate
-from liteseg.utils import runtime
+from liteseg.ops import device
 from liteseg.utils.weights.load import load_weights, read_pdparams, read_state
 
 CONFIG = """
@@ -101,7 +101,7 @@ def test_what_a_run_leaves(trained, golden):
         assert set(weights) == set(published)
     log = (run / "train.log").read_text()
     assert "4 training images; batch 1 devices x 2 x 1 accumulated = 2 images a step" in log
-    assert "finished at step 4; best mIoU" in log
+    assert "finished at iteration 4; best mIoU" in log
 
 
 def test_each_head_and_the_classes_are_told(trained):
@@ -167,7 +167,7 @@ def test_resume_and_go_on_for_longer(run, caplog):
     assert iteration(run, "last") == 6
     assert checkpoints(run) == ["best", "last", "last.previous", "step_6"]
     log = (run / "train.log").read_text()
-    assert "after step 4" in log
+    assert "after iteration 4" in log
     assert "changed on resuming: iters: 4 -> 6" in log
     assert len(list((run / "vdl").glob("vdlrecords.*.log"))) <= 1  # VisualDL shows one
     assert load_config(run / "config.yml")["iters"] == 6
@@ -192,7 +192,7 @@ def test_resume_after_the_last_checkpoint_was_damaged(run):
     assert steps(run, "train") == [1, 2, 3, 4]
     log = (run / "train.log").read_text()
     assert "is damaged" in log
-    assert "after step 2" in log
+    assert "after iteration 2" in log
 
 
 def test_weights_to_start_from(trained, streets, tmp_path):
@@ -239,7 +239,7 @@ def test_a_dashboard_that_fails_stops_nothing(trained, tmp_path, monkeypatch):
 
 
 def test_more_processes_than_gpus_are_refused(trained, tmp_path, monkeypatch, capsys):
-    monkeypatch.setattr(runtime, "gpu_count", lambda: 2)
+    monkeypatch.setattr(device, "gpu_count", lambda: 2)
     command = ["train", "--config", str(trained[0]), "--output", str(tmp_path), "--devices", "3"]
     assert main(command) == 2
     assert "3 processes need as many GPUs, and Paddle sees 2" in capsys.readouterr().err

@@ -1,4 +1,4 @@
-"""Checkpoints: whole or not there, found again after any accident, and independent of names."""
+"""Checkpoints: complete or absent, recovered after any accident, independent of layer names."""
 
 from __future__ import annotations
 
@@ -48,7 +48,7 @@ def damage(path):
     path.write_bytes(bytes(data))
 
 
-def test_what_is_saved_is_loaded(store):
+def test_saving_and_loading(store):
     path = store.save("last", weights(7), {"iteration": 7, "amp": {}, "hooks": {"Log": {"a": 1.5}}})
     assert sorted(os.listdir(path)) == FILES
     assert json.loads((path / "manifest.json").read_text())["iteration"] == 7
@@ -59,7 +59,7 @@ def test_what_is_saved_is_loaded(store):
     assert last.state == {"iteration": 7, "amp": {}, "hooks": {"Log": {"a": 1.5}}}
 
 
-def test_the_newest_steps_are_kept(store):
+def test_the_newest_numbered_checkpoints_are_kept(store):
     for iteration in (90, 100, 1000, 1010):  # not in alphabetical order
         store.save_step(weights(iteration), {"iteration": iteration})
     assert names(store) == ["step_1000", "step_1010"]
@@ -71,7 +71,7 @@ def test_keeping_none(tmp_path):
     assert names(store) == []
 
 
-def test_only_last_has_a_predecessor(store):
+def test_only_last_keeps_its_predecessor(store):
     for iteration in (1, 2, 3):
         save(store, "last", iteration)
         save(store, "best", iteration)
@@ -82,7 +82,7 @@ def test_only_last_has_a_predecessor(store):
 
 @pytest.mark.parametrize("file", FILES)
 @pytest.mark.parametrize("accident", [damage, os.remove])
-def test_a_damaged_last_gives_way_to_the_one_before(store, file, accident, caplog):
+def test_the_previous_one_replaces_a_damaged_last(store, file, accident, caplog):
     save(store, "last", 1)
     accident(save(store, "last", 2) / file)
     assert loaded(store) == ("last.previous", 1)
@@ -91,7 +91,7 @@ def test_a_damaged_last_gives_way_to_the_one_before(store, file, accident, caplo
     assert str(store.folder / "last") in warning
 
 
-def test_the_newest_whole_one_stands_in_for_last(store):
+def test_the_newest_intact_one_replaces_last(store):
     save(store, "last", 10)
     store.save_step(weights(10), {"iteration": 10})
     save(store, "best", 15)
@@ -104,7 +104,7 @@ def test_the_newest_whole_one_stands_in_for_last(store):
     assert loaded(store) in [("last.previous", 10), ("step_10", 10)]
 
 
-def test_none_is_whole(store):
+def test_none_is_intact(store):
     with pytest.raises(UserError, match="holds none"):
         store.load_last()
     damage(save(store, "last", 2) / "model.pdparams")
@@ -134,7 +134,7 @@ def test_leftovers_of_a_kill_between_the_renames(store):
 @pytest.mark.parametrize("call", range(12))
 @pytest.mark.parametrize("first", [True, False])
 def test_failing_at_any_call_loses_nothing(store, monkeypatch, call, first):
-    """A disk that fails at the n-th rename or sync, whichever that is."""
+    """A disk that fails at the n-th rename or sync."""
     if not first:
         save(store, "last", 1)
     calls = iter(range(100))
@@ -152,7 +152,7 @@ def test_failing_at_any_call_loses_nothing(store, monkeypatch, call, first):
     try:
         save(store, "last", 2)
     except UserError as error:
-        assert "No space left" in str(error)  # noqa: PT017  it need not come
+        assert "No space left" in str(error)  # noqa: PT017  not every call fails
     monkeypatch.undo()
     if first and failed and not (store.folder / "last").exists():
         return  # there was nothing to lose
@@ -171,10 +171,10 @@ def schedule():
     return paddle.optimizer.lr.LinearWarmup(decay, 3, 0.0, 0.1)
 
 
-def train(model, optimizer, steps):
-    for step in steps:
-        images = np.random.default_rng(step).normal(size=(2, 3, 8, 8)).astype(np.float32)
-        label = paddle.to_tensor(np.random.default_rng(step).integers(0, 3, (2, 8, 8)))
+def train(model, optimizer, iterations):
+    for iteration in iterations:
+        images = np.random.default_rng(iteration).normal(size=(2, 3, 8, 8)).astype(np.float32)
+        label = paddle.to_tensor(np.random.default_rng(iteration).integers(0, 3, (2, 8, 8)))
         outputs = model(paddle.to_tensor(images))
         sum(cross_entropy(logits, label) for logits in outputs).backward()
         optimizer.step()
@@ -183,7 +183,7 @@ def train(model, optimizer, steps):
 
 
 @pytest.mark.parametrize("kind", OPTIMIZERS)
-def test_the_optimizer_goes_on_under_other_layer_names(store, kind):
+def test_the_optimizer_resumes_under_other_layer_names(store, kind):
     model = ToyNet(norm=True)
     optimizer = OPTIMIZERS[kind](schedule(), model.parameters())
     train(model, optimizer, range(5))
@@ -194,7 +194,7 @@ def test_the_optimizer_goes_on_under_other_layer_names(store, kind):
     store.save("last", model.state_dict(), state)
     train(model, optimizer, range(5, 9))
 
-    paddle.nn.Conv2D(1, 1, 1)  # moves Paddle's counters on
+    paddle.nn.Conv2D(1, 1, 1)  # advances Paddle's counters
     other = ToyNet(norm=True)
     resumed = OPTIMIZERS[kind](schedule(), other.parameters())
     assert other.body.weight.name != model.body.weight.name

@@ -13,7 +13,7 @@ from liteseg.engine.ema import Ema
 
 
 def set_all(model, rng):
-    """Random values for the whole floating-point state; returned too."""
+    """Set the whole floating-point state to random values and return them."""
     values = {}
     for key, tensor in model.state_dict().items():
         values[key] = rng.normal(size=tensor.shape).astype(np.float32)
@@ -22,16 +22,16 @@ def set_all(model, rng):
 
 
 @pytest.mark.parametrize("decay", [0.2, 0.999])
-def test_the_average_is_that_of_numpy(decay):
+def test_the_average_equals_numpy(decay):
     rng = np.random.default_rng(0)
     model = ToyNet(norm=True)
     expected = set_all(model, rng)
-    assert any("_mean" in key for key in expected)  # batch-norm statistics take part
+    assert any("_mean" in key for key in expected)  # batch-norm statistics are averaged too
     ema = Ema(model, decay)
-    for step in range(1, 6):
+    for t in range(1, 6):
         latest = set_all(model, rng)
         ema.update()
-        d = min(decay, (1 + step) / (10 + step))
+        d = min(decay, (1 + t) / (10 + t))
         expected = {key: d * expected[key] + (1 - d) * latest[key] for key in expected}
     with ema.applied():
         inside = arrays(model.state_dict())
@@ -40,7 +40,7 @@ def test_the_average_is_that_of_numpy(decay):
     assert_same(model.state_dict(), latest)
 
 
-def test_the_own_weights_come_back_after_an_error():
+def test_the_weights_are_restored_after_an_error():
     model = ToyNet()
     own = arrays(model.state_dict())
     ema = Ema(model, 0.5)
@@ -52,14 +52,14 @@ def test_the_own_weights_come_back_after_an_error():
     assert_same(model.state_dict(), latest)
 
 
-def test_going_on_from_a_saved_average():
+def test_resuming_from_a_saved_average():
     rng = np.random.default_rng(2)
     model = ToyNet(norm=True)
     ema = Ema(model, 0.9)
     for _ in range(3):
         set_all(model, rng)
         ema.update()
-    saved = {"steps": ema.steps, "shadow": arrays(ema.state_dict()["shadow"])}
+    saved = {"steps": ema.iterations, "shadow": arrays(ema.state_dict()["shadow"])}
     latest = set_all(model, rng)
     ema.update()
 

@@ -1,4 +1,4 @@
-"""Evaluation of a toy network, against a loop that does it by hand."""
+"""Evaluation of a toy network, against a loop written by hand."""
 
 from __future__ import annotations
 
@@ -30,14 +30,14 @@ class Normalize:
 
 
 class Halve:
-    """The val transforms of the toy dataset: half the size."""
+    """The validation transforms of the toy dataset: half the size."""
 
     normalize = Normalize()
 
     def __call__(self, sample, rng=None):
         h, w = sample["img"].shape[:2]
         sample["trans_info"].append(("resize", (h, w)))
-        if "label" in sample:  # as transforms do: an evaluation must not let them
+        if "label" in sample:  # as transforms do; evaluation must not pass them the label
             sample["label"] = sample["label"][::2, ::2]
         sample["img"] = cv2.resize(sample["img"], (w // 2, h // 2))
         return sample
@@ -102,7 +102,7 @@ def by_hand(model, data):
 
 
 @pytest.mark.parametrize(("batch_size", "num_workers"), [(1, 0), (3, 0), (2, 2)])
-def test_figures_do_not_depend_on_batches_and_workers(batch_size, num_workers):
+def test_metrics_do_not_depend_on_batches_and_workers(batch_size, num_workers):
     model, data = Toy(), ToyData()
     expected, score = by_hand(model, data)
     found = evaluate(
@@ -149,7 +149,7 @@ def test_an_evaluator_receives_every_image_once():
     assert results["collected"] == 5
 
 
-def test_modes_are_put_back():
+def test_modes_are_restored():
     model = Toy()
     model.train()
     model.norm.eval()  # frozen
@@ -196,12 +196,12 @@ def test_images_without_label_are_predicted_but_not_counted():
     assert found["images"] == 1
 
 
-def test_other_class_count_is_an_error():
+def test_another_number_of_classes_is_an_error():
     with pytest.raises(UserError, match="predicts 5 classes, the dataset has 4"):
         evaluate(Toy(5), ToyData(), TestConfig(), progress=False)
 
 
-def test_guard_passes_samples_through_and_other_errors_on():
+def test_guard_passes_on_samples_and_unexpected_errors():
     data = GuardedDataset([1, 2, 3])
     assert len(data) == 3
     assert raise_if_error(guarded(sum)([data[0], data[2]])) == 4

@@ -43,12 +43,12 @@ class Recorder:
     def __init__(self):
         self.points, self.images = {}, {}
 
-    def scalars(self, step, values):
+    def scalars(self, iteration, values):
         for tag, value in values.items():
-            self.points.setdefault(tag, {})[step] = value
+            self.points.setdefault(tag, {})[iteration] = value
 
-    def image(self, step, tag, image):
-        self.images.setdefault(tag, {})[step] = image
+    def image(self, iteration, tag, image):
+        self.images.setdefault(tag, {})[iteration] = image
 
 
 @pytest.fixture
@@ -153,7 +153,7 @@ def test_evaluation_and_its_report(store, metrics, dashboard, caplog):
 def test_images_are_always_those_of_the_same_samples(store, metrics, dashboard):
     hooks = evaluation_hooks(1, ToyImages(5), store, metrics, dashboard, count=3)
     make_trainer(2, hooks).run()
-    fixed = [f"val/picture_{i}" for i in (0, 2, 4)]
+    fixed = [f"val/image_{i}" for i in (0, 2, 4)]
     assert sorted(dashboard.images) == [*fixed, "worst/1", "worst/2", "worst/3"]
     for shown in dashboard.images.values():
         assert sorted(shown) == [1, 2]
@@ -300,7 +300,7 @@ class BreakingImages(ToyImages):
 
     def __getitem__(self, key):
         if key[1] >= 6:
-            raise UserError("picture_x.png: the file is truncated")
+            raise UserError("image_x.png: the file is truncated")
         return super().__getitem__(key)
 
 
@@ -308,7 +308,7 @@ class BreakingImages(ToyImages):
 def test_an_unreadable_file_loses_no_iteration(store, workers):
     dataset = BreakingImages()
     trainer = make_trainer(9, [Checkpoint(store, 100)], dataset=dataset, num_workers=workers)
-    with pytest.raises(UserError, match="picture_x"):
+    with pytest.raises(UserError, match="image_x"):
         trainer.run()
     assert iteration(store, "last") == 3
     assert checkpoints(store) == ["last"]
@@ -325,7 +325,7 @@ class KillingImages(ToyImages):
 
 def test_a_killed_worker_loses_no_iteration(store):
     trainer = make_trainer(99, [Checkpoint(store, 100)], dataset=KillingImages(), num_workers=1)
-    with pytest.raises(UserError, match="reads the data was killed"):
+    with pytest.raises(UserError, match="loads the data was killed"):
         trainer.run()
     # Batches loaded ahead may be lost, but no iteration that was finished.
     assert iteration(store, "last") == trainer.iteration > 0
@@ -334,10 +334,10 @@ def test_a_killed_worker_loses_no_iteration(store):
 def test_a_failing_evaluation_loses_no_iteration(store, metrics, dashboard):
     class Unreadable(ToyImages):
         def load(self, index):
-            raise UserError("picture_y.png: the file is empty")
+            raise UserError("image_y.png: the file is empty")
 
     evaluating = evaluation_hooks(2, Unreadable(), store, metrics, dashboard)
-    with pytest.raises(UserError, match="picture_y"):
+    with pytest.raises(UserError, match="image_y"):
         make_trainer(9, [*evaluating, Checkpoint(store, 2)], ema_decay=0.9).run()
     assert iteration(store, "last") == 2
 
@@ -431,5 +431,5 @@ def test_a_broken_network_in_one_process_stops_all_of_them(monkeypatch):
         return np.stack([own, other])
 
     monkeypatch.setattr(trainer_module, "gathered", two_processes)
-    with pytest.raises(UserError, match=r"step 2: main nan, (.|\n)*picture_7\.png"):
+    with pytest.raises(UserError, match=r"iteration 2: main nan, (.|\n)*image_7\.png"):
         make_trainer(4, [Log(3, None, None)]).run()

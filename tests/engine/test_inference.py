@@ -9,7 +9,7 @@ import paddle.nn.functional as F
 import pytest
 
 from liteseg.config.test_config import TestConfig
-from liteseg.engine.inference import predict, predict_labels, predict_logits
+from liteseg.engine.inference import predict, predict_labels, predict_scores
 from liteseg.errors import UserError
 from liteseg.models import STDC1, PPLiteSeg
 
@@ -47,14 +47,14 @@ def assert_published(found, expected):
 
 def test_sliding_window_is_the_published_one(published, golden):
     test = TestConfig.from_dict({"is_slide": True, "crop_size": [96, 64], "stride": [64, 32]})
-    scores = predict_logits(published, golden_rule.image(51, (1, 3, 96, 160)), test)
+    scores = predict_scores(published, golden_rule.image(51, (1, 3, 96, 160)), test)
     expected = np.load(golden / "infer_T.npz")["slide_w96h64_stride_w64h32_every7"]
     assert_published(scores, expected)
 
 
 def test_scales_and_flips_are_the_published_ones(published, golden):
     test = TestConfig(aug_eval=True, scales=(0.75, 1.0, 1.25), flip_horizontal=True)
-    scores = predict_logits(published, golden_rule.image(51, (1, 3, 96, 160)), test)
+    scores = predict_scores(published, golden_rule.image(51, (1, 3, 96, 160)), test)
     expected = np.load(golden / "infer_T.npz")["multiscale_flip_probs_every7"]
     assert_published(scores, expected)
 
@@ -79,7 +79,7 @@ def slide_twin(model, image, crop, stride):
 def test_windows_are_averaged(toy, crop, stride):
     image = golden_rule.image(1, (2, 3, 30, 41))
     test = TestConfig.from_dict({"is_slide": True, "crop_size": crop, "stride": stride})
-    found = predict_logits(toy, image, test).numpy()
+    found = predict_scores(toy, image, test).numpy()
     np.testing.assert_allclose(found, slide_twin(toy, image, crop, stride), atol=1e-5)
 
 
@@ -96,13 +96,13 @@ def test_all_four_flips(toy):
         for columns in (slice(None), slice(None, None, -1)):
             flipped = paddle.to_tensor(image.numpy()[:, :, rows, columns].copy())
             expected = expected + softmax(toy(flipped)[0].numpy()[:, :, rows, columns])
-    np.testing.assert_allclose(predict_logits(toy, image, test).numpy(), expected, atol=1e-5)
+    np.testing.assert_allclose(predict_scores(toy, image, test).numpy(), expected, atol=1e-5)
 
 
 def test_flips_and_scales_need_aug_eval(toy):
     image = golden_rule.image(2, (1, 3, 9, 14))
     test = TestConfig(scales=(0.5,), flip_horizontal=True)
-    np.testing.assert_array_equal(predict_logits(toy, image, test), toy(image)[0])
+    np.testing.assert_array_equal(predict_scores(toy, image, test), toy(image)[0])
 
 
 @pytest.mark.parametrize("scale", [0.5, 0.75, 1.5])
@@ -162,7 +162,7 @@ def test_logits_of_views_give_the_mean_probability(toy):
 
 
 def test_no_gradient_is_recorded(toy):
-    assert predict_logits(toy, golden_rule.image(1, (1, 3, 8, 8)), TestConfig()).stop_gradient
+    assert predict_scores(toy, golden_rule.image(1, (1, 3, 8, 8)), TestConfig()).stop_gradient
 
 
 @pytest.mark.parametrize(

@@ -14,8 +14,8 @@ from liteseg.registry import LR_SCHEDULERS, OPTIMIZERS
 ITERS, PEAK = 40, 0.02
 
 
-def cosine(t, steps, low=0.0):
-    return low + (PEAK - low) * (1 + math.cos(math.pi * t / steps)) / 2
+def cosine(t, length, low=0.0):
+    return low + (PEAK - low) * (1 + math.cos(math.pi * t / length)) / 2
 
 
 def one_cycle(t, divide_factor=25.0, end=0.0, share=0.3):
@@ -29,7 +29,7 @@ def one_cycle(t, divide_factor=25.0, end=0.0, share=0.3):
 
 # name, arguments, rate at iteration t after the warm-up, which leaves `steps` of them
 SCHEDULES = [
-    ("PolynomialDecay", {}, lambda t, steps: PEAK * (1 - t / steps) ** 0.9),
+    ("PolynomialDecay", {}, lambda t, length: PEAK * (1 - t / length) ** 0.9),
     (
         "PolynomialDecay",
         {"power": 2.0, "end_lr": 0.001, "decay_steps": 25},
@@ -106,7 +106,7 @@ def test_polynomial_decay_stays_at_its_end():
     assert schedule() == pytest.approx(0.01)
 
 
-def test_a_schedule_goes_on_from_its_state():
+def test_a_schedule_resumes_from_its_state():
     first = optim.polynomial_decay(30, 0.1, warmup_iters=5, warmup_start_lr=1e-5)
     for _ in range(12):
         first.step()
@@ -128,7 +128,7 @@ class Momentum:
         self.momentum, self.decay, self.nesterov = momentum, weight_decay, use_nesterov
         self.velocity = {}
 
-    def __call__(self, key, w, g, lr, step):
+    def __call__(self, key, w, g, lr, t):
         g = g + self.decay * w
         v = self.velocity[key] = self.momentum * self.velocity.get(key, 0) + g
         return w - lr * (g + self.momentum * v if self.nesterov else v)
@@ -141,7 +141,7 @@ class Adam:
         self.betas, self.epsilon, self.decay = (beta1, beta2), epsilon, weight_decay
         self.moments = {}
 
-    def __call__(self, key, w, g, lr, step):
+    def __call__(self, key, w, g, lr, t):
         if self.decoupled:
             w = w * (1 - lr * self.decay * (w.ndim > 1))
         else:
@@ -149,7 +149,7 @@ class Adam:
         old = self.moments.get(key, (0, 0))
         new = [b * m + (1 - b) * x for b, m, x in zip(self.betas, old, (g, g * g))]
         self.moments[key] = new
-        mean, square = (m / (1 - b**step) for b, m in zip(self.betas, new))
+        mean, square = (m / (1 - b**t) for b, m in zip(self.betas, new))
         return w - lr * mean / (np.sqrt(square) + self.epsilon)
 
 
@@ -165,7 +165,7 @@ TWINS = {"sgd": Momentum, "momentum": Momentum, "adam": Adam, "adamw": AdamW}
 
 
 def follow(name, twin, grad_clip=None, **arguments):
-    """Four steps on a small network, the parameters of each compared with the twin's."""
+    """Four updates of a small network; each compared with the reference."""
     paddle.seed(3)
     model = paddle.nn.Sequential(
         paddle.nn.Conv2D(3, 4, 3), paddle.nn.BatchNorm2D(4), paddle.nn.Conv2D(4, 2, 1)
@@ -177,8 +177,8 @@ def follow(name, twin, grad_clip=None, **arguments):
     trained = {k: p for k, p in model.named_parameters() if not p.stop_gradient}
     assert len(trained) == 6
     expected = {k: p.numpy().astype(np.float64) for k, p in trained.items()}
-    for step in range(1, 5):
-        x = paddle.to_tensor(np.random.RandomState(step).randn(2, 3, 6, 6).astype("float32"))
+    for t in range(1, 5):
+        x = paddle.to_tensor(np.random.RandomState(t).randn(2, 3, 6, 6).astype("float32"))
         (model(x) ** 2).sum().backward()
         gradients = {k: p.grad.numpy().astype(np.float64) for k, p in trained.items()}
         if grad_clip is not None:
@@ -190,9 +190,9 @@ def follow(name, twin, grad_clip=None, **arguments):
         optimizer.clear_grad()
         schedule.step()
         for key, parameter in trained.items():
-            expected[key] = twin(key, expected[key], gradients[key], rate, step)
+            expected[key] = twin(key, expected[key], gradients[key], rate, t)
             np.testing.assert_allclose(parameter.numpy(), expected[key], rtol=1e-4, atol=2e-6)
-            expected[key] = parameter.numpy().astype(np.float64)  # no drift from step to step
+            expected[key] = parameter.numpy().astype(np.float64)  # no accumulated drift
 
 
 @pytest.mark.parametrize("name", BUILT_IN)

@@ -1,4 +1,4 @@
-"""A training that is interrupted and resumed, against the same training left alone: bit for bit."""
+"""An interrupted and resumed training is bit for bit the same as one without interruption."""
 
 from __future__ import annotations
 
@@ -18,24 +18,24 @@ from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.weights.load import read_state
 
-STEPS = 14
+ITERATIONS = 14
 TIMES = {"images_per_second", "seconds_per_step", "reader_share", "seconds", "timings"}
 
 
 class Run:
-    """A run directory in which trainings are begun and resumed, as `liteseg train` does."""
+    """A run directory in which training starts and resumes, as with `liteseg train`."""
 
     def __init__(self, folder):
         self.folder = folder
         self.store = Checkpointer(folder / "checkpoints", keep=1)
 
-    def train(self, *disturbances, workers=0, patience=None, iters=STEPS, **options):
-        """Go on from the last checkpoint, if there is one."""
-        paddle.nn.Conv2D(1, 1, 1)  # moves Paddle's counters on, as another process might
+    def train(self, *disturbances, workers=0, patience=None, iters=ITERATIONS, **options):
+        """Resume from the last checkpoint, if there is one."""
+        paddle.nn.Conv2D(1, 1, 1)  # advances Paddle's counters, as another process might
         loaded = self.store.load_last() if self.store.folder.exists() else None
-        step = loaded.iteration if loaded else -1
-        self.metrics = MetricsFile(self.folder / "metrics.jsonl", step)
-        dashboard = Dashboard(self.folder / "vdl", step)
+        iteration = loaded.iteration if loaded else -1
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", iteration)
+        dashboard = Dashboard(self.folder / "vdl", iteration)
         evaluating = evaluation_hooks(
             4,
             ToyImages(3),
@@ -75,7 +75,7 @@ class Run:
 
 
 class Dropping(ToyImages):
-    """Images whose noise is of the augmentation's draw too."""
+    """Images with noise that depends on the draw of the augmentation."""
 
     def __getitem__(self, key):
         sample = super().__getitem__(key)
@@ -91,7 +91,7 @@ def whole(tmp_path):
 
 
 def assert_as_if_never_interrupted(run, trainer, whole):
-    assert trainer.iteration == STEPS
+    assert trainer.iteration == ITERATIONS
     assert_same(trainer.model.state_dict(), whole.trainer.model.state_dict())
     assert_same(trainer.state_dict(), whole.trainer.state_dict())
     assert run.metrics_lines() == whole.metrics_lines()
@@ -102,45 +102,45 @@ def assert_as_if_never_interrupted(run, trainer, whole):
             assert_same(found, expected)
 
 
-# 7 samples in steps of 4: every step here is inside an epoch, inside a log interval (3), or both.
-@pytest.mark.parametrize("steps", [(5,), (7,), (1, 2, 8, 13)])
-def test_stopped_by_a_signal(tmp_path, whole, steps):
+# 7 samples, 4 per iteration: each of these is inside an epoch, inside a log interval (3), or both.
+@pytest.mark.parametrize("iterations", [(5,), (7,), (1, 2, 8, 13)])
+def test_stopped_by_a_signal(tmp_path, whole, iterations):
     run = Run(tmp_path / "run")
-    for workers, step in enumerate(steps):
-        stop = At(step, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
-        assert run.train(stop, workers=workers % 3, init_seed=workers).iteration == step
+    for workers, iteration in enumerate(iterations):
+        stop = At(iteration, lambda trainer: os.kill(os.getpid(), signal.SIGTERM))
+        assert run.train(stop, workers=workers % 3, init_seed=workers).iteration == iteration
     trainer = run.train(workers=1, init_seed=99)
     assert_as_if_never_interrupted(run, trainer, whole)
 
 
-@pytest.mark.parametrize("step", [6, 8, 9, 12])
-def test_crashed_after_the_last_checkpoint(tmp_path, whole, step, caplog):
-    """The steps since then were logged, evaluated (8, 12), perhaps kept as best."""
+@pytest.mark.parametrize("iteration", [6, 8, 9, 12])
+def test_crashed_after_the_last_checkpoint(tmp_path, whole, iteration, caplog):
+    """The iterations since then were logged, evaluated (8, 12), perhaps kept as best."""
 
     def crash(trainer):
         raise RuntimeError
 
     run = Run(tmp_path / "run")
     with pytest.raises(RuntimeError):
-        run.train(At(step, crash), workers=1)
+        run.train(At(iteration, crash), workers=1)
     caplog.set_level("INFO")
     trainer = run.train(init_seed=99)
-    saved = step // 5 * 5
-    assert f"steps {saved + 1} to {max(step // 3 * 3, step // 4 * 4)}, logged" in caplog.text
+    first, last = iteration // 5 * 5 + 1, max(iteration // 3 * 3, iteration // 4 * 4)
+    assert f"iterations {first} to {last} are logged already" in caplog.text
     assert_as_if_never_interrupted(run, trainer, whole)
 
 
-def test_an_unreadable_file_in_the_middle_of_a_step(tmp_path, whole):
-    """The second half of step 7 can't be read; then the file is mended."""
+def test_an_unreadable_file_in_the_middle_of_an_iteration(tmp_path, whole):
+    """The second half of iteration 7 can't be read; then the file is fixed."""
 
     class Breaking(Dropping):
         def __getitem__(self, key):
             if key[1] == 26:
-                raise UserError("picture_x.png: the file is truncated")
+                raise UserError("image_x.png: the file is truncated")
             return super().__getitem__(key)
 
     run = Run(tmp_path / "run")
-    with pytest.raises(UserError, match="picture_x"):
+    with pytest.raises(UserError, match="image_x"):
         run.train(dataset=Breaking(7))
     assert run.store.load_last().iteration == 6
     assert_as_if_never_interrupted(run, run.train(), whole)
@@ -196,7 +196,7 @@ def test_a_run_of_version_0_1_0_resumes(tmp_path, whole, owed):
     assert_as_if_never_interrupted(run, run.train(init_seed=99), whole)
 
 
-def test_a_run_that_stopped_early_does_not_go_on(tmp_path):
+def test_a_run_that_stopped_early_does_not_continue(tmp_path):
     run = Run(tmp_path / "run")
 
     def stall(trainer):
@@ -210,7 +210,7 @@ def test_a_run_that_stopped_early_does_not_go_on(tmp_path):
     assert run.train(patience=3).iteration == 12
 
 
-def test_layers_that_draw_go_on_drawing_the_same(tmp_path, monkeypatch):
+def test_dropout_continues_with_the_same_draws(tmp_path, monkeypatch):
     class DroppingNet(ToyNet):
         def __init__(self, norm):
             super().__init__(norm)
@@ -225,10 +225,10 @@ def test_layers_that_draw_go_on_drawing_the_same(tmp_path, monkeypatch):
 
 
 class FakeScaler:
-    """Stands for Paddle's loss scaler, which works on GPUs only."""
+    """Replaces Paddle's loss scaler, which works on GPUs only."""
 
     def __init__(self, enable, init_loss_scaling):
-        self.scale_, self.good_steps = np.array([init_loss_scaling], np.float32), 0
+        self.scale_, self.good_updates = np.array([init_loss_scaling], np.float32), 0
 
     def scale(self, loss):
         return loss * float(self.scale_[0])
@@ -240,18 +240,18 @@ class FakeScaler:
         optimizer.step()
 
     def update(self):
-        self.good_steps += 1
-        if self.good_steps % 4 == 0:
+        self.good_updates += 1
+        if self.good_updates % 4 == 0:
             self.scale_ = self.scale_ * 3
 
     def state_dict(self):
-        return {"scale": self.scale_, "incr_count": self.good_steps}
+        return {"scale": self.scale_, "incr_count": self.good_updates}
 
     def load_state_dict(self, state):
-        self.scale_, self.good_steps = state["scale"], state["incr_count"]
+        self.scale_, self.good_updates = state["scale"], state["incr_count"]
 
 
-def test_the_loss_scaler_goes_on(tmp_path, monkeypatch):
+def test_the_loss_scaler_resumes(tmp_path, monkeypatch):
     monkeypatch.setattr(paddle.amp, "GradScaler", FakeScaler)
     whole, run = Run(tmp_path / "whole"), Run(tmp_path / "run")
     expected = whole.train(iters=7)

@@ -1,4 +1,4 @@
-"""The training loop on a toy network: it learns, accumulates, averages, resumes and complains."""
+"""The training loop on a toy network: learning, accumulation, averaging, resuming, errors."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ from liteseg.errors import UserError
 
 
 class Losses(Hook):
-    """The mean losses of each step."""
+    """The mean losses of each iteration."""
 
     def __init__(self):
         self.taken = []
@@ -28,7 +28,7 @@ class Losses(Hook):
         self.taken.append(trainer.take_mean_losses())
 
 
-def test_ten_steps_reduce_the_loss():
+def test_ten_iterations_reduce_the_loss():
     losses = Losses()
     trainer = make_trainer(10, [losses], batch_size=4, norm=True)
     trainer.run()
@@ -40,10 +40,10 @@ def test_ten_steps_reduce_the_loss():
         assert taken["loss"] == pytest.approx(taken["main"] + taken["aux"], rel=1e-6)
 
 
-def test_a_step_is_that_of_paddle_written_out():
+def test_an_iteration_equals_paddle_written_out():
     dataset, seed = ToyImages(), 4
     trainer = make_trainer(2, dataset=dataset, seed=seed, init_seed=1)
-    twin = make_trainer(2, init_seed=1)  # never run: its parts are stepped by hand
+    twin = make_trainer(2, init_seed=1)  # never run: its parts are used by hand
     trainer.run()
     for keys in TrainingOrder(8, 2, 1, seed, 0, 2):
         samples = [dataset[key] for key in keys]
@@ -60,8 +60,8 @@ def test_a_step_is_that_of_paddle_written_out():
     assert trainer.optimizer.get_lr() == twin.optimizer.get_lr()
 
 
-def test_what_is_needed_no_more_goes():
-    """Each head's logits before the next loss, gradients after the update."""
+def test_memory_is_freed_early():
+    """Each head's logits before the next loss, the gradients after the update."""
     seen = []
 
     def watching(logits, label):
@@ -98,7 +98,7 @@ def test_workers_and_a_smaller_dataset_than_a_batch_change_nothing():
     assert_same(trained(1), trained(0))
 
 
-def test_the_average_is_shipped_and_the_own_weights_resume(tmp_path):
+def test_the_average_is_shipped_and_training_resumes_with_its_own_weights(tmp_path):
     trainer = make_trainer(3, [Checkpoint(Checkpointer(tmp_path), 100)], ema_decay=0.99)
     trainer.run()
     last = Checkpointer(tmp_path).load_last()
@@ -107,7 +107,7 @@ def test_the_average_is_shipped_and_the_own_weights_resume(tmp_path):
     assert any((value != last.state["model"][key]).any() for key, value in last.weights.items())
 
 
-def test_averaging_may_begin_at_a_resume(tmp_path):
+def test_averaging_may_start_at_a_resume(tmp_path):
     make_trainer(3, [Checkpoint(Checkpointer(tmp_path), 100)]).run()
     trainer = make_trainer(4, init_seed=7, ema_decay=0.99)
     resume(trainer, Checkpointer(tmp_path))
@@ -115,47 +115,47 @@ def test_averaging_may_begin_at_a_resume(tmp_path):
     assert_same(trainer.ema.state_dict()["shadow"], shipped)
 
 
-def test_another_batch_size_at_a_resume_is_told(tmp_path, caplog):
+def test_another_batch_size_at_a_resume_is_reported(tmp_path, caplog):
     make_trainer(1, [Checkpoint(Checkpointer(tmp_path), 1)]).run()
     trainer = make_trainer(2, batch_size=4)
     with caplog.at_level(logging.WARNING):
         resume(trainer, Checkpointer(tmp_path))
-    assert "4 images a step instead of 2" in caplog.text
+    assert "4 images per iteration instead of 2" in caplog.text
 
 
-def failing(step, value):
-    """A loss that gives `value` in its call number `step`."""
+def failing(call, value):
+    """A loss that returns `value` in its call number `call`."""
     calls = iter(range(1, 100))
 
     def loss(logits, label):
-        return cross_entropy(logits, label) * (value if next(calls) == step else 1.0)
+        return cross_entropy(logits, label) * (value if next(calls) == call else 1.0)
 
     return loss
 
 
 @pytest.mark.parametrize("value", [math.nan, math.inf])
-def test_a_loss_that_is_not_finite_names_step_losses_and_files(tmp_path, value):
+def test_a_loss_that_is_not_finite_names_iteration_losses_and_files(tmp_path, value):
     store = Checkpointer(tmp_path, keep=9)
     losses = [("main", cross_entropy, 1.0), ("aux", failing(3, value), 1.0)]
     trainer = make_trainer(9, [Checkpoint(store, 1)], losses=losses, seed=2)
     with pytest.raises(UserError) as error:
         trainer.run()
-    told = str(error.value)
-    assert "step 3:" in told
-    assert "main 1" in told or "main 0" in told
-    assert f"aux {value}" in told
+    message = str(error.value)
+    assert "iteration 3:" in message
+    assert "main 1" in message or "main 0" in message
+    assert f"aux {value}" in message
     order = TrainingOrder(8, 2, 1, 2, 0, 9)
-    named = {f"picture_{i}.png" for i in range(8) if f"picture_{i}.png" in told}
-    assert named == {f"picture_{order.sample_at(position)}.png" for position in (4, 5)}
+    named = {f"image_{i}.png" for i in range(8) if f"image_{i}.png" in message}
+    assert named == {f"image_{order.sample_at(position)}.png" for position in (4, 5)}
     assert store.load_last().iteration == 2  # what came before is kept
 
 
-def test_an_early_nan_is_found_at_a_later_look(tmp_path):
-    """Losses are read only now and then; the step told is the one that diverged."""
+def test_an_early_nan_is_found_later(tmp_path):
+    """Losses are read only now and then; the error names the iteration that diverged."""
     losses = [("main", failing(2, math.nan), 1.0), ("aux", cross_entropy, 1.0)]
     store = Checkpointer(tmp_path)
     trainer = make_trainer(5, [Checkpoint(store, 100)], losses=losses, accumulate=2)
-    with pytest.raises(UserError, match="step 1: main nan"):
+    with pytest.raises(UserError, match="iteration 1: main nan"):
         trainer.run()
     assert not (store.folder / "last").exists()
 
@@ -163,7 +163,7 @@ def test_an_early_nan_is_found_at_a_later_look(tmp_path):
 def test_hooks_are_called_in_order_and_closed_after_an_error():
     calls = []
 
-    class Noted(Hook):
+    class Recorded(Hook):
         def __init__(self, name):
             self.name = name
 
@@ -179,7 +179,7 @@ def test_hooks_are_called_in_order_and_closed_after_an_error():
             calls.append(f"{self.name} after")
 
     with pytest.raises(UserError, match="enough"):
-        make_trainer(5, [Noted("a"), Noted("b")]).run()
+        make_trainer(5, [Recorded("a"), Recorded("b")]).run()
     assert calls == [
         *("a before 0", "b before 0", "a iteration 1", "b iteration 1"),
         *("a iteration 2", "a after", "b after"),

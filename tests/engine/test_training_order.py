@@ -1,4 +1,4 @@
-"""The order of the training data, against the stream written out by hand."""
+"""The order of the training data, against the stream written by hand."""
 
 from __future__ import annotations
 
@@ -34,7 +34,7 @@ def test_each_epoch_is_a_permutation(length):
     for epoch in epochs:
         assert sorted(epoch) == list(range(length))
     if length > 1:
-        assert len({tuple(epoch) for epoch in epochs}) > 1  # shuffled anew
+        assert len({tuple(epoch) for epoch in epochs}) > 1  # shuffled again
 
 
 def test_the_seed_decides():
@@ -43,17 +43,17 @@ def test_the_seed_decides():
 
 
 @pytest.mark.parametrize(("devices", "accumulate", "batch"), [(1, 2, 4), (2, 1, 4), (2, 2, 2)])
-def test_devices_and_accumulation_share_the_same_steps(as_process, devices, accumulate, batch):
+def test_devices_and_accumulation_share_the_same_iterations(as_process, devices, accumulate, batch):
     expected = list(TrainingOrder(11, 8, 1, 0, 0, 6))
-    steps = [[] for _ in expected]
+    iterations = [[] for _ in expected]
     for rank in range(devices):
         as_process(rank, devices)
         order = TrainingOrder(11, batch, accumulate, 0, 0, 6)
         found = list(order)
         assert len(found) == len(order) == 6 * accumulate
         for place, part in enumerate(found):
-            steps[place // accumulate] += part
-    assert [sorted(step, key=lambda pair: pair[1]) for step in steps] == expected
+            iterations[place // accumulate] += part
+    assert [sorted(pairs, key=lambda pair: pair[1]) for pairs in iterations] == expected
 
 
 def test_a_start_skips_and_repeats_nothing():
@@ -73,7 +73,7 @@ def test_workers_change_nothing():
             np.testing.assert_array_equal(alone[key].numpy(), helped[key].numpy())
 
 
-def test_what_a_batch_holds():
+def test_contents_of_a_batch():
     dataset = ToyImages()
     order = TrainingOrder(8, 3, 1, 0, 0, 1)
     (batch,) = training_batches(dataset, order, 0)
@@ -100,19 +100,19 @@ class NoLabel(ToyImages):
 
 
 @pytest.mark.parametrize("workers", [0, 1])
-@pytest.mark.parametrize(("kind", "said"), [(TwoSizes, "(16, 32), (32, 32)"), (NoLabel, "label")])
-def test_batches_that_cannot_be_made(kind, said, workers):
+@pytest.mark.parametrize(("kind", "found"), [(TwoSizes, "(16, 32), (32, 32)"), (NoLabel, "label")])
+def test_batches_that_cannot_be_made(kind, found, workers):
     with pytest.raises(UserError) as error:
         list(training_batches(kind(2), TrainingOrder(2, 2, 1, 0, 0, 1), workers))
-    assert said in str(error.value)
+    assert found in str(error.value)
     assert "RandomPaddingCrop" in str(error.value)
 
 
 @pytest.mark.parametrize("workers", [0, 1])
 def test_a_file_that_cannot_be_read(tmp_path, workers):
-    picture = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
-    cv2.imwrite(str(tmp_path / "a.png"), picture)
-    cv2.imwrite(str(tmp_path / "l.png"), picture[..., 0] % 2)
+    image = np.random.default_rng(0).integers(0, 255, (32, 32, 3), dtype=np.uint8)
+    cv2.imwrite(str(tmp_path / "a.png"), image)
+    cv2.imwrite(str(tmp_path / "l.png"), image[..., 0] % 2)
     (tmp_path / "a.png").write_bytes((tmp_path / "a.png").read_bytes()[:1000])
     (tmp_path / "list.txt").write_text("a.png l.png\n")
     dataset = Dataset("train", tmp_path, [Normalize()], num_classes=2, train_path="list.txt")

@@ -1,4 +1,4 @@
-"""Reader processes: nothing of theirs outlives the trainer, nothing of others is touched."""
+"""Worker processes: nothing of theirs outlives the trainer, nothing of others is touched."""
 
 from __future__ import annotations
 
@@ -12,16 +12,16 @@ import pytest
 from conftest import ROOT
 from toy_training import ToyImages
 
-from liteseg.engine import workers as readers
+from liteseg.engine import workers
 from liteseg.engine.loader import TrainingOrder, training_batches
 
-READ_AHEAD = """
+PREFETCH = """
 import sys
 from toy_training import ToyImages, paddle
 from liteseg.engine.loader import TrainingOrder, training_batches
 batches = training_batches(ToyImages(), TrainingOrder(8, 2, 1, 0, 0, 10_000), 2)
 next(batches)
-print("reading", flush=True)
+print("loading", flush=True)
 sys.stdin.read()
 """
 SHARED_MEMORY = Path("/dev/shm")
@@ -31,21 +31,21 @@ pytestmark = pytest.mark.skipif(sys.platform != "linux", reason="Linux has /dev/
 
 @pytest.fixture
 def trainer():
-    """A process with two readers."""
+    """A process with two workers."""
     paths = os.pathsep.join([str(ROOT), str(Path(__file__).parent)])
     process = subprocess.Popen(
-        [sys.executable, "-c", f"import liteseg\n{READ_AHEAD}"],
+        [sys.executable, "-c", f"import liteseg\n{PREFETCH}"],
         env={**os.environ, "PYTHONPATH": paths},
         stdin=subprocess.PIPE,
         stdout=subprocess.PIPE,
     )
-    assert process.stdout.readline() == b"reading\n"
+    assert process.stdout.readline() == b"loading\n"
     yield process
     process.kill()
     process.communicate()
 
 
-def readers_of(process):
+def workers_of(process):
     children = Path(f"/proc/{process.pid}/task/{process.pid}/children").read_text()
     found = children.split()
     assert len(found) == 2
@@ -53,7 +53,7 @@ def readers_of(process):
 
 
 def wait_for_the_end_of(pids):
-    while any(map(readers._lives, pids)):
+    while any(map(workers._is_alive, pids)):
         time.sleep(0.02)
 
 
@@ -67,7 +67,7 @@ def left_by(pids):
 
 
 def test_they_end_with_a_trainer_that_is_killed(trainer):
-    pids = readers_of(trainer)
+    pids = workers_of(trainer)
     assert left_by(pids)
     trainer.kill()
     trainer.wait()
@@ -75,10 +75,10 @@ def test_they_end_with_a_trainer_that_is_killed(trainer):
     assert left_by(pids) == []
 
 
-def test_what_is_left_is_cleared_once_all_are_dead(trainer):
-    pids = readers_of(trainer)
-    readers.clear_shared_memory()
-    assert left_by(pids)  # they live
+def test_leftovers_are_removed_once_all_have_ended(trainer):
+    pids = workers_of(trainer)
+    workers.clear_shared_memory()
+    assert left_by(pids)  # they are alive
     for pid in [*pids, trainer.pid]:
         os.kill(int(pid), 9)
     trainer.wait()
@@ -87,7 +87,7 @@ def test_what_is_left_is_cleared_once_all_are_dead(trainer):
     other = SHARED_MEMORY / f"paddle_{pids[0]}0_of_another"
     other.touch()
     try:
-        readers.clear_shared_memory()
+        workers.clear_shared_memory()
         assert left_by(pids) == []
         assert other.exists()
     finally:
@@ -95,17 +95,17 @@ def test_what_is_left_is_cleared_once_all_are_dead(trainer):
 
 
 @pytest.mark.parametrize("all_of_it", [True, False])
-def test_they_end_and_leave_nothing_when_reading_ends(all_of_it):
+def test_they_end_and_leave_nothing_when_loading_ends(all_of_it):
     before = set(SHARED_MEMORY.glob("liteseg_*"))
     batches = training_batches(ToyImages(), TrainingOrder(8, 2, 1, 0, 0, 8), 2)
     next(batches)
     pids, end = [], time.monotonic() + 60
-    while len(pids) < 2 and time.monotonic() < end:  # the first batch may come before reader 2
+    while len(pids) < 2 and time.monotonic() < end:  # the first batch may come before worker 2
         markers = set(SHARED_MEMORY.glob(f"liteseg_*_{os.getpid()}_*")) - before
         pids = [marker.name.split("_")[-1] for marker in markers]
     assert len(pids) == 2
     if all_of_it:
         assert len(list(batches)) == 7
     batches.close()
-    assert not any(map(readers._lives, pids))
+    assert not any(map(workers._is_alive, pids))
     assert left_by(pids) == []

@@ -18,14 +18,14 @@ def lines(path):
 
 def test_lines_are_json_without_nan(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
-    figures = {
+    values = {
         "loss": math.nan,
         "miou": np.float32(0.5),
         "images": np.int64(3),
         "class_iou": {"road": 0.25, "car": math.inf, "sky": None},
         "list": [np.float64("nan"), (1, 2)],
     }
-    metrics.write(10, "eval", figures)
+    metrics.write(10, "eval", values)
     assert lines(metrics.path) == [
         {
             "step": 10,
@@ -39,23 +39,23 @@ def test_lines_are_json_without_nan(tmp_path):
     ]
 
 
-def test_a_resume_drops_later_steps_and_broken_lines(tmp_path):
+def test_a_resume_drops_later_iterations_and_broken_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     metrics = MetricsFile(path, 0)
-    for step in (10, 20, 30):
-        metrics.write(step, "train", {"loss": step})
-        metrics.write(step, "eval", {"miou": step})
+    for iteration in (10, 20, 30):
+        metrics.write(iteration, "train", {"loss": iteration})
+        metrics.write(iteration, "eval", {"miou": iteration})
     text = path.read_text()
     path.write_text(text + '[1]\n{"phase": "train"}\n' + text.splitlines()[0][:12])
     MetricsFile(path, 20).write(30, "train", {"loss": -1})
     assert [(line["step"], line["phase"]) for line in lines(path)] == [
-        *((step, phase) for step in (10, 20) for phase in ("train", "eval")),
+        *((iteration, phase) for iteration in (10, 20) for phase in ("train", "eval")),
         (30, "train"),
     ]
     assert lines(path)[-1]["loss"] == -1
 
 
-def test_a_new_run_begins_empty(tmp_path):
+def test_a_new_run_starts_empty(tmp_path):
     (tmp_path / "metrics.jsonl").write_text('{"step": 5, "phase": "train"}\n')
     MetricsFile(tmp_path / "metrics.jsonl", 0)
     assert (tmp_path / "metrics.jsonl").read_text() == ""
@@ -65,8 +65,8 @@ def test_a_full_disk_ends_the_metrics_with_one_warning(tmp_path, caplog):
     metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
     metrics.path.unlink()
     metrics.path.symlink_to("/dev/full")
-    for step in (1, 2):
-        metrics.write(step, "train", {"loss": 1.0})
+    for iteration in (1, 2):
+        metrics.write(iteration, "train", {"loss": 1.0})
     (record,) = caplog.records
     assert "No space left" in record.getMessage()
     assert str(metrics.path) in record.getMessage()
@@ -80,15 +80,16 @@ def curve(folder, tag):
     return [(point.id, pytest.approx(point.value)) for point in points]
 
 
-def test_a_dashboard_goes_on_in_its_file(tmp_path, caplog):
+def test_a_dashboard_continues_in_its_file(tmp_path, caplog):
     pytest.importorskip("visualdl")
     folder = tmp_path / "vdl"
-    for steps in ((1, 2), (3,)):
-        dashboard = Dashboard(folder, steps[0] - 1)
-        for step in steps:
-            dashboard.scalars(step, {"train/loss": 1 / step, "bad": math.nan, "none": None})
-        dashboard.image(steps[0], "val/picture", np.zeros((4, 6, 3), np.uint8))
-        dashboard.text(steps[0], "config", "iters: 3")
+    for iterations in ((1, 2), (3,)):
+        dashboard = Dashboard(folder, iterations[0] - 1)
+        for iteration in iterations:
+            values = {"train/loss": 1 / iteration, "bad": math.nan, "none": None}
+            dashboard.scalars(iteration, values)
+        dashboard.image(iterations[0], "val/image", np.zeros((4, 6, 3), np.uint8))
+        dashboard.text(iterations[0], "config", "iters: 3")
         dashboard.close()
     assert curve(folder, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert caplog.text == ""
@@ -98,16 +99,16 @@ def test_a_dashboard_goes_on_in_its_file(tmp_path, caplog):
 def test_a_resume_drops_later_points_and_a_torn_end(tmp_path, caplog, torn):
     pytest.importorskip("visualdl")
     dashboard = Dashboard(tmp_path, -1)
-    for step in (1, 2, 3, 4):
-        dashboard.scalars(step, {"train/loss": step})
-        dashboard.image(step, "val/picture", np.zeros((4, 6, 3), np.uint8))
+    for iteration in (1, 2, 3, 4):
+        dashboard.scalars(iteration, {"train/loss": iteration})
+        dashboard.image(iteration, "val/image", np.zeros((4, 6, 3), np.uint8))
     dashboard.hparams({"config": "toy"}, "train/loss")
     dashboard.close()
     (log,) = tmp_path.glob("vdlrecords.*.log")
     log.write_bytes(log.read_bytes()[: -torn or None])
     dashboard = Dashboard(tmp_path, 2)
-    for step in (3, 4):
-        dashboard.scalars(step, {"train/loss": -step})
+    for iteration in (3, 4):
+        dashboard.scalars(iteration, {"train/loss": -iteration})
     dashboard.hparams({"config": "toy"}, "train/loss")
     dashboard.close()
     assert curve(tmp_path, "train/loss") == [(1, 1), (2, 2), (3, -3), (4, -4)]
@@ -116,7 +117,7 @@ def test_a_resume_drops_later_points_and_a_torn_end(tmp_path, caplog, torn):
 
 
 def test_points_are_in_the_file_at_once(tmp_path):
-    """A process that is killed now loses none that a checkpoint could be ahead of."""
+    """A process killed now loses no point that a checkpoint relies on."""
     pytest.importorskip("visualdl")
     dashboard = Dashboard(tmp_path, -1)
     dashboard.scalars(1, {f"tag{i}": i for i in range(40)})
@@ -145,7 +146,7 @@ def test_a_failing_dashboard_warns_once(tmp_path, monkeypatch, caplog):
     with caplog.at_level(logging.WARNING):
         dashboard = Dashboard(tmp_path, -1)
         dashboard.scalars(1, {"loss": 1.0})
-        dashboard.image(1, "picture", np.zeros((2, 2, 3), np.uint8))
+        dashboard.image(1, "image", np.zeros((2, 2, 3), np.uint8))
         dashboard.text(1, "config", "x")
         dashboard.hparams({"a": 1}, "loss")
         dashboard.close()

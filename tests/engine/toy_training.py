@@ -36,10 +36,10 @@ class ToyNet(nn.Layer):
 
 
 class ToyImages(SegmentationDataset):
-    """Pictures in memory: each class is a colour under noise."""
+    """Images in memory: each class is a color with noise."""
 
     def __init__(self, count: int = 8, flip: bool = True):
-        names = [f"picture_{i}" for i in range(count)]
+        names = [f"image_{i}" for i in range(count)]
         samples = [Sample(Path(f"{name}.png"), Path(f"{name}_l.png"), name) for name in names]
         transforms = Compose([RandomHorizontalFlip(0.5 if flip else 0.0), Normalize()])
         super().__init__(transforms, samples, CLASSES, np.eye(3) * 255)
@@ -66,7 +66,7 @@ def make_trainer(
     init_seed: int = 0,
     **options,
 ) -> Trainer:
-    """SGD with momentum, warm-up and weight decay over a `ToyNet` initialised by `init_seed`."""
+    """SGD with momentum, warm-up and weight decay over a `ToyNet` initialized by `init_seed`."""
     paddle.seed(init_seed)
     model = ToyNet(norm)
     schedule = polynomial_decay(10, 0.5, warmup_iters=3)
