@@ -1,4 +1,4 @@
-"""Cross-entropy over all pixels, the hardest share of them, or the hardest of each image."""
+"""Cross-entropy over all pixels, the hardest share of a batch, or the hardest of each image."""
 
 from __future__ import annotations
 
@@ -8,32 +8,30 @@ from typing import Optional
 import paddle
 from paddle import nn
 
-from liteseg.losses.pixel import (
-    class_weight,
-    known_labels,
-    pixel_weight,
-    require_one_each,
-    softmax_cross_entropy,
-)
+from liteseg.losses.class_weights import check_weight_count, pixel_weights, weight_tensor
+from liteseg.ops.cross_entropy import softmax_cross_entropy, valid_labels
 from liteseg.registry import LOSSES
 
-_EPS = 1e-8  # keeps a batch without a valid pixel at a loss of 0
+_EPS = 1e-8  # makes the loss of a batch without a valid pixel 0
 
 
 @LOSSES.register
 class CrossEntropyLoss(nn.Layer):
-    """Mean cross-entropy over the pixels that are not ignored, weighted by class if asked.
+    """Mean cross-entropy over the pixels that are not ignored, optionally weighted by class.
 
     Args:
-        weight: one weight a class; the mean is then the weighted mean.
-        ignore_index: label value that takes no part.
+        weight: one weight per class; the mean is then the weighted mean.
+        ignore_index: label value to leave out.
         top_k_percent_pixels: share in (0, 1] of pixels, the hardest, that enter the mean.
         avg_non_ignore: divide by the pixels that are not ignored (True) or by all (False).
-        logit_shift: the loss is taken of `logits + logit_shift * log(weight)`. Weighted
+        logit_shift: compute the loss of `logits + logit_shift * log(weight)`. Weighted
             cross-entropy alone drives a model towards probabilities proportional to weight times
-            the true ones, and so to find rare classes too often; with the shift inside the loss
-            they become proportional to weight^(1 - logit_shift) times those, while rare classes
-            keep their part in the gradient. A logit adjustment as in arXiv 2007.07314, section 4.
+            the true ones, so it predicts rare classes too often. With the shift they become
+            proportional to weight^(1 - logit_shift) times the true ones, while rare classes keep
+            their share of the gradient. A logit adjustment as in arXiv 2007.07314, section 4.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -47,7 +45,7 @@ class CrossEntropyLoss(nn.Layer):
         super().__init__()
         if not 0 < top_k_percent_pixels <= 1:
             raise ValueError(f"top_k_percent_pixels: {top_k_percent_pixels} is not in (0, 1]")
-        self.weight = class_weight(weight)
+        self.weight = weight_tensor(weight)
         self.ignore_index = ignore_index
         self.top_k_percent_pixels = top_k_percent_pixels
         self.avg_non_ignore = avg_non_ignore
@@ -61,14 +59,14 @@ class CrossEntropyLoss(nn.Layer):
         """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
         valid = label != self.ignore_index
         if self.shift is not None:
-            require_one_each(self.shift, logits)
+            check_weight_count(self.shift, logits)
             # Without expand_as, Paddle's broadcast is several times slower on a CPU.
             logits = logits + self.shift.reshape([1, -1, 1, 1]).expand_as(logits)
         losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
         share = valid.astype(losses.dtype) if self.avg_non_ignore else paddle.ones_like(losses)
         if self.weight is not None:
-            _, known_label = known_labels(label, self.ignore_index)
-            weights = pixel_weight(self.weight, known_label, logits)
+            _, known_label = valid_labels(label, self.ignore_index)
+            weights = pixel_weights(self.weight, known_label, logits)
             losses, share = losses * weights, share * weights
         if self.top_k_percent_pixels < 1:
             count = max(1, int(self.top_k_percent_pixels * losses.size))
@@ -79,13 +77,16 @@ class CrossEntropyLoss(nn.Layer):
 
 @LOSSES.register
 class BootstrappedCrossEntropyLoss(nn.Layer):
-    """Mean over each image's hard pixels: those above `loss_th`, but at least the `min_K` hardest.
+    """Mean over the hard pixels of each image: those above `loss_th`, at least the `min_K` hardest.
 
     Args:
         min_K: pixels of an image that always count.
         loss_th: cross-entropy above which a pixel is hard.
-        weight: one weight a class, multiplied into the losses before they are ranked.
-        ignore_index: label value that takes no part.
+        weight: one weight per class, multiplied into the losses before they are ranked.
+        ignore_index: label value to leave out.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -100,18 +101,18 @@ class BootstrappedCrossEntropyLoss(nn.Layer):
             raise ValueError(f"min_K: {min_K} is not a positive number of pixels")
         self.min_K = min_K
         self.loss_th = loss_th
-        self.weight = class_weight(weight)
+        self.weight = weight_tensor(weight)
         self.ignore_index = ignore_index
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) float, (N, H, W) int64 -> scalar: the mean over the images."""
         losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
         if self.weight is not None:
-            _, known_label = known_labels(label, self.ignore_index)
-            losses = losses * pixel_weight(self.weight, known_label, logits)
+            _, known_label = valid_labels(label, self.ignore_index)
+            losses = losses * pixel_weights(self.weight, known_label, logits)
         losses = losses.flatten(1)
         hardest = paddle.topk(losses, min(self.min_K, losses.shape[1]), axis=1)[0]
         hard = (losses > self.loss_th).astype(losses.dtype)
         above = (losses * hard).sum(1) / hard.sum(1).clip(min=1)
-        # The K-th hardest pixel decides, image by image and without asking the device.
+        # Decided by the K-th hardest pixel of each image, without a device synchronization.
         return paddle.where(hardest[:, -1] > self.loss_th, above, hardest.mean(1)).mean()

@@ -1,4 +1,4 @@
-"""Dice loss (V-Net, arXiv 1606.04797, section 3), one coefficient a class."""
+"""Dice loss (V-Net, arXiv 1606.04797, section 3), one coefficient per class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,8 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from liteseg.losses.pixel import class_weight, known_labels, require_one_each
+from liteseg.losses.class_weights import check_weight_count, weight_tensor
+from liteseg.ops.cross_entropy import valid_labels
 from liteseg.registry import LOSSES
 
 _EPS = 1e-8
@@ -20,9 +21,12 @@ class DiceLoss(nn.Layer):
     """1 - Dice of the softmax and the one-hot label, averaged over images and classes.
 
     Args:
-        weight: one factor a class on its term.
-        ignore_index: label value that takes no part.
-        smooth: added above and below, so that an absent class costs nothing.
+        weight: one factor per class on its term.
+        ignore_index: label value to leave out.
+        smooth: added to numerator and denominator, so that the loss of an absent class is 0.
+
+    Raises:
+        ValueError: a weight is negative or not finite.
     """
 
     def __init__(
@@ -32,14 +36,14 @@ class DiceLoss(nn.Layer):
         smooth: float = 1.0,
     ):
         super().__init__()
-        self.weight = class_weight(weight)
+        self.weight = weight_tensor(weight)
         self.ignore_index = ignore_index
         self.smooth = smooth
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
         classes = logits.shape[1]
-        valid, known_label = known_labels(label, self.ignore_index)
+        valid, known_label = valid_labels(label, self.ignore_index)
         mask = valid.astype(logits.dtype).unsqueeze(1)
         probability = F.softmax(logits, axis=1) * mask
         # (N, H, W) -> (N, H, W, C) -> (N, C, H, W)
@@ -49,6 +53,6 @@ class DiceLoss(nn.Layer):
         area = probability.sum([2, 3]) + target.sum([2, 3])
         losses = 1 - (2 * overlap + self.smooth) / (area + self.smooth + _EPS)
         if self.weight is not None:
-            require_one_each(self.weight, logits)
+            check_weight_count(self.weight, logits)
             losses = losses * self.weight  # (N, C) x (C,)
         return losses.mean()

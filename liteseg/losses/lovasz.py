@@ -17,8 +17,11 @@ class LovaszSoftmaxLoss(nn.Layer):
     """Mean over classes of the Lovász extension of the Jaccard loss, pixels of the batch pooled.
 
     Args:
-        ignore_index: label value that takes no part.
+        ignore_index: label value to leave out.
         classes: "present" (those with a label in the batch), "all", or a list of class indices.
+
+    Raises:
+        ValueError: `classes` is another string.
     """
 
     def __init__(self, ignore_index: int = 255, classes: Union[str, Sequence[int]] = "present"):
@@ -51,7 +54,7 @@ class LovaszSoftmaxLoss(nn.Layer):
 
 
 def _jaccard_gradient(foreground: paddle.Tensor) -> paddle.Tensor:
-    """Gradient of the Lovász extension for errors in falling order (algorithm 1): (P,) -> (P,)."""
+    """Gradient of the Lovász extension for descending errors (algorithm 1): (P,) -> (P,)."""
     total = foreground.sum()
     intersection = total - foreground.cumsum()
     union = total + (1 - foreground).cumsum()

@@ -1,4 +1,4 @@
-"""Several losses on the same logits."""
+"""A weighted sum of losses on the same logits."""
 
 from __future__ import annotations
 
@@ -12,11 +12,14 @@ from liteseg.registry import LOSSES
 
 @LOSSES.register
 class MixedLoss(nn.Layer):
-    """The sum of `losses`, each times its `coef`.
+    """The sum of `losses`, each multiplied by its `coef`.
 
     Args:
         losses: loss components.
-        coef: one factor for each.
+        coef: one factor per loss.
+
+    Raises:
+        ValueError: there is no loss, or not one factor per loss.
     """
 
     def __init__(self, losses: Sequence[nn.Layer], coef: Sequence[float]):

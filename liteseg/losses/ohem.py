@@ -8,13 +8,8 @@ from typing import Optional
 import paddle
 from paddle import nn
 
-from liteseg.losses.pixel import (
-    class_weight,
-    known_labels,
-    label_probability,
-    pixel_weight,
-    softmax_cross_entropy,
-)
+from liteseg.losses.class_weights import pixel_weights, weight_tensor
+from liteseg.ops.cross_entropy import label_probability, softmax_cross_entropy, valid_labels
 from liteseg.registry import LOSSES
 
 _EPS = 1e-5  # the published value, part of the published numerics
@@ -25,16 +20,19 @@ class OhemCrossEntropyLoss(nn.Layer):
     """Cross-entropy over the pixels whose label has a probability below the threshold.
 
     The threshold is `thresh`, or the `min_kept`-th smallest probability in the batch where that is
-    larger; a batch with no more than `min_kept` valid pixels keeps them all. As published, "below"
-    leaves out the `min_kept`-th pixel itself and those tied with it.
+    larger; a batch with at most `min_kept` valid pixels keeps them all. As published, "below"
+    excludes the `min_kept`-th pixel itself and those tied with it.
 
     Args:
         thresh: probability below which a pixel is hard.
-        min_kept: pixels of a batch (on one device) to keep about at least; 0: `thresh` decides.
-        ignore_index: label value that takes no part.
-        weight: one weight a class; it scales the losses, while the mean stays over the kept pixels.
-        min_kept_ratio: `min_kept` as a share of the batch's pixels instead (the recipes' 1/16), so
-            that it follows batch and crop size.
+        min_kept: approximate minimum of pixels to keep in a batch (on one device); 0: no minimum.
+        ignore_index: label value to leave out.
+        weight: one weight per class; it scales the losses, the mean stays over the kept pixels.
+        min_kept_ratio: replaces `min_kept` by a share of the batch's pixels (1/16 in the recipes),
+            which follows batch and crop size.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -55,29 +53,31 @@ class OhemCrossEntropyLoss(nn.Layer):
         self.thresh = thresh
         self.min_kept = min_kept
         self.ignore_index = ignore_index
-        self.weight = class_weight(weight)
+        self.weight = weight_tensor(weight)
         self.min_kept_ratio = min_kept_ratio
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
-        valid, known_label = known_labels(label, self.ignore_index)
+        valid, known_label = valid_labels(label, self.ignore_index)
         losses, softmax = softmax_cross_entropy(logits, label, self.ignore_index)
         with paddle.no_grad():
             kept = self._select(softmax, known_label, valid).astype(losses.dtype)
         losses = losses * kept
         if self.weight is not None:
-            losses = losses * pixel_weight(self.weight, known_label, logits)
+            losses = losses * pixel_weights(self.weight, known_label, logits)
         return losses.mean() / (kept.mean() + _EPS)
 
-    def _select(self, softmax, label, valid) -> paddle.Tensor:
-        """Which pixels are kept, (N, H, W) bool, without waiting for the device."""
+    def _select(
+        self, softmax: paddle.Tensor, label: paddle.Tensor, valid: paddle.Tensor
+    ) -> paddle.Tensor:
+        """The mask of the kept pixels, (N, H, W) bool, without a device synchronization."""
         probability = label_probability(softmax, label)
         min_kept = self.min_kept
         if self.min_kept_ratio is not None:
             min_kept = int(self.min_kept_ratio * label.size)
         threshold = paddle.full([], self.thresh, probability.dtype)
         if min_kept > 0:
-            # Ignored pixels rank last. One order statistic is needed, not a sort of all pixels.
+            # Ignored pixels rank last. One order statistic is enough; sorting all pixels is slow.
             ranked = probability + (~valid).astype(probability.dtype)
             kth = paddle.kthvalue(ranked.flatten(), min(min_kept, label.size))[0]
             threshold = paddle.maximum(threshold, kth)

@@ -14,16 +14,17 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from liteseg.models.layers import ConvBN, ConvBNReLU, channel_max, resize
+from liteseg.models.layers import ConvBN, ConvBNReLU
+from liteseg.ops.conv import Conv2D
+from liteseg.ops.pointwise import lerp
+from liteseg.ops.pooling import channel_max
+from liteseg.ops.resize import resize
 from liteseg.registry import MODELS
 from liteseg.utils.weights.load import load_weights
 
 
 class SPPM(nn.Layer):
-    """Pool to `bin_sizes`, 1x1 conv each, upsample, add, 3x3 conv.
-
-    (N, in, H, W) -> (N, out, H, W).
-    """
+    """Pool to each of `bin_sizes`, 1x1 conv, upsample, add, 3x3 conv."""
 
     def __init__(self, in_channels: int, out_channels: int, bin_sizes: Sequence[int]):
         super().__init__()
@@ -36,7 +37,7 @@ class SPPM(nn.Layer):
         self.conv_out = ConvBNReLU(out_channels, out_channels, 3, bias=True)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """See the class."""
+        """(N, in, H, W) -> (N, out, H, W)."""
         size = x.shape[2:]
         total = None
         for stage in self.stages:
@@ -46,11 +47,11 @@ class SPPM(nn.Layer):
 
 
 class UAFM(nn.Layer):
-    """Fuse a low-level feature with the upsampled high-level one; this base adds them.
+    """Fuse a low-level feature with the upsampled high-level one; this base class adds them.
 
-    (N, low, H, W), (N, high, h, w) -> (N, out, H, W). Subclasses weigh the two by an attention α
-    in (0, 1): `low·α + up·(1 − α)`. The paper's equation 2 has α on the upsampled feature; the
-    published weights were trained with it on the low one, and weights decide.
+    Subclasses weight the two by an attention α in (0, 1): `low·α + up·(1 − α)`. The paper's
+    equation 2 has α on the upsampled feature; the published weights were trained with it on the
+    low one, so it is there.
     """
 
     def __init__(
@@ -66,31 +67,27 @@ class UAFM(nn.Layer):
         self.resize_mode = resize_mode
 
     def forward(self, low: paddle.Tensor, high: paddle.Tensor) -> paddle.Tensor:
-        """See the class."""
+        """(N, low, H, W), (N, high, h, w) -> (N, out, H, W)."""
         low = self.conv_x(low)
         up = resize(high, low.shape[2:], self.resize_mode)
         return self.conv_out(self.fuse(low, up))
 
     def fuse(self, low: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
-        """Join two features of the same shape."""
+        """Combine two features of the same shape (N, high, H, W)."""
         return low + up
 
 
 class AttentionUAFM(UAFM):
-    """`UAFM` weighed by α = sigmoid(conv_xy_atten(statistics(low, up)))."""
+    """`UAFM` weighted by α = sigmoid(conv_xy_atten(statistics(low, up)))."""
 
     def statistics(self, low: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
-        """What the attention looks at: a few pooled maps of both features."""
+        """The input of the attention: a few pooled maps of both features."""
         raise NotImplementedError
 
     def fuse(self, low: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
-        """low·α + up·(1 − α), computed as up + α·(low − up): one product less."""
+        """low·α + up·(1 − α), as up + α·(low − up), with one product less."""
         alpha = F.sigmoid(self.conv_xy_atten(self.statistics(low, up)))
-        if paddle.in_dynamic_mode() and up.place.is_cpu_place():
-            # Paddle broadcasts eight times slower than it multiplies equal shapes on a CPU. In a
-            # graph it stays as it is: ONNX Runtime can't expand to a batch of any size.
-            alpha = alpha.expand_as(up)
-        return up + alpha * (low - up)
+        return lerp(up, low, alpha)
 
 
 class UAFM_SpAtten_S(AttentionUAFM):
@@ -114,7 +111,7 @@ class UAFM_SpAtten(UAFM_SpAtten_S):
 
     def __init__(self, low_channels, high_channels, out_channels, resize_mode="bilinear"):
         super().__init__(low_channels, high_channels, out_channels, resize_mode)
-        # A frozen 1 that published weights of this variant carry and nothing uses.
+        # An unused constant 1 in the published weights of this variant.
         self.register_buffer("_scale", paddle.ones([1]))
 
     def statistics(self, low: paddle.Tensor, up: paddle.Tensor) -> paddle.Tensor:
@@ -158,9 +155,15 @@ FUSIONS = {
 
 
 class FLD(nn.Layer):
-    """SPPM on the deepest feature, then one fusion a level, each as wide as `out_channels` says.
+    """SPPM on the deepest feature, then one fusion per level with its own number of channels.
 
-    Features at 1/8, 1/16, 1/32 (finest first) -> decoded features of the same sizes.
+    Args:
+        feat_channels: channels of the features, finest level first.
+        out_channels: channels of the decoded features.
+        fusion: the class of the fusion modules.
+        bin_sizes: pooled sizes of SPPM.
+        context_channels: output channels of SPPM.
+        resize_mode: "bilinear" or "nearest".
     """
 
     def __init__(
@@ -181,7 +184,7 @@ class FLD(nn.Layer):
         )
 
     def forward(self, features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
-        """See the class."""
+        """Features at 1/8, 1/16, 1/32 -> decoded features of the same sizes, finest first."""
         high = self.cm(features[-1])
         decoded = []
         for fusion, low in zip(reversed(list(self.arm_list)), reversed(features)):
@@ -191,15 +194,15 @@ class FLD(nn.Layer):
 
 
 class SegHead(nn.Layer):
-    """conv-BN-ReLU, then a 1x1 conv to the classes: (N, in, H, W) -> (N, classes, H, W)."""
+    """conv-BN-ReLU, then a 1x1 conv to the classes."""
 
     def __init__(self, in_channels: int, inter_channels: int, num_classes: int):
         super().__init__()
         self.conv = ConvBNReLU(in_channels, inter_channels, 3)
-        self.conv_out = nn.Conv2D(inter_channels, num_classes, 1, bias_attr=False)
+        self.conv_out = Conv2D(inter_channels, num_classes, 1, bias_attr=False)
 
     def forward(self, x: paddle.Tensor) -> paddle.Tensor:
-        """See the class."""
+        """(N, in, H, W) -> (N, classes, H, W)."""
         return self.conv_out(self.conv(x))
 
 
@@ -208,17 +211,20 @@ class PPLiteSeg(nn.Layer):
     """The network. The defaults are PP-LiteSeg-B's decoder; T has 32/64/128 and 32/64/64.
 
     Args:
-        num_classes: classes of the logits.
-        backbone: an encoder with `feat_channels`, one output for each.
-        backbone_indices: which outputs feed the decoder, finest first.
-        arm_type: the fusion: UAFM_SpAtten, UAFM_ChAtten, their mean-only `_S`, or UAFM (plain add).
-        cm_bin_sizes: SPPM's pooled sizes.
-        cm_out_ch: SPPM's channels.
-        arm_out_chs: decoder channels at 1/8, 1/16, 1/32; one value serves all.
-        seg_head_inter_chs: the heads' inner channels, likewise.
-        resize_mode: how UAFM upsamples ("bilinear" or "nearest").
-        pretrained: weights of the whole network: path or URL of `.pdparams` or an archive. With
-            another class count the classifier layers are left out, and the log says so.
+        num_classes: channels of the logits.
+        backbone: an encoder whose `feat_channels` are the channels of its outputs.
+        backbone_indices: the encoder outputs that feed the decoder, finest first.
+        arm_type: UAFM_SpAtten, UAFM_ChAtten, their mean-only variants `_S`, or UAFM (addition).
+        cm_bin_sizes: pooled sizes of SPPM.
+        cm_out_ch: output channels of SPPM.
+        arm_out_chs: decoder channels at 1/8, 1/16, 1/32; a single value is used for all.
+        seg_head_inter_chs: inner channels of the heads; a single value is used for all.
+        resize_mode: upsampling in UAFM, "bilinear" or "nearest".
+        pretrained: weights of the whole network: path or URL of `.pdparams` or an archive. For
+            another number of classes the classifier layers are not loaded; the log reports it.
+
+    Raises:
+        ValueError: an argument is out of range.
     """
 
     def __init__(
@@ -238,15 +244,15 @@ class PPLiteSeg(nn.Layer):
         levels = len(backbone_indices)
         if max(backbone_indices) >= len(backbone.feat_channels):
             raise ValueError(
-                f"backbone_indices: {list(backbone_indices)} asks for more than the encoder's "
+                f"backbone_indices: {list(backbone_indices)} exceeds the encoder's "
                 f"{len(backbone.feat_channels)} outputs (0 to {len(backbone.feat_channels) - 1})"
             )
         if arm_type not in FUSIONS:
             raise ValueError(f"arm_type: {arm_type!r} is not one of {', '.join(FUSIONS)}")
         if resize_mode not in ("bilinear", "nearest"):
             raise ValueError(f"resize_mode: {resize_mode!r} is not one of bilinear, nearest")
-        decoder_channels = _one_each("arm_out_chs", arm_out_chs, levels)
-        head_channels = _one_each("seg_head_inter_chs", seg_head_inter_chs, levels)
+        decoder_channels = _per_level("arm_out_chs", arm_out_chs, levels)
+        head_channels = _per_level("seg_head_inter_chs", seg_head_inter_chs, levels)
         self.num_classes = num_classes
         self.backbone = backbone
         self.backbone_indices = list(backbone_indices)
@@ -266,23 +272,23 @@ class PPLiteSeg(nn.Layer):
             load_weights(self, pretrained, fine_tune=True)
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """(N, 3, H, W) normalised images -> logits (N, C, H, W), finest level first.
+        """(N, 3, H, W) normalized images -> logits (N, C, H, W), finest level first.
 
-        One for each decoder level in training, the finest alone in evaluation.
+        One per decoder level in training, only the finest in evaluation.
         """
         size = x.shape[2:]
         return [resize(logits, size) for logits in self.coarse_logits(x)]
 
     def coarse_logits(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """`forward` without its last step: logits at the sizes of the decoder levels, 1/8 first."""
+        """`forward` without the last upsampling: logits at 1/8, 1/16 and 1/32."""
         outputs = self.backbone(x)
         decoded = self.ppseg_head([outputs[i] for i in self.backbone_indices])
         heads = self.seg_heads if self.training else [self.seg_heads[0]]
         return [head(feature) for head, feature in zip(heads, decoded)]
 
 
-def _one_each(name: str, values: Sequence[int], levels: int) -> list[int]:
-    """`values` with one entry a level; a single value serves all of them."""
+def _per_level(name: str, values: Sequence[int], levels: int) -> list[int]:
+    """`values` with one entry per level; a single value is repeated."""
     if len(values) == 1:
         return list(values) * levels
     if len(values) != levels:

@@ -13,8 +13,8 @@ from golden_rule import fill, image
 from paddle import nn
 
 from liteseg.models import STDC1, STDC2, PPLiteSeg
-from liteseg.models.layers import channel_max
 from liteseg.models.pp_liteseg import FUSIONS, SPPM
+from liteseg.ops.pooling import channel_max
 from liteseg.utils.weights.load import save_pdparams
 
 SMALL = {"arm_out_chs": [32, 64, 128], "seg_head_inter_chs": [32, 64, 64]}

@@ -1,4 +1,4 @@
-"""oneDNN's convolutions against Paddle's own."""
+"""oneDNN in eager mode against Paddle's own operators."""
 
 from __future__ import annotations
 
@@ -14,8 +14,8 @@ import pytest
 from conftest import ROOT
 from paddle import nn
 
-from liteseg.ops import onednn
-from liteseg.ops.onednn import _has_onednn, accelerate_convolutions
+from liteseg.ops import onednn, onednn_cache
+from liteseg.ops.conv import Conv2D
 
 CONVOLUTIONS = {
     "strided": ((16, 24, 3), {"stride": 2, "padding": 1, "bias_attr": False}),
@@ -23,19 +23,23 @@ CONVOLUTIONS = {
     "biased": ((16, 20, 3), {"padding": 1}),
     "dilated": ((16, 16, 3), {"padding": 2, "dilation": 2}),
     "one side": ((16, 16, 3), {"padding": [0, 1, 2, 3]}),
-    # These are left to Paddle.
+    # Not faster with oneDNN.
     "of images": ((3, 16, 3), {"stride": 2, "padding": 1, "bias_attr": False}),
     "pointwise": ((16, 16, 1), {"bias_attr": False}),
     "mirrored": ((16, 16, 3), {"padding": 1, "padding_mode": "reflect"}),
 }
-LEFT = {"of images", "pointwise", "mirrored"}
+PLAIN = {"of images", "pointwise", "mirrored"}
+needs_onednn = pytest.mark.skipif(
+    not onednn.available(), reason="Paddle 2 calls oneDNN for whole graphs only"
+)
 
 
 def twins(name):
+    """Paddle's convolution and ours with the same weights."""
     arguments, options = CONVOLUTIONS[name]
-    plain, fast = nn.Conv2D(*arguments, **options), nn.Conv2D(*arguments, **options)
+    plain, fast = nn.Conv2D(*arguments, **options), Conv2D(*arguments, **options)
     fast.set_state_dict(plain.state_dict())
-    return plain, accelerate_convolutions(fast)
+    return plain, fast
 
 
 def results(layer, images, wants_gradient):
@@ -49,18 +53,48 @@ def results(layer, images, wants_gradient):
     return arrays
 
 
+@pytest.fixture
+def calls(monkeypatch):
+    """The input shapes of all convolutions that oneDNN computed."""
+    shapes, original = [], onednn.conv2d
+    monkeypatch.setattr(onednn, "conv2d", lambda x, *a: shapes.append(x.shape) or original(x, *a))
+    return shapes
+
+
 @pytest.mark.parametrize("name", CONVOLUTIONS)
 @pytest.mark.parametrize("wants_gradient", [False, True])
-def test_output_and_gradients_at_several_sizes(name, wants_gradient):
+def test_output_and_gradients_at_several_sizes(name, wants_gradient, calls):
     plain, fast = twins(name)
-    if _has_onednn():
-        assert ("forward" in vars(fast)) == (name not in LEFT)
     for shape in [(2, 17, 24), (3, 9, 8), (1, 17, 24)]:
         images = np.random.default_rng(0).normal(size=(shape[0], plain._in_channels, *shape[1:]))
         images = images.astype("float32")
         expected = results(plain, images, wants_gradient)
         for actual, array in zip(results(fast, images, wants_gradient), expected):
             np.testing.assert_allclose(actual, array, rtol=1e-4, atol=1e-5 * np.abs(array).max())
+    assert len(calls) == (3 if onednn.available() and name not in PLAIN else 0)
+
+
+def test_layers_of_one_shape_keep_their_own_values(calls):
+    """They share a graph. All outputs are alive before the gradients, which come in any order."""
+    pairs = [twins("biased") for _ in range(4)]
+    rng = np.random.default_rng(5)
+    images = [rng.normal(size=(2, 16, 9, 8)).astype("float32") for _ in pairs]
+    expected = [results(plain, x, True) for (plain, _), x in zip(pairs, images)]
+    inputs = [paddle.to_tensor(x, stop_gradient=False) for x in images]
+    outputs = [fast(x) for (_, fast), x in zip(pairs, inputs)]
+    with paddle.no_grad():
+        kept = [fast(x) for (_, fast), x in zip(pairs, inputs)]
+    for i in (2, 0, 3, 1):
+        fast, y = pairs[i][1], outputs[i]
+        factor = paddle.cos(paddle.arange(y.size, dtype="float32")).reshape(y.shape)
+        (y * factor).sum().backward()
+        with paddle.no_grad():
+            fast(inputs[0][:, :, :5])
+        found = [y, fast.weight.grad, fast.bias.grad, inputs[i].grad]
+        for actual, array in zip(found, expected[i]):
+            np.testing.assert_allclose(actual.numpy(), array, rtol=1e-4, atol=1e-4)
+        np.testing.assert_allclose(kept[i].numpy(), expected[i][0], rtol=1e-4, atol=1e-5)
+    assert len(calls) == (12 if onednn.available() else 0)
 
 
 # Prints how much memory grows over 25 images of different sizes, in MB.
@@ -68,12 +102,12 @@ GROWTH = """
 import ctypes, os, sys
 import liteseg, numpy, paddle
 from pathlib import Path
-from liteseg.ops.onednn import accelerate_convolutions
+from liteseg.ops.conv import Conv2D
 
 trains, folder = sys.argv[1] == "trains", Path(sys.argv[2])
-layer = accelerate_convolutions(paddle.nn.Conv2D(32, 32, 3, padding=1))
+layer = Conv2D(32, 32, 3, padding=1)
 layer(paddle.zeros([1, 32, 20, 20]))
-# As an export in Paddle's own format runs, in the same thread: its copies are counted along.
+# Runs like an export in Paddle's own format; its copies count in the same thread.
 spec = paddle.static.InputSpec([None, 3, None, None], "float32")
 paddle.jit.save(paddle.nn.Conv2D(3, 16, 3), str(folder / "other"), input_spec=[spec])
 model = max(folder.glob("other.pdmodel"), default=folder / "other.json")
@@ -81,8 +115,8 @@ config = paddle.inference.Config(str(model), str(folder / "other.pdiparams"))
 config.enable_mkldnn()
 predictor = paddle.inference.create_predictor(config)
 for size in (8, 9, 10):
-    given = predictor.get_input_handle(predictor.get_input_names()[0])
-    given.copy_from_cpu(numpy.zeros((1, 3, size, size), "float32"))
+    handle = predictor.get_input_handle(predictor.get_input_names()[0])
+    handle.copy_from_cpu(numpy.zeros((1, 3, size, size), "float32"))
     predictor.run()
 sizes = []
 for height in range(200, 230):
@@ -103,18 +137,18 @@ print(sizes[-1] - sizes[4])
 
 @pytest.mark.skipif(sys.platform != "linux", reason="glibc, /proc")
 @pytest.mark.parametrize("mode", ["evaluates", "trains"])
-def test_memory_does_not_grow_with_every_other_size(mode, tmp_path):
-    """Left to itself, Paddle keeps 10 MB (40 with gradients) of each image: 250, or 1,000."""
+def test_memory_does_not_grow_with_every_new_size(mode, tmp_path):
+    """Without eviction Paddle keeps 10 MB (40 with gradients) per image: 250 or 1,000."""
     command = [sys.executable, "-c", GROWTH, mode, str(tmp_path)]
     done = subprocess.run(command, capture_output=True, text=True, cwd=ROOT)
     assert done.returncode == 0, done.stderr
     assert float(done.stdout.split()[-1]) < 150
 
 
-@pytest.mark.skipif(not _has_onednn(), reason="Paddle 2 calls oneDNN for whole graphs only")
-def test_without_a_place_for_temporary_files(monkeypatch, tmp_path, caplog):
+@needs_onednn
+def test_no_place_for_temporary_files(monkeypatch, tmp_path, caplog):
     monkeypatch.setattr(tempfile, "tempdir", str(tmp_path / "none"))
-    monkeypatch.setattr(onednn, "_of_thread", threading.local())
+    monkeypatch.setattr(onednn_cache, "_thread_state", threading.local())
     plain, fast = twins("biased")
     images = np.random.default_rng(2).normal(size=(1, 16, 9, 8)).astype("float32")
     for actual, expected in zip(results(fast, images, True), results(plain, images, True)):
@@ -135,9 +169,10 @@ def test_evaluation_between_two_backward_passes():
         np.testing.assert_array_equal(first, second)
 
 
-def test_layers_and_keys_stay():
+def test_parameter_names_and_hooks_are_those_of_paddle():
     plain, fast = twins("biased")
-    assert type(fast) is nn.Conv2D
+    assert isinstance(fast, nn.Conv2D)
+    assert fast.weight.name.startswith("conv2d_")  # in optimizer states
     assert list(fast.state_dict()) == list(plain.state_dict())
     seen = []
     fast.register_forward_post_hook(lambda layer, inputs, output: seen.append(output.shape))
@@ -145,12 +180,12 @@ def test_layers_and_keys_stay():
     assert seen == [[1, 20, 4, 4]]
 
 
-def test_other_graphs_of_the_process_are_left_alone():
+def test_other_graphs_of_the_process_stay_without_onednn():
     fast = twins("biased")[1]
     fast(paddle.ones([1, 16, 4, 4]))
 
     class Net(nn.Layer):
-        """Holds an operator that raises in a graph with oneDNN (Paddle 3.3)."""
+        """Contains an operator that raises in a graph with oneDNN (Paddle 3.3)."""
 
         def __init__(self):
             super().__init__()
@@ -165,8 +200,8 @@ def test_other_graphs_of_the_process_are_left_alone():
     np.testing.assert_allclose(graph(images).numpy(), net(images).numpy(), rtol=1e-5, atol=1e-5)
 
 
-def test_nothing_is_kept_for_a_gradient_nobody_wants():
-    """An output that seems to need one would hold all that its graph has kept for it."""
+def test_nothing_is_kept_without_gradients():
+    """An output that needs a gradient would keep all that its graph saved for it."""
     _, fast = twins("strided")
     images = paddle.ones([1, 16, 8, 8])
     for _ in range(2):
@@ -175,7 +210,7 @@ def test_nothing_is_kept_for_a_gradient_nobody_wants():
         assert not fast(images).stop_gradient
 
 
-@pytest.mark.skipif(not _has_onednn(), reason="Paddle 2 calls oneDNN for whole graphs only")
+@needs_onednn
 def test_softmax():
     logits = np.random.default_rng(3).normal(size=(2, 5, 7, 9)) * 30
     shares = np.exp(logits - logits.max(1, keepdims=True))
@@ -185,9 +220,9 @@ def test_softmax():
     np.testing.assert_allclose(found.numpy(), shares / shares.sum(1, keepdims=True), atol=1e-6)
 
 
-@pytest.mark.skipif(not _has_onednn(), reason="Paddle 2 calls oneDNN for whole graphs only")
-def test_pools_one_after_the_other_keep_their_own():
-    """The same graph serves all; the second one runs before the first one's gradient."""
+@needs_onednn
+def test_consecutive_pools_keep_their_own_values():
+    """They share a graph, and the second one runs before the gradient of the first one."""
     rng = np.random.default_rng(4)
     first = rng.normal(size=(2, 5, 9, 12)).astype("float32")
 

@@ -6,7 +6,7 @@ import cv2
 import numpy as np
 import pytest
 
-from liteseg.ops.upsample import labels_at_full_size
+from liteseg.ops.labels import labels_at_full_size
 
 
 def plainly(scores, steps):

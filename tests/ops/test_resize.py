@@ -7,7 +7,7 @@ import paddle
 import paddle.nn.functional as F
 import pytest
 
-from liteseg.models.layers import resize
+from liteseg.ops.resize import resize
 
 
 @pytest.mark.parametrize(
