@@ -4,6 +4,9 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
+from typing import Union
+
+Fill = Union[float, Sequence[float]]  # a gray level, or one level per channel
 
 
 def expect(ok: bool, name: str, value: object, expected: str) -> None:
@@ -23,8 +26,14 @@ def is_integer(value: object) -> bool:
 
 
 def probability(name: str, value: float) -> float:
-    """`value` if it is a number of [0, 1]."""
+    """`value` if it is a number in [0, 1]."""
     expect(is_number(value) and 0 <= value <= 1, name, value, "a probability from 0 to 1")
+    return value
+
+
+def positive(name: str, value: float) -> float:
+    """`value` if it is a number above 0."""
+    expect(is_number(value) and value > 0, name, value, "a number above 0")
     return value
 
 
@@ -41,7 +50,7 @@ def positive_int(name: str, value: int) -> int:
 
 
 def size_hw(name: str, value: Sequence[int]) -> tuple[int, int]:
-    """The YAML-facing (width, height) `value` as (h, w)."""
+    """The (width, height) `value` of a YAML file as (h, w)."""
     ok = isinstance(value, Sequence) and len(value) == 2
     ok = ok and all(is_integer(side) and side >= 1 for side in value)
     expect(ok, name, value, "[width, height], two whole numbers of at least 1")
@@ -54,13 +63,15 @@ def label_value(name: str, value: int) -> int:
     return int(value)
 
 
-def colour(name: str, value: float | Sequence[float]) -> tuple[int, int, int]:
-    """One grey level, or one per channel, as three uint8 levels.
+def fills(im_padding_value: Fill, label_padding_value: int) -> dict:
+    """{"img": (red, green, blue), "label": value} from PaddleSeg's padding arguments.
 
-    Fractions are cut off, as the conversion to uint8 does in PaddleSeg: 127.5 becomes 127.
+    Fractions are truncated, as by PaddleSeg's conversion to uint8: 127.5 becomes 127.
     """
+    value = im_padding_value
     levels = list(value) if isinstance(value, (list, tuple)) else [value]
     ok = len(levels) in (1, 3) and all(is_number(x) and 0 <= x <= 255 for x in levels)
-    expect(ok, name, value, "a grey level from 0 to 255, or a list of three")
+    expect(ok, "im_padding_value", value, "a gray level from 0 to 255, or a list of three")
     red, green, blue = levels * 3 if len(levels) == 1 else levels
-    return int(red), int(green), int(blue)
+    color = int(red), int(green), int(blue)
+    return {"img": color, "label": label_value("label_padding_value", label_padding_value)}

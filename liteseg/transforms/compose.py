@@ -1,10 +1,10 @@
-"""The pipeline of transforms a dataset applies to its samples."""
+"""The pipeline of transforms that a dataset applies to its samples."""
 
 from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Callable, Optional
+from typing import Callable, Optional, Union
 
 import numpy as np
 
@@ -14,15 +14,15 @@ from liteseg.transforms.resizing import ResizeRangeScaling, ResizeStepScaling
 
 
 class Compose:
-    """Apply transforms in order, all but the trailing `Normalize`.
+    """Apply transforms in order, except for a `Normalize` at the end.
 
-    That one is left to the trainer, as `compose.normalize.planes`, so that pixels stay uint8 on
-    their way to the device. A random scaling right before a `RandomPaddingCrop` is fused with it:
-    the same random draws, the same pixels (within rounding), but only what the window covers is
-    resized.
+    The trainer applies `Normalize` on the device, as `compose.normalize.planes`, so that pixels are
+    transferred as uint8. A random scaling right before a `RandomPaddingCrop` is fused with it: the
+    same random draws and pixels (within rounding), but only the window is resized.
 
     Attributes:
-        stages: (name, callable) of what is applied in order, a fused pair being one.
+        stages: (name, callable) of the transforms in order; a fused pair is one.
+        normalize: the `Normalize` at the end, or None.
 
     Args:
         transforms: objects called as `transform(sample, rng) -> sample`; may be empty.
@@ -33,19 +33,19 @@ class Compose:
 
     def __init__(self, transforms: Sequence[Callable] = ()):
         self.transforms = list(transforms)
-        steps = list(self.transforms)
-        ends_normalized = bool(steps) and isinstance(steps[-1], Normalize)
-        self.normalize: Optional[Normalize] = steps.pop() if ends_normalized else None
-        for place, step in enumerate(steps, 1):
-            if isinstance(step, Normalize):
+        others = list(self.transforms)
+        ends_normalized = bool(others) and isinstance(others[-1], Normalize)
+        self.normalize: Optional[Normalize] = others.pop() if ends_normalized else None
+        for place, transform in enumerate(others, 1):
+            if isinstance(transform, Normalize):
                 raise ValueError(
                     f"transforms has Normalize in place {place} of {len(self.transforms)}, "
                     "expected last: the other transforms work on 8-bit images"
                 )
-        self.stages = _fused(steps)
+        self.stages = _fused(others)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Apply the transforms to (a shallow copy of) `sample`; all draws come from `rng`."""
+        """Apply the transforms to a shallow copy of `sample`; all draws come from `rng`."""
         rng = rng or np.random.default_rng()
         sample = {**sample, "trans_info": list(sample.get("trans_info", ()))}
         for _, stage in self.stages:
@@ -54,7 +54,7 @@ class Compose:
 
 
 def _fused(transforms: list[Callable]) -> list[tuple[str, Callable]]:
-    """`transforms` with their names, each pair of random scaling and crop made one."""
+    """`transforms` with their names; a random scaling and the crop after it are one."""
     stages: list[tuple[str, Callable]] = []
     for transform in transforms:
         name = type(transform).__name__
@@ -69,6 +69,11 @@ def _fused(transforms: list[Callable]) -> list[tuple[str, Callable]]:
     return stages
 
 
-def _scale_and_crop(scaling, crop: RandomPaddingCrop, sample: dict, rng) -> dict:
+def _scale_and_crop(
+    scaling: Union[ResizeStepScaling, ResizeRangeScaling],
+    crop: RandomPaddingCrop,
+    sample: dict,
+    rng: np.random.Generator,
+) -> dict:
     size = scaling.target_size_for(*sample["img"].shape[:2], rng)
     return crop(sample, rng, resized_to=size)

@@ -1,8 +1,7 @@
 """Operations on pure arrays: images (h, w, 3) uint8 RGB, labels (h, w) uint8. No Paddle.
 
-No function writes into its input; some return it, or a view of it.
-The colour operations give what Pillow gives (its ImageEnhance, and its 8-bit HSV for the hue)
-within 2 grey levels.
+No function writes into its input; some return it, or a view of it. The color operations equal
+Pillow's (ImageEnhance, and 8-bit HSV for the hue) within 2 gray levels.
 """
 
 from __future__ import annotations
@@ -16,11 +15,11 @@ import numpy as np
 # ITU-R 601 luma, Pillow's conversion to "L".
 LUMA = np.array([0.299, 0.587, 0.114])
 
-# Planes of this many pixels stay in the cache and are not returned to the system at every step
+# Planes of this many pixels stay in the cache and are not returned to the system after each use
 # (page faults more than double the time of `hue` on a whole 1024x512 image).
 STRIP_PIXELS = 2**16
 
-# How far, in source pixels, a window's resampling grid may lie from the whole picture's.
+# Tolerance, in source pixels, between the sampling grids of a window and of the whole image.
 GRID_TOLERANCE = 1 / 256
 
 
@@ -57,7 +56,7 @@ def resize_window(image: np.ndarray, size: tuple[int, int], window: Window) -> n
     fy, fx = size[0] / height, size[1] / width
     if (round(source.shape[0] * fy), round(source.shape[1] * fx)) == source.shape[:2]:
         return resize(image, size)[window.slices]  # so near 1 that cv2 would only copy the part
-    # Factors in place of a size: the part is then sampled with the whole picture's step.
+    # Factors instead of a size: the part is then sampled at the distances of the whole image.
     part = cv2.resize(source, None, fx=fx, fy=fy)
     return part[Window(window.top - row, window.left - col, *window[2:]).slices]
 
@@ -72,10 +71,10 @@ def resize_label_window(label: np.ndarray, size: tuple[int, int], window: Window
 
 
 def _source_span(length: int, target: int, start: int, count: int) -> tuple[int, slice]:
-    """What to read to get `count` pixels from `start` of an axis resized from length to target.
+    """Source span for `count` pixels from `start` of an axis resized from length to target.
 
-    Target pixel x samples the source at (x + 0.5) r - 0.5 with r = length / target. Resized by
-    itself, a part that begins at the source pixel o r is sampled at the same places if o r is a
+    Target pixel x samples the source at (x + 0.5) r - 0.5 with r = length / target. A part that
+    begins at the source pixel o r and is resized alone is sampled at the same places if o r is a
     whole number (every p-th o for target / length = p / q), so the part begins at the last such o
     before the window.
 
@@ -93,14 +92,14 @@ def _source_span(length: int, target: int, start: int, count: int) -> tuple[int,
 
 
 def _nearest(length: int, target: int, start: int, count: int) -> np.ndarray:
-    """The source pixels that cv2's INTER_NEAREST takes for `count` target pixels from `start`."""
+    """Source pixels of cv2's INTER_NEAREST for `count` target pixels from `start`."""
     inverse = 1.0 / (target / length)  # cv2's own order of rounding
     positions = np.arange(start, start + count) * inverse
     return np.minimum(positions.astype(np.intp), length - 1)
 
 
 def pad(array: np.ndarray, size: tuple[int, int], value: int | Sequence[int]) -> np.ndarray:
-    """`array` filled up at the bottom and right with `value` to at least `size` (h, w)."""
+    """`array` padded at the bottom and right with `value` to at least `size` (h, w)."""
     below = max(size[0] - array.shape[0], 0)
     right = max(size[1] - array.shape[1], 0)
     if below == right == 0:
@@ -127,32 +126,32 @@ def saturation(image: np.ndarray, factor: float) -> np.ndarray:
 def _affine(image: np.ndarray, matrix: np.ndarray, offset: float = 0.0) -> np.ndarray:
     """`matrix` @ pixel + `offset`, clipped to 0..255.
 
-    cv2.transform is 8-bit SIMD: less than half the time of a 256-entry table.
+    cv2.transform uses 8-bit SIMD: less than half the time of a 256-entry table.
     """
-    # cv2 rounds where Pillow cuts off; the thousandth keeps whole numbers whole.
+    # cv2 rounds where Pillow truncates; the thousandth keeps whole numbers whole.
     column = np.full((3, 1), offset - 0.499)
     return cv2.transform(image, np.hstack([matrix, column]))
 
 
 def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
-    """Blend from Pillow's 3x3 smoothing (factor 0) over the image (1) to sharper (above 1)."""
+    """Blend of Pillow's 3x3 smoothing (factor 0) and the image (1); sharper above 1."""
     kernel = np.full((3, 3), (1 - factor) / 13)
     kernel[1, 1] = factor + 5 * (1 - factor) / 13
     blended = cv2.filter2D(image, -1, kernel)
-    # Pillow leaves the one-pixel frame as it is.
+    # Pillow keeps the one-pixel border.
     blended[[0, -1]] = image[[0, -1]]
     blended[:, [0, -1]] = image[:, [0, -1]]
     return blended
 
 
 def hue(image: np.ndarray, shift: float) -> np.ndarray:
-    """Turn the hue by `shift`, in 255ths of the circle.
+    """Rotate the hue by `shift`, in 255ths of the circle.
 
-    Within 2 grey levels of Pillow for 99.7% of all colours. The others have a hue of exactly a
-    whole number of 255ths, and Pillow's float arithmetic puts them one lower: up to 7 levels.
+    Within 2 gray levels of Pillow for 99.7% of all colors. The others have a hue of exactly a whole
+    number of 255ths, which Pillow's float arithmetic rounds down by one: up to 7 levels.
     """
     levels = np.arange(256)
-    # Reds with more blue than green arrive as 256 + h for a hue of 255 + h, h from -43 to -1;
+    # Reds with more blue than green have the value 256 + h for a hue of 255 + h, h from -43 to -1;
     # no other hue is above 212.
     hues = levels - (levels > 212)
     table = (np.trunc(hues + shift).astype(np.int64) & 255).astype(np.uint8)
@@ -174,11 +173,11 @@ def _mapped_hue(image: np.ndarray, table: np.ndarray) -> np.ndarray:
 
 
 def _hue_position(red, green, blue, value, chroma) -> np.ndarray:
-    """The hue as Pillow cuts it to 8 bits, modulo 256 (see `hue`), from uint8 planes.
+    """Pillow's 8-bit hue, modulo 256 (see `hue`), from uint8 planes.
 
-    cv2's own 8-bit hue has 256 steps where Pillow has 255, and rounds: up to 6 grey levels off.
-    Here 42.5 difference / chroma is taken to 1/256 and then floored, which is exact: the quotient
-    is a whole number or at least 1/510 below one.
+    cv2's own 8-bit hue has 256 steps, Pillow's 255, and it is rounded: up to 6 gray levels off.
+    Here 42.5 difference / chroma is computed to 1/256 and then floored, which is exact: the
+    quotient is a whole number or at least 1/510 below one.
     """
     red_16, green_16, blue_16 = (plane.astype(np.int16) for plane in (red, green, blue))
     difference = red_16 - green_16

@@ -1,15 +1,15 @@
-"""Transforms that cut, pad, flip and turn, the label always with the image.
+"""Transforms that crop, pad, flip and rotate image and label together.
 
-All read "img" (h, w, 3) uint8 and, if it is there, "label" (h, w) uint8, and replace them (maybe by
-views). They change the sample they are given and return it. What is not covered by the input is
-filled with `im_padding_value` (a grey level or one per channel; 127.5 becomes 127 in uint8) and
+All read "img" (h, w, 3) uint8 and, if present, "label" (h, w) uint8, and replace them (by views
+where possible). They change the given sample and return it. Pixels outside the input are filled
+with `im_padding_value` (a gray level or one level per channel; 127.5 becomes 127 in uint8) and
 `label_padding_value`.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional, Union
+from typing import Optional
 
 import cv2
 import numpy as np
@@ -18,7 +18,7 @@ from liteseg.errors import UserError
 from liteseg.registry import TRANSFORMS
 from liteseg.transforms import arguments as args
 from liteseg.transforms import functional as F
-from liteseg.transforms.resizing import record
+from liteseg.transforms.resizing import record_size, resize_sample
 
 
 def _crop(sample: dict, window: F.Window) -> dict:
@@ -30,7 +30,7 @@ def _crop(sample: dict, window: F.Window) -> dict:
 
 @TRANSFORMS.register
 class RandomPaddingCrop:
-    """Cut a random window of a fixed size; a smaller image is padded at the bottom and right.
+    """Crop a random window of a fixed size; pad smaller images at the bottom and right.
 
     Reads and writes "img", "label".
 
@@ -39,9 +39,9 @@ class RandomPaddingCrop:
         im_padding_value: fill of the image.
         label_padding_value: fill of the label.
         category_max_ratio: below 1, draw again (up to `loop_times` times) while the label of the
-            window has only one class or one class covers this share of its pixels or more.
+            window has only one class, or one class covers this share of its pixels or more.
         ignore_index: label value that is not counted in that share.
-        loop_times: largest number of further draws.
+        loop_times: maximum number of further draws.
 
     Raises:
         ValueError: an argument is not as described.
@@ -50,18 +50,15 @@ class RandomPaddingCrop:
     def __init__(
         self,
         crop_size: Sequence[int] = (512, 512),
-        im_padding_value: Union[float, Sequence[float]] = 127.5,
+        im_padding_value: args.Fill = 127.5,
         label_padding_value: int = 255,
         category_max_ratio: float = 1.0,
         ignore_index: int = 255,
         loop_times: int = 10,
     ):
         self.size = args.size_hw("crop_size", crop_size)
-        self.im_padding_value = args.colour("im_padding_value", im_padding_value)
-        self.label_padding_value = args.label_value("label_padding_value", label_padding_value)
-        ok = args.is_number(category_max_ratio) and category_max_ratio > 0
-        args.expect(ok, "category_max_ratio", category_max_ratio, "a number above 0")
-        self.category_max_ratio = category_max_ratio
+        self.fills = args.fills(im_padding_value, label_padding_value)
+        self.category_max_ratio = args.positive("category_max_ratio", category_max_ratio)
         self.ignore_index = args.label_value("ignore_index", ignore_index)
         self.loop_times = args.positive_int("loop_times", loop_times)
 
@@ -73,7 +70,7 @@ class RandomPaddingCrop:
     ) -> dict:
         """Crop the sample, as if it had been resized to `resized_to` (h, w) before.
 
-        The window is chosen first, so only the part of the sample that it covers is resized.
+        The window is drawn first, so that only the part of the sample it covers is resized.
         """
         rng = rng or np.random.default_rng()
         size = resized_to or sample["img"].shape[:2]
@@ -81,21 +78,27 @@ class RandomPaddingCrop:
         if "label" in sample:
             window, sample["label"] = self._crop_label(sample["label"], size, window, rng)
         image = F.resize_window(sample["img"], size, window)
-        sample["img"] = F.pad(image, self.size, self.im_padding_value)
+        sample["img"] = F.pad(image, self.size, self.fills["img"])
         return sample
 
     def _draw(self, size: tuple[int, int], rng: np.random.Generator) -> F.Window:
-        """A random window, without the part of it that is padding."""
+        """A random window, without its padding."""
         top = int(rng.integers(max(size[0] - self.size[0], 0) + 1))
         left = int(rng.integers(max(size[1] - self.size[1], 0) + 1))
         return F.Window(top, left, min(size[0], self.size[0]), min(size[1], self.size[1]))
 
-    def _crop_label(self, label, size, window, rng) -> tuple[F.Window, np.ndarray]:
-        """The window with a mixed label (if that is asked for) and that label."""
+    def _crop_label(
+        self,
+        label: np.ndarray,
+        size: tuple[int, int],
+        window: F.Window,
+        rng: np.random.Generator,
+    ) -> tuple[F.Window, np.ndarray]:
+        """The window (a new one where `category_max_ratio` requires it) and its label."""
         draws_left = self.loop_times if self.category_max_ratio < 1 else 0
         while True:
             cropped = F.resize_label_window(label, size, window)
-            cropped = F.pad(cropped, self.size, self.label_padding_value)
+            cropped = F.pad(cropped, self.size, self.fills["label"])
             if draws_left == 0 or self._is_mixed(cropped):
                 return window, cropped
             window = self._draw(size, rng)
@@ -111,12 +114,12 @@ class RandomPaddingCrop:
 
 @TRANSFORMS.register
 class RandomCenterCrop:
-    """Cut a random amount off the sides, keeping at least `retain_ratio` of each side.
+    """Crop a random amount off the sides, keeping at least `retain_ratio` of each side.
 
     Reads and writes "img", "label".
 
     Args:
-        retain_ratio: smallest share kept of (width, height), 0 to 1.
+        retain_ratio: minimum share kept of (width, height), 0 to 1.
     """
 
     def __init__(self, retain_ratio: Sequence[float] = (0.5, 0.5)):
@@ -130,26 +133,26 @@ class RandomCenterCrop:
         """Crop the sample by amounts drawn from `rng`."""
         rng = rng or np.random.default_rng()
         h, w = sample["img"].shape[:2]
-        left, width = self._span(w, self.retain_ratio[0], rng)
-        top, height = self._span(h, self.retain_ratio[1], rng)
+        left, width = self._draw(w, self.retain_ratio[0], rng)
+        top, height = self._draw(h, self.retain_ratio[1], rng)
         return _crop(sample, F.Window(top, left, height, width))
 
     @staticmethod
-    def _span(length: int, retain: float, rng: np.random.Generator) -> tuple[int, int]:
-        """Start and length of what is kept of a side."""
+    def _draw(length: int, retain: float, rng: np.random.Generator) -> tuple[int, int]:
+        """Start and length of the part of a side that is kept."""
         cut = int(rng.integers(max(1, int(length * (1 - retain)))))
         return int(rng.integers(max(1, cut))), length - cut
 
 
 @TRANSFORMS.register
 class RandomScaleAspect:
-    """Cut a window of random area and aspect and resize it to the size of the input.
+    """Crop a window of random area and aspect ratio and resize it to the size of the input.
 
-    Reads and writes "img", "label". After ten draws that do not fit, the sample stays as it is.
+    Reads and writes "img", "label". The sample is unchanged if ten draws do not fit.
 
     Args:
-        min_scale: smallest area of the window as a share of the image's; 0 turns this off.
-        aspect_ratio: smallest aspect ratio; the largest is its inverse; 0 turns this off.
+        min_scale: minimum area of the window as a share of the image's; 0 disables the transform.
+        aspect_ratio: minimum aspect ratio; the maximum is its inverse; 0 disables the transform.
     """
 
     def __init__(self, min_scale: float = 0.5, aspect_ratio: float = 0.33):
@@ -161,13 +164,7 @@ class RandomScaleAspect:
         rng = rng or np.random.default_rng()
         size = sample["img"].shape[:2]
         window = self._draw(*size, rng)
-        if window is None:
-            return sample
-        sample = _crop(sample, window)
-        sample["img"] = F.resize(sample["img"], size)
-        if "label" in sample:
-            sample["label"] = F.resize(sample["label"], size, cv2.INTER_NEAREST)
-        return sample
+        return sample if window is None else resize_sample(_crop(sample, window), size)
 
     def _draw(self, h: int, w: int, rng: np.random.Generator) -> Optional[F.Window]:
         if self.min_scale == 0 or self.aspect_ratio == 0:
@@ -192,7 +189,7 @@ class RandomHorizontalFlip:
         self.prob = args.probability("prob", prob)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Flip the sample if `rng` says so."""
+        """Flip the sample with a draw from `rng`."""
         return _random_flip(sample, 1, self.prob, rng)
 
 
@@ -204,15 +201,15 @@ class RandomVerticalFlip:
         self.prob = args.probability("prob", prob)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Flip the sample if `rng` says so."""
+        """Flip the sample with a draw from `rng`."""
         return _random_flip(sample, 0, self.prob, rng)
 
 
-def _random_flip(sample: dict, axis: int, prob: float, rng) -> dict:
+def _random_flip(sample: dict, axis: int, prob: float, rng: Optional[np.random.Generator]) -> dict:
     """Flip along cv2's `axis`: 0 upside down, 1 left to right."""
     rng = rng or np.random.default_rng()
     if rng.random() < prob:
-        # Not a reversed view: whoever copies that later pays much more than cv2.flip does.
+        # Not a reversed view: a later copy of it would cost much more than cv2.flip.
         for key in ("img", "label"):
             if key in sample:
                 sample[key] = cv2.flip(sample[key], axis)
@@ -221,12 +218,12 @@ def _random_flip(sample: dict, axis: int, prob: float, rng) -> dict:
 
 @TRANSFORMS.register
 class RandomRotation:
-    """Turn by a random angle, on a canvas that holds the whole turned image.
+    """Rotate by a random angle, on a canvas that contains the whole rotated image.
 
     Reads and writes "img", "label".
 
     Args:
-        max_rotation: largest angle in degrees, either way; 0 turns this off.
+        max_rotation: maximum angle in degrees, in both directions; 0 disables the transform.
         im_padding_value: fill of the image.
         label_padding_value: fill of the label.
     """
@@ -234,34 +231,38 @@ class RandomRotation:
     def __init__(
         self,
         max_rotation: float = 15,
-        im_padding_value: Union[float, Sequence[float]] = 127.5,
+        im_padding_value: args.Fill = 127.5,
         label_padding_value: int = 255,
     ):
         self.max_rotation = args.non_negative("max_rotation", max_rotation)
-        self.im_padding_value = args.colour("im_padding_value", im_padding_value)
-        self.label_padding_value = args.label_value("label_padding_value", label_padding_value)
+        self.fills = args.fills(im_padding_value, label_padding_value)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Turn the sample by an angle drawn from `rng`."""
+        """Rotate the sample by an angle drawn from `rng`."""
         if self.max_rotation == 0:
             return sample
         rng = rng or np.random.default_rng()
         h, w = sample["img"].shape[:2]
-        centre = (w // 2, h // 2)
+        center = (w // 2, h // 2)
         angle = rng.uniform(-self.max_rotation, self.max_rotation)
-        matrix = cv2.getRotationMatrix2D(centre, angle, 1.0)
+        matrix = cv2.getRotationMatrix2D(center, angle, 1.0)
         cos, sin = np.abs(matrix[0, :2])
-        width, height = int(h * sin + w * cos), int(h * cos + w * sin)
-        matrix[:, 2] += (width / 2 - centre[0], height / 2 - centre[1])
-        for key, interp, fill in (
-            ("img", cv2.INTER_LINEAR, self.im_padding_value),
-            ("label", cv2.INTER_NEAREST, self.label_padding_value),
-        ):
+        size = int(h * sin + w * cos), int(h * cos + w * sin)
+        matrix[:, 2] += (size[0] / 2 - center[0], size[1] / 2 - center[1])
+        for key, interp in (("img", cv2.INTER_LINEAR), ("label", cv2.INTER_NEAREST)):
             if key in sample:
-                sample[key] = cv2.warpAffine(
-                    sample[key], matrix, (width, height), flags=interp, borderValue=fill
-                )
+                options = {"flags": interp, "borderValue": self.fills[key]}
+                sample[key] = cv2.warpAffine(sample[key], matrix, size, **options)
         return sample
+
+
+def _pad(sample: dict, size: tuple[int, int], fills: dict) -> dict:
+    """Pad at the bottom and right to `size` (h, w)."""
+    record_size(sample, "padding")
+    for key in ("img", "label"):
+        if key in sample:
+            sample[key] = F.pad(sample[key], size, fills[key])
+    return sample
 
 
 @TRANSFORMS.register
@@ -279,12 +280,11 @@ class Padding:
     def __init__(
         self,
         target_size: Sequence[int],
-        im_padding_value: Union[float, Sequence[float]] = 127.5,
+        im_padding_value: args.Fill = 127.5,
         label_padding_value: int = 255,
     ):
         self.size = args.size_hw("target_size", target_size)
-        self.im_padding_value = args.colour("im_padding_value", im_padding_value)
-        self.label_padding_value = args.label_value("label_padding_value", label_padding_value)
+        self.fills = args.fills(im_padding_value, label_padding_value)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Pad the sample.
@@ -298,11 +298,7 @@ class Padding:
                 f"Padding: target_size is {self.size[1]} x {self.size[0]} (w x h), but the image "
                 f"is {w} x {h}; enlarge target_size or put a Resize or LimitLong before it"
             )
-        record(sample, "padding")
-        sample["img"] = F.pad(sample["img"], self.size, self.im_padding_value)
-        if "label" in sample:
-            sample["label"] = F.pad(sample["label"], self.size, self.label_padding_value)
-        return sample
+        return _pad(sample, self.size, self.fills)
 
 
 @TRANSFORMS.register
@@ -320,23 +316,17 @@ class PaddingByAspectRatio:
     def __init__(
         self,
         aspect_ratio: float = 1,
-        im_padding_value: Union[float, Sequence[float]] = 127.5,
+        im_padding_value: args.Fill = 127.5,
         label_padding_value: int = 255,
     ):
-        ok = args.is_number(aspect_ratio) and aspect_ratio > 0
-        args.expect(ok, "aspect_ratio", aspect_ratio, "a number above 0")
-        self.aspect_ratio = aspect_ratio
-        self.im_padding_value = im_padding_value
-        self.label_padding_value = label_padding_value
-        Padding((1, 1), im_padding_value, label_padding_value)  # checks the fills here and now
+        self.aspect_ratio = args.positive("aspect_ratio", aspect_ratio)
+        self.fills = args.fills(im_padding_value, label_padding_value)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Pad the sample."""
         h, w = sample["img"].shape[:2]
         if w / h > self.aspect_ratio:
-            size = (w, int(w / self.aspect_ratio))
+            size = (int(w / self.aspect_ratio), w)
         else:
-            size = (max(w, int(h * self.aspect_ratio)), h)
-        if size == (w, h):
-            return sample
-        return Padding(size, self.im_padding_value, self.label_padding_value)(sample)
+            size = (h, max(w, int(h * self.aspect_ratio)))
+        return sample if size == (h, w) else _pad(sample, size, self.fills)

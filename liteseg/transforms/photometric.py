@@ -1,13 +1,13 @@
-"""Transforms of the image's values: colour jitter, blur, noise, normalisation.
+"""Transforms of the pixel values: color jitter, blur, noise, normalization.
 
-All read and write "img" (h, w, 3) uint8 and leave "label" alone. They change the sample they are
-given and return it.
+All read and write "img" (h, w, 3) uint8 and leave "label" unchanged. They change the given sample
+and return it.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import cv2
 import numpy as np
@@ -16,26 +16,29 @@ from liteseg.registry import TRANSFORMS
 from liteseg.transforms import arguments as args
 from liteseg.transforms import functional as F
 
+if TYPE_CHECKING:
+    from paddle import Tensor
+
 
 @TRANSFORMS.register
 class RandomDistort:
     """Jitter brightness, contrast, saturation, hue and sharpness, in random order.
 
-    Reads and writes "img". Each change happens with its own probability, by a factor from
-    1 - range to 1 + range (1 changes nothing); the hue turns by -range to range, in 255ths of the
-    circle. The steps give what Pillow gives within 2 grey levels (see `functional`).
+    Reads and writes "img". Each operation is applied with its own probability, by a factor from
+    1 - range to 1 + range (1 changes nothing); the hue shifts by -range to range, in 255ths of the
+    circle. The results equal Pillow's within 2 gray levels (see `functional`).
 
     Args:
-        brightness_range: largest distance of the brightness factor from 1.
-        brightness_prob: probability of changing it.
-        contrast_range: the same for the distance from the image's mean grey.
-        contrast_prob: probability of changing it.
-        saturation_range: the same for the distance from the pixel's grey.
-        saturation_prob: probability of changing it.
-        hue_range: largest turn of the hue in 255ths of the circle.
-        hue_prob: probability of turning it.
+        brightness_range: maximum distance of the brightness factor from 1.
+        brightness_prob: probability of changing the brightness.
+        contrast_range: the same for the distance from the image's mean gray.
+        contrast_prob: probability of changing the contrast.
+        saturation_range: the same for the distance from the pixel's gray.
+        saturation_prob: probability of changing the saturation.
+        hue_range: maximum shift of the hue in 255ths of the circle.
+        hue_prob: probability of shifting the hue.
         sharpness_range: the same for the distance from the smoothed image.
-        sharpness_prob: probability of changing it.
+        sharpness_prob: probability of changing the sharpness.
 
     Raises:
         ValueError: a range is negative or a probability is not from 0 to 1.
@@ -54,26 +57,26 @@ class RandomDistort:
         sharpness_range: float = 0.5,
         sharpness_prob: float = 0,
     ):
-        # (operation, value that changes nothing, range, probability)
-        self.steps = (
+        # (function, neutral amount, range, probability)
+        self.operations = (
             (F.brightness, 1, brightness_range, brightness_prob),
             (F.contrast, 1, contrast_range, contrast_prob),
             (F.saturation, 1, saturation_range, saturation_prob),
             (F.hue, 0, hue_range, hue_prob),
             (F.sharpness, 1, sharpness_range, sharpness_prob),
         )
-        for operation, _, reach, prob in self.steps:
-            args.non_negative(f"{operation.__name__}_range", reach)
-            args.probability(f"{operation.__name__}_prob", prob)
+        for function, _, reach, prob in self.operations:
+            args.non_negative(f"{function.__name__}_range", reach)
+            args.probability(f"{function.__name__}_prob", prob)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Jitter the image by amounts and in an order drawn from `rng`."""
         rng = rng or np.random.default_rng()
         image = sample["img"]
-        for index in rng.permutation(len(self.steps)):
-            operation, neutral, reach, prob = self.steps[index]
+        for index in rng.permutation(len(self.operations)):
+            function, neutral, reach, prob = self.operations[index]
             if rng.random() < prob:
-                image = operation(image, rng.uniform(neutral - reach, neutral + reach))
+                image = function(image, rng.uniform(neutral - reach, neutral + reach))
         sample["img"] = image
         return sample
 
@@ -87,15 +90,15 @@ _BLURS = {
 
 @TRANSFORMS.register
 class RandomBlur:
-    """Blur over a random odd side of 3 to 9 pixels.
+    """Blur with a random odd kernel size of 3 to 9 pixels.
 
     Reads and writes "img".
 
     Args:
-        prob: probability of blurring. As in PaddleSeg one in int(1 / prob) images is blurred, so
+        prob: probability of blurring. As in PaddleSeg, one in int(1 / prob) images is blurred, so
             0.4 means one in two.
         blur_type: gaussian, median, blur (box), or random for one of them at each call
-            (3, 3 and 4 times in ten).
+            (with probability 0.3, 0.3 and 0.4).
     """
 
     def __init__(self, prob: float = 0.1, blur_type: str = "gaussian"):
@@ -105,11 +108,11 @@ class RandomBlur:
         self.blur_type = blur_type
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Blur the image if `rng` says so."""
+        """Blur the image with a probability and size drawn from `rng`."""
         rng = rng or np.random.default_rng()
         if self.prob == 0 or rng.integers(int(1 / self.prob)) > 0:
             return sample
-        side = min(9, int(rng.integers(3, 10)) | 1)  # even sides become the next odd one
+        side = min(9, int(rng.integers(3, 10)) | 1)  # even sizes become the next odd one
         kind = self.blur_type
         if kind == "random":
             kind = rng.choice(list(_BLURS), p=[0.3, 0.3, 0.4])
@@ -119,13 +122,13 @@ class RandomBlur:
 
 @TRANSFORMS.register
 class RandomNoise:
-    """Add Gaussian noise of a random strength with probability `prob`.
+    """Add Gaussian noise of random strength with probability `prob`.
 
     Reads and writes "img".
 
     Args:
         prob: probability of adding noise.
-        max_sigma: largest standard deviation in grey levels.
+        max_sigma: maximum standard deviation in gray levels.
     """
 
     def __init__(self, prob: float = 0.5, max_sigma: float = 10.0):
@@ -133,7 +136,7 @@ class RandomNoise:
         self.max_sigma = args.non_negative("max_sigma", max_sigma)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Add noise drawn from `rng` if `rng` says so."""
+        """Add noise with a probability and strength drawn from `rng`."""
         rng = rng or np.random.default_rng()
         if rng.random() < self.prob:
             sigma = np.float32(rng.random() * self.max_sigma)
@@ -146,12 +149,12 @@ class RandomNoise:
 class Normalize:
     """(img / 255 - mean) / std.
 
-    Reads "img" uint8, writes "img" float32, still (h, w, 3). In training `Compose` leaves it to
+    Reads "img" uint8, writes "img" float32, still (h, w, 3). In training, `Compose` leaves it to
     `planes`, on the device.
 
     Args:
-        mean: of the channels R, G, B in units of 255; one value stands for all three.
-        std: likewise.
+        mean: of the channels R, G, B in units of 255; a single value is used for all three.
+        std: the same for the standard deviation.
 
     Raises:
         ValueError: not one or three numbers, or a std that is not above 0.
@@ -165,24 +168,24 @@ class Normalize:
         args.expect(all(value > 0 for value in std), "std", std, "numbers above 0")
         self.mean = np.broadcast_to(np.asarray(mean, np.float32), 3)
         self.std = np.broadcast_to(np.asarray(std, np.float32), 3)
-        self._statistics = None  # mean and variance in grey levels, once they are on the device
+        self._statistics: Optional[list[Tensor]] = None  # mean and variance in gray levels
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Normalise the image."""
+        """Normalize the image."""
         levels = np.arange(256, dtype=np.float32)[:, None] / 255
         sample["img"] = cv2.LUT(sample["img"], ((levels - self.mean) / self.std)[None])
         return sample
 
-    def batch(self, images):
-        """Normalise on the device: Paddle tensor (N, H, W, 3) of 0..255 -> (N, 3, H, W) float32."""
+    def batch(self, images: Tensor) -> Tensor:
+        """Normalize on the device: (N, H, W, 3) values 0..255 -> (N, 3, H, W) float32."""
         return self.planes(images.transpose([0, 3, 1, 2]))
 
-    def planes(self, images):
-        """Normalise on the device: Paddle tensor (N, 3, H, W) of 0..255 -> the same in float32."""
+    def planes(self, images: Tensor) -> Tensor:
+        """Normalize on the device: (N, 3, H, W) values 0..255 -> the same shape in float32."""
         import paddle
         from paddle.nn.functional import batch_norm
 
-        if self._statistics is None:  # not at every step: a copy to the device makes the host wait
+        if self._statistics is None:  # once: a copy to the device is a CPU-GPU sync point
             levels = 255 * self.mean, (255 * self.std) ** 2
             self._statistics = [paddle.to_tensor(values) for values in levels]
         # One pass; x * a + b with (1, 3, 1, 1) tensors takes five times as long on CPU.

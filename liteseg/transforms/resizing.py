@@ -1,11 +1,11 @@
 """Transforms that change the resolution.
 
-All read "img" (h, w, 3) uint8 and, if it is there, "label" (h, w) uint8, and replace them: the
-image bilinear without anti-aliasing (as PaddleSeg), the label by nearest neighbour. They change
-the sample they are given and return it.
+All read "img" (h, w, 3) uint8 and, if present, "label" (h, w) uint8, and replace them: the image
+bilinear without anti-aliasing (as in PaddleSeg), the label by nearest neighbor. They change the
+given sample and return it.
 
-Those used for evaluation append ("resize", (h, w) before) to "trans_info", so that a prediction
-can be brought back to the size of the input; the random scalings, used in training, do not.
+The transforms for evaluation append ("resize", (h, w) before) to "trans_info", so that a prediction
+can be resized to the size of the input; the random scalings for training do not.
 """
 
 from __future__ import annotations
@@ -30,16 +30,17 @@ INTERPOLATIONS = {
 }
 
 
-def _resize(sample: dict, size: tuple[int, int], interp: int = cv2.INTER_LINEAR) -> dict:
+def resize_sample(sample: dict, size: tuple[int, int], interp: int = cv2.INTER_LINEAR) -> dict:
+    """Resize image (by `interp`) and label (by nearest neighbor) to `size` (h, w)."""
     sample["img"] = F.resize(sample["img"], size, interp)
     if "label" in sample:
         sample["label"] = F.resize(sample["label"], size, cv2.INTER_NEAREST)
     return sample
 
 
-def record(sample: dict, step: str) -> None:
-    """Append (`step`, the image's size (h, w) before it) to the sample's "trans_info"."""
-    sample.setdefault("trans_info", []).append((step, sample["img"].shape[:2]))
+def record_size(sample: dict, operation: str) -> None:
+    """Append (`operation`, current (h, w) of the image) to the sample's "trans_info"."""
+    sample.setdefault("trans_info", []).append((operation, sample["img"].shape[:2]))
 
 
 def _scaled(h: int, w: int, scale: float) -> tuple[int, int]:
@@ -55,7 +56,7 @@ class Resize:
     Args:
         target_size: (width, height).
         keep_ratio: fit the image into target_size (long side to long side, short to short).
-        size_divisor: then round both sides up to a multiple of it.
+        size_divisor: then round both sides up to a multiple of this.
         interp: NEAREST, LINEAR, CUBIC, AREA, LANCZOS4, or RANDOM for one of them at each call.
 
     Raises:
@@ -79,7 +80,7 @@ class Resize:
         self.interp = interp
 
     def target_size_for(self, h: int, w: int) -> tuple[int, int]:
-        """The size (h, w) that an image of `h` x `w` is brought to."""
+        """The new size (h, w) of an `h` x `w` image."""
         size = self.size
         if self.keep_ratio:
             size = _scaled(h, w, min(max(size) / max(h, w), min(size) / min(h, w)))
@@ -89,19 +90,19 @@ class Resize:
         return size
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Resize the sample; `rng` decides for interp RANDOM."""
+        """Resize the sample; with interp RANDOM, by a method drawn from `rng`."""
         interp = self.interp
         if interp == "RANDOM":
             rng = rng or np.random.default_rng()
             interp = list(INTERPOLATIONS)[rng.integers(len(INTERPOLATIONS))]
-        record(sample, "resize")
+        record_size(sample, "resize")
         size = self.target_size_for(*sample["img"].shape[:2])
-        return _resize(sample, size, INTERPOLATIONS[interp])
+        return resize_sample(sample, size, INTERPOLATIONS[interp])
 
 
 @TRANSFORMS.register
 class ResizeByLong:
-    """Resize the long side to `long_size` pixels and the other in proportion.
+    """Resize the long side to `long_size` pixels, keeping the aspect ratio.
 
     Reads and writes "img", "label"; appends to "trans_info".
     """
@@ -111,20 +112,20 @@ class ResizeByLong:
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Resize the sample."""
-        record(sample, "resize")
+        record_size(sample, "resize")
         h, w = sample["img"].shape[:2]
-        return _resize(sample, _scaled(h, w, self.long_size / max(h, w)))
+        return resize_sample(sample, _scaled(h, w, self.long_size / max(h, w)))
 
 
 @TRANSFORMS.register
 class ResizeByShort:
-    """Resize the short side to `short_size` pixels and the other in proportion.
+    """Resize the short side to `short_size` pixels, keeping the aspect ratio.
 
     Reads and writes "img", "label"; appends to "trans_info".
 
     Args:
         short_size: pixels.
-        max_size: if the long side would exceed this, the scale is reduced until it does not.
+        max_size: maximum long side in pixels; a larger one is resized to it instead.
     """
 
     def __init__(self, short_size: int, max_size: float = 1e10):
@@ -135,23 +136,23 @@ class ResizeByShort:
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Resize the sample."""
-        record(sample, "resize")
+        record_size(sample, "resize")
         h, w = sample["img"].shape[:2]
         short = self.short_size
         if short / min(h, w) * max(h, w) > self.max_size:
             short = int(self.max_size / max(h, w) * min(h, w))
-        return _resize(sample, _scaled(h, w, short / min(h, w)))
+        return resize_sample(sample, _scaled(h, w, short / min(h, w)))
 
 
 @TRANSFORMS.register
 class LimitLong:
-    """Bring the long side into [min_long, max_long] and the other side along in proportion.
+    """Limit the long side to [min_long, max_long], keeping the aspect ratio.
 
     Reads and writes "img", "label"; appends to "trans_info".
 
     Args:
-        max_long: largest long side in pixels; None for no limit.
-        min_long: smallest long side in pixels; None for no limit.
+        max_long: maximum long side in pixels; None for no limit.
+        min_long: minimum long side in pixels; None for no limit.
     """
 
     def __init__(self, max_long: Optional[int] = None, min_long: Optional[int] = None):
@@ -165,38 +166,36 @@ class LimitLong:
         self.min_long = min_long
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Resize the sample where its long side is outside the limits."""
-        record(sample, "resize")
+        """Resize the sample if its long side is outside the limits."""
+        record_size(sample, "resize")
         h, w = sample["img"].shape[:2]
         long = max(h, w)
         if self.max_long is not None:
             long = min(long, self.max_long)
         if self.min_long is not None:
             long = max(long, self.min_long)
-        return _resize(sample, _scaled(h, w, long / max(h, w)))
+        return resize_sample(sample, _scaled(h, w, long / max(h, w)))
 
 
 @TRANSFORMS.register
 class ResizeRangeScaling:
-    """Resize the long side to a random length and the other in proportion.
+    """Resize the long side to a random length, keeping the aspect ratio.
 
     Reads and writes "img", "label".
 
     Args:
-        min_value: smallest length of the long side in pixels.
-        max_value: largest length of the long side in pixels.
+        min_value: minimum length of the long side in pixels.
+        max_value: maximum length of the long side in pixels.
     """
 
     def __init__(self, min_value: int = 400, max_value: int = 600):
-        args.positive_int("min_value", min_value)
-        args.positive_int("max_value", max_value)
+        self.min_value = args.positive_int("min_value", min_value)
+        self.max_value = args.positive_int("max_value", max_value)
         ok = min_value <= max_value
         args.expect(ok, "min_value", min_value, f"at most max_value ({max_value})")
-        self.min_value = min_value
-        self.max_value = max_value
 
     def target_size_for(self, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
-        """A random size (h, w) for an image of `h` x `w`."""
+        """A random new size (h, w) of an `h` x `w` image."""
         long = self.max_value
         if self.min_value < self.max_value:
             long = int(rng.uniform(self.min_value, self.max_value) + 0.5)
@@ -205,7 +204,7 @@ class ResizeRangeScaling:
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Resize the sample to a size drawn from `rng`."""
         rng = rng or np.random.default_rng()
-        return _resize(sample, self.target_size_for(*sample["img"].shape[:2], rng))
+        return resize_sample(sample, self.target_size_for(*sample["img"].shape[:2], rng))
 
 
 @TRANSFORMS.register
@@ -215,9 +214,9 @@ class ResizeStepScaling:
     Reads and writes "img", "label".
 
     Args:
-        min_scale_factor: smallest factor.
-        max_scale_factor: largest factor.
-        scale_step_size: distance of the factors to choose from, both ends included; 0 for any
+        min_scale_factor: minimum factor.
+        max_scale_factor: maximum factor.
+        scale_step_size: distance between the factors to choose from, both ends included; 0 for any
             factor in the range.
     """
 
@@ -227,28 +226,22 @@ class ResizeStepScaling:
         max_scale_factor: float = 1.25,
         scale_step_size: float = 0.25,
     ):
-        for name, value in (
-            ("min_scale_factor", min_scale_factor),
-            ("max_scale_factor", max_scale_factor),
-        ):
-            args.expect(args.is_number(value) and value > 0, name, value, "a number above 0")
-        ok = min_scale_factor <= max_scale_factor
+        self.low = args.positive("min_scale_factor", min_scale_factor)
+        self.high = args.positive("max_scale_factor", max_scale_factor)
         expected = f"at most max_scale_factor ({max_scale_factor})"
-        args.expect(ok, "min_scale_factor", min_scale_factor, expected)
-        self.step = args.non_negative("scale_step_size", scale_step_size)
-        self.low = min_scale_factor
-        self.high = max_scale_factor
+        args.expect(self.low <= self.high, "min_scale_factor", min_scale_factor, expected)
+        self.interval = args.non_negative("scale_step_size", scale_step_size)
 
     def target_size_for(self, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
-        """A random size (h, w) for an image of `h` x `w`."""
-        if self.step == 0:
+        """A random new size (h, w) of an `h` x `w` image."""
+        if self.interval == 0:
             return _scaled(h, w, rng.uniform(self.low, self.high))
         # (2.0 - 0.6) / 0.2 is 6.999…: without the tolerance a factor would be lost.
-        steps = int((self.high - self.low) / self.step + 1e-6)
-        scale = np.linspace(self.low, self.high, steps + 1)[rng.integers(steps + 1)]
+        intervals = int((self.high - self.low) / self.interval + 1e-6)
+        scale = np.linspace(self.low, self.high, intervals + 1)[rng.integers(intervals + 1)]
         return _scaled(h, w, float(scale))
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Resize the sample by a factor drawn from `rng`."""
         rng = rng or np.random.default_rng()
-        return _resize(sample, self.target_size_for(*sample["img"].shape[:2], rng))
+        return resize_sample(sample, self.target_size_for(*sample["img"].shape[:2], rng))

@@ -1,4 +1,4 @@
-"""The pipeline: fusing changes nothing, one generator decides everything, every component runs."""
+"""The pipeline: fusing changes nothing, one generator for all draws, every component runs."""
 
 from __future__ import annotations
 
@@ -41,7 +41,7 @@ def apply_one_by_one(transforms, sample, rng) -> dict:
         ((360, 480), T.ResizeRangeScaling(300, 700)),
     ],
 )
-def test_fused_is_unfused(shape, scaling, category_max_ratio):
+def test_fused_equals_unfused(shape, scaling, category_max_ratio):
     source = street(*shape)
     crop = T.RandomPaddingCrop((240, 180), category_max_ratio=category_max_ratio)
     chain = [scaling, crop, T.RandomHorizontalFlip()]
@@ -54,8 +54,8 @@ def test_fused_is_unfused(shape, scaling, category_max_ratio):
         assert difference.max() <= 2
         np.testing.assert_array_equal(fused["label"], plain["label"])
         assert fused_rng.random() == rng.random()  # the same number of draws
-        unlabelled = T.Compose(chain)({"img": source["img"]}, np.random.default_rng(seed))
-        assert unlabelled["img"].shape == (180, 240, 3)
+        unlabeled = T.Compose(chain)({"img": source["img"]}, np.random.default_rng(seed))
+        assert unlabeled["img"].shape == (180, 240, 3)
 
 
 def test_trailing_normalize_is_left_to_the_trainer():
@@ -69,7 +69,7 @@ def test_trailing_normalize_is_left_to_the_trainer():
         T.Compose([normalize, T.RandomHorizontalFlip()])
 
 
-def test_the_sample_passed_in_stays_as_it_was():
+def test_the_given_sample_does_not_change():
     source = {**street(60, 80), "trans_info": [], "index": 3}
     before = {key: value.copy() for key, value in source.items() if key in ("img", "label")}
     for array in (source["img"], source["label"]):
@@ -98,12 +98,12 @@ def test_every_registered_transform_runs(name):
         assert sample["label"].dtype == np.uint8
         assert sample["img"].shape[:2] == sample["label"].shape
         again = transform(dict(source), np.random.default_rng(seed))
-        unlabelled = transform({"img": source["img"]}, np.random.default_rng(seed))
+        unlabeled = transform({"img": source["img"]}, np.random.default_rng(seed))
         np.testing.assert_array_equal(again["img"], sample["img"])
         np.testing.assert_array_equal(again["label"], sample["label"])
-        np.testing.assert_array_equal(unlabelled["img"], sample["img"])
-        assert "label" not in unlabelled
-    assert transform(dict(source))["img"].ndim == 3  # its own generator
+        np.testing.assert_array_equal(unlabeled["img"], sample["img"])
+        assert "label" not in unlabeled
+    assert transform(dict(source))["img"].ndim == 3  # without a generator
     for key, array in before.items():
         np.testing.assert_array_equal(source[key], array)
 

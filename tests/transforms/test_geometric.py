@@ -1,4 +1,4 @@
-"""Crops, padding, flips and turns against brute-force twins."""
+"""Crops, padding, flips and rotations against brute-force references."""
 
 from __future__ import annotations
 
@@ -10,7 +10,7 @@ from liteseg.errors import UserError
 
 
 def coordinates(h: int, w: int) -> dict:
-    """A sample whose pixels say where they came from; the label repeats the red channel."""
+    """A sample whose pixels contain their position; the label repeats the red channel."""
     y, x = np.mgrid[:h, :w]
     image = np.stack([(y * 7 + x) % 250, y, x], -1).astype(np.uint8)
     return {"img": image, "label": image[..., 0].copy()}
@@ -98,7 +98,7 @@ def test_random_scale_aspect_shows_an_enlarged_part():
         area = (rows.max() - rows.min() + 1) * (cols.max() - cols.min() + 1)
         assert area >= 0.45 * 100 * 200
         changed += area < 100 * 200
-        # The label of a pixel is the label at the place that the image says it shows.
+        # The label of a pixel is the label at the position contained in the image.
         truth = np.stack([source["label"][np.clip(rows + d, 0, 99), cols] for d in (-1, 0, 1)])
         near = np.abs(truth.astype(int) - sample["label"]) <= 2
         assert near.any(axis=0).mean() > 0.95
@@ -108,14 +108,14 @@ def test_random_scale_aspect_shows_an_enlarged_part():
 
 
 @pytest.mark.parametrize(
-    ("transform", "twin"),
+    ("transform", "index"),
     [(T.RandomHorizontalFlip, np.s_[:, ::-1]), (T.RandomVerticalFlip, np.s_[::-1])],
 )
-def test_flips(transform, twin):
+def test_flips(transform, index):
     source = coordinates(30, 40)
     flipped = transform(prob=1)(dict(source))
-    np.testing.assert_array_equal(flipped["img"], source["img"][twin])
-    np.testing.assert_array_equal(flipped["label"], source["label"][twin])
+    np.testing.assert_array_equal(flipped["img"], source["img"][index])
+    np.testing.assert_array_equal(flipped["label"], source["label"][index])
     np.testing.assert_array_equal(transform(prob=0)(dict(source))["img"], source["img"])
     rng = np.random.default_rng(0)
     count = 0
@@ -134,7 +134,7 @@ def test_rotation_against_inverse_mapping():
     assert h == int(60 * abs(cos) + 80 * abs(sin))
     assert w == int(60 * abs(sin) + 80 * abs(cos))
     y, x = np.mgrid[:h, :w]
-    # Counter-clockwise about the centre, y downwards.
+    # Counter-clockwise about the center, y downwards.
     back_x = cos * (x - w / 2) - sin * (y - h / 2) + 40
     back_y = sin * (x - w / 2) + cos * (y - h / 2) + 30
     inside = (back_x > 1) & (back_x < 78) & (back_y > 1) & (back_y < 58)
@@ -148,7 +148,7 @@ def test_rotation_against_inverse_mapping():
     assert (sample["img"][outside] == 255).all()
 
 
-def test_padding_records_and_keeps_the_corner():
+def test_padding_records_the_size_and_keeps_the_corner():
     source = coordinates(30, 40)
     sample = T.Padding((64, 48))(dict(source))
     assert sample["img"].shape == (48, 64, 3)

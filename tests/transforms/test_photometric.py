@@ -1,4 +1,4 @@
-"""Jitter, blur, noise and normalisation."""
+"""Jitter, blur, noise and normalization."""
 
 from __future__ import annotations
 
@@ -15,25 +15,25 @@ def image() -> np.ndarray:
     return np.random.default_rng(0).integers(0, 256, (40, 60, 3), dtype=np.uint8)
 
 
-def test_distort_does_each_step_by_its_probability(image):
+def test_distort_applies_each_operation_by_its_probability(image):
     names = ("brightness", "contrast", "saturation", "hue", "sharpness")
     for name in names:
         others = {f"{other}_prob": 0 for other in names}
         transform = T.RandomDistort(**{**others, f"{name}_prob": 1})
         rng = np.random.default_rng(5)
-        twin = np.random.default_rng(5)
-        # The draws: an order, then one for each step and the amount of the one that happens.
-        order = twin.permutation(5)
+        replay = np.random.default_rng(5)
+        # The draws: an order, then one per operation, and the amount of the one that is applied.
+        order = replay.permutation(5)
         for index in order:
-            twin.random()
+            replay.random()
             if names[index] == name:
                 low, high = (-18, 18) if name == "hue" else (0.5, 1.5)
-                amount = twin.uniform(low, high)
+                amount = replay.uniform(low, high)
         result = transform({"img": image}, rng)["img"]
         np.testing.assert_array_equal(result, getattr(F, name)(image, amount))
 
 
-def test_distort_defaults_leave_one_in_sixteen_alone(image):
+def test_distort_by_default_keeps_one_in_sixteen(image):
     rng = np.random.default_rng(0)
     transform = T.RandomDistort()
     same = sum(np.array_equal(transform({"img": image}, rng)["img"], image) for _ in range(480))
@@ -41,7 +41,7 @@ def test_distort_defaults_leave_one_in_sixteen_alone(image):
 
 
 @pytest.mark.parametrize("kind", ["gaussian", "median", "blur"])
-def test_blur_is_cv2_of_an_odd_side(image, kind):
+def test_blur_is_that_of_cv2_with_an_odd_size(image, kind):
     blur = {
         "gaussian": lambda side: cv2.GaussianBlur(image, (side, side), 0),
         "median": lambda side: cv2.medianBlur(image, side),
@@ -63,15 +63,15 @@ def test_blur_probability(image):
 
 
 def test_noise_has_the_drawn_strength():
-    grey = np.full((200, 200, 3), 128, np.uint8)
+    gray = np.full((200, 200, 3), 128, np.uint8)
     rng = np.random.default_rng(2)
-    noisy = T.RandomNoise(1, 20)({"img": grey}, np.random.default_rng(2))["img"]
+    noisy = T.RandomNoise(1, 20)({"img": gray}, np.random.default_rng(2))["img"]
     rng.random()
     sigma = rng.random() * 20
     assert noisy.dtype == np.uint8
     assert abs(noisy.astype(float).std() - sigma) < 0.1 * sigma
     assert abs(noisy.astype(float).mean() - 128) < 0.3
-    assert T.RandomNoise(0)({"img": grey})["img"] is grey
+    assert T.RandomNoise(0)({"img": gray})["img"] is gray
 
 
 @pytest.mark.parametrize(

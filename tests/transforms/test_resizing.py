@@ -10,13 +10,13 @@ from liteseg import transforms as T
 
 
 def coordinates(h: int, w: int) -> dict:
-    """A sample whose image and label both say where a pixel came from."""
+    """A sample whose image and label contain the position of each pixel."""
     y, x = np.mgrid[:h, :w]
     image = np.stack([y, x, y + x], -1).astype(np.uint8)
     return {"img": image, "label": (y + x).astype(np.uint8)}
 
 
-def nearest_twin(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
+def nearest_reference(array: np.ndarray, size: tuple[int, int]) -> np.ndarray:
     rows = np.arange(size[0]) * array.shape[0] // size[0]
     return array[rows][:, np.arange(size[1]) * array.shape[1] // size[1]]
 
@@ -43,11 +43,11 @@ def test_size_and_shared_geometry(transform, expected):
     assert sample["img"].shape == (*expected, 3)
     assert sample["label"].shape == expected
     assert sample["img"].dtype == sample["label"].dtype == np.uint8
-    # The label is the sum of the coordinates: linear sampling is off by at most a pixel's step.
+    # The label is the sum of the coordinates: linear sampling differs by at most one pixel.
     shift = np.abs(sample["img"][..., 2].astype(int) - sample["label"])
     assert shift.max() <= np.ceil(50 / expected[0]) + np.ceil(100 / expected[1])
     np.testing.assert_array_equal(
-        sample["label"], nearest_twin(coordinates(50, 100)["label"], expected)
+        sample["label"], nearest_reference(coordinates(50, 100)["label"], expected)
     )
 
 
@@ -68,7 +68,7 @@ def test_random_scalings_record_nothing():
     ("low", "high", "step", "count"),
     [(0.125, 1.5, 0.125, 12), (0.5, 2.0, 0.25, 7), (0.5, 2.5, 0.25, 9), (0.6, 2.0, 0.2, 8)],
 )
-def test_step_scaling_draws_every_step_alike(low, high, step, count):
+def test_step_scaling_draws_all_factors_equally(low, high, step, count):
     transform = T.ResizeStepScaling(low, high, step)
     rng = np.random.default_rng(0)
     heights = [transform.target_size_for(1000, 2000, rng)[0] for _ in range(200 * count)]
@@ -96,7 +96,7 @@ def test_random_interpolation_is_one_of_the_five():
     for seed in range(40):
         rng = np.random.default_rng(seed)
         result = T.Resize((17, 13), interp="RANDOM")({"img": image}, rng)["img"]
-        seen.add(next(i for i, twin in enumerate(expected) if np.array_equal(result, twin)))
+        seen.add(next(i for i, other in enumerate(expected) if np.array_equal(result, other)))
     assert seen == set(range(5))
 
 
