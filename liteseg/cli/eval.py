@@ -50,10 +50,9 @@ def run(args: argparse.Namespace) -> int:
     from liteseg.config.build import build_model
     from liteseg.config.resolve import load_checked
     from liteseg.engine.evaluator import evaluate
-    from liteseg.ops.onednn import accelerate_convolutions
+    from liteseg.ops.device import select_device
     from liteseg.report.gallery import Gallery
     from liteseg.utils.files import check_writable, write_json
-    from liteseg.utils.runtime import select_device
     from liteseg.utils.weights.load import load_weights
 
     cfg = load_checked(args.config, args.set)
@@ -69,7 +68,7 @@ def run(args: argparse.Namespace) -> int:
     model = build_model(cfg)
     load_weights(model, args.weights)
     figures = evaluate(
-        accelerate_convolutions(model),
+        model,
         dataset,
         cfg.test_config,
         evaluators,
@@ -91,14 +90,14 @@ def run(args: argparse.Namespace) -> int:
 
 
 def _write_report(args: argparse.Namespace, cfg: Any, figures: dict, gallery: Any) -> None:
-    from liteseg.report.report import Story, read_history, write_report
+    from liteseg.report.report import ReportData, read_history, write_report
     from liteseg.tasks.segmenter import file_of_run
 
     metrics = file_of_run(args.weights, "metrics.jsonl")
     history = read_history(metrics) if metrics else []
     title = f"{Path(args.weights).name}: {args.split}"
     about = f"evaluation of {args.weights} on {args.split} of {args.config}"
-    write_report(Path(args.report), Story(title, about, cfg.dump(), history, figures, gallery))
+    write_report(Path(args.report), ReportData(title, about, cfg.dump(), history, figures, gallery))
 
 
 def format_table(figures: dict[str, Any]) -> str:

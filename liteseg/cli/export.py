@@ -186,7 +186,7 @@ def _verify(
     import paddle
 
     from liteseg.deploy.verify import compare, disagreements
-    from liteseg.engine.inference import predict_logits
+    from liteseg.engine.inference import predict_scores
     from liteseg.tasks import examples
     from liteseg.tasks.segmenter import Segmenter
 
@@ -194,7 +194,7 @@ def _verify(
 
     def reference(image: np.ndarray) -> np.ndarray:
         batch = network.normalize.batch(paddle.to_tensor(image[None]))
-        return predict_logits(network.model, batch, network.test)[0].numpy()
+        return predict_scores(network.model, batch, network.test)[0].numpy()
 
     exported = Segmenter.from_pretrained(folder)
     tried = _examples(args, cfg, trained, about)

@@ -13,7 +13,7 @@ from liteseg.cli.arguments import changes_of_config, complete, positive
 from liteseg.errors import UserError
 from liteseg.tasks.launch import launch, on_gpus
 from liteseg.tasks.training import build_trainer
-from liteseg.utils.files import check_writable, locked, sweep
+from liteseg.utils.files import check_writable, locked, remove_leftovers
 from liteseg.utils.logging import setup_logging
 from liteseg.utils.runtime import is_main, world_size
 
@@ -104,8 +104,8 @@ def _sole_writer(output: Path) -> Iterator[None]:
         return
     with locked(output):
         clear_shared_memory()
-        sweep(output, "config.yml", "metrics.jsonl", "report.html", "writable")
-        sweep(output / "vdl", "vdlrecords.*")
+        remove_leftovers(output, "config.yml", "metrics.jsonl", "report.html", "writable")
+        remove_leftovers(output / "vdl", "vdlrecords.*")
         yield
 
 
@@ -115,14 +115,13 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     from liteseg.engine.checkpoint import Checkpointer
     from liteseg.engine.evaluation_hooks import best_evaluation
     from liteseg.engine.hooks import CompareWeights
-    from liteseg.report.report import report_run
+    from liteseg.ops.device import make_deterministic, select_device
+    from liteseg.report.report import write_run_report
     from liteseg.tasks.startup import announce, hparams, write_config
     from liteseg.utils.logging import get_logger
     from liteseg.utils.runtime import (
         end_with_launcher,
-        make_deterministic,
         seed_everything,
-        select_device,
     )
 
     end_with_launcher()
@@ -130,7 +129,7 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
     cost = make_deterministic(device) if cfg.deterministic else None
     if world_size() > 1:
         paddle.distributed.init_parallel_env()
-    setup_logging(output / "train.log", quiet=args.quiet, verbose=args.verbose)
+    logging_stack.enter_context(log_file(output / "train.log"))
     if cost:
         get_logger().info(cost)
     seed_everything(cfg.seed or 0)
@@ -150,7 +149,7 @@ def _train(cfg: Any, output: Path, args: argparse.Namespace) -> int:
             f"{f'best mIoU {best:.4f}' if best >= 0 else 'never evaluated'}; {output}"
         )
         if not cfg.val_dataset:  # otherwise each evaluation writes it
-            report_run(output, cfg.dump())
+            write_run_report(output, cfg.dump())
         dashboard.hparams(hparams(cfg), "val/best_miou")
         dashboard.close()
     return 0
@@ -162,8 +161,9 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     from liteseg.engine.evaluation_hooks import EarlyStop, Evaluate, KeepBest, WriteReport
     from liteseg.engine.hooks import Checkpoint, Log, StopOnSignal
     from liteseg.engine.writers import Dashboard, MetricsFile
+    from liteseg.ops.device import make_deterministic, select_device
     from liteseg.report.gallery import Gallery
-    from liteseg.report.report import report_run
+    from liteseg.report.report import write_run_report
     from liteseg.tasks.startup import probe
 
     train_set = build_dataset(cfg, "train")
@@ -176,7 +176,7 @@ def _assemble(cfg, output, device, checkpointer, weights, loaded) -> tuple[Any, 
     hooks = [StopOnSignal(), Log(cfg.log_interval, metrics, dashboard)]
     if val_set is not None:
         gallery = Gallery(val_set, cfg.num_pictures)
-        write_page = functools.partial(report_run, output, cfg.dump(), gallery)
+        write_page = functools.partial(write_run_report, output, cfg.dump(), gallery)
         evaluation = Evaluate(
             cfg.eval_interval,
             val_set,

@@ -9,7 +9,7 @@ import numpy as np
 from liteseg.deploy.manifest import COARSE, Manifest
 from liteseg.deploy.runtimes import Runtime
 from liteseg.errors import UserError
-from liteseg.ops.upsample import labels_at_full_size
+from liteseg.ops.labels import labels_at_full_size
 
 
 class ExportedNetwork:

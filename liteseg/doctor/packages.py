@@ -169,7 +169,7 @@ begin = time.perf_counter()
 import liteseg, paddle
 say(version=paddle.__version__, seconds=time.perf_counter() - begin)
 say(step="choice of the device")
-from liteseg.utils.runtime import select_device
+from liteseg.ops.device import select_device
 say(cuda_build=paddle.is_compiled_with_cuda(), device=select_device("auto"))
 if paddle.is_compiled_with_cuda():
     cuda = paddle.device.cuda

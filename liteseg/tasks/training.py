@@ -17,7 +17,7 @@ def build_trainer(cfg: Any, train_set: Any, device: str, weights: Optional[str] 
         weights: file, run or URL to start from.
     """
     from liteseg.config.build import build_losses, build_model, build_optimizer
-    from liteseg.datasets import class_frequencies
+    from liteseg.datasets import count_label_pixels
     from liteseg.engine.trainer import Trainer
     from liteseg.utils.weights.load import load_weights
 
@@ -25,7 +25,7 @@ def build_trainer(cfg: Any, train_set: Any, device: str, weights: Optional[str] 
     model = build_model(cfg)
     if weights:
         load_weights(model, weights, fine_tune=True)
-    losses = build_losses(cfg, _outputs(model), lambda: class_frequencies(train_set))
+    losses = build_losses(cfg, _outputs(model), lambda: count_label_pixels(train_set))
     model = _for_device(model, device)
     optimizer, _ = build_optimizer(cfg, model.parameters())
     return Trainer(model, train_set, losses, optimizer, options)
@@ -69,12 +69,11 @@ def _for_device(model: Any, device: str) -> Any:
     """On GPUs batch norm over all devices, on a CPU the fast convolutions."""
     import paddle
 
-    from liteseg.ops.onednn import accelerate_convolutions
     from liteseg.utils.runtime import world_size
 
     if world_size() > 1 and device == "gpu":
         model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    return accelerate_convolutions(model)
+    return model
 
 
 def _outputs(model: Any) -> int:

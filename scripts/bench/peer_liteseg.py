@@ -9,15 +9,15 @@ import numpy as np
 import protocol
 
 import liteseg  # noqa: F401  before Paddle
+from liteseg.config.test_config import TestConfig
 from liteseg.datasets import CamVid, Cityscapes
 from liteseg.engine.evaluator import evaluate
-from liteseg.config.test_config import TestConfig
 from liteseg.engine.loader import training_batch
 from liteseg.engine.trainer import Trainer, TrainOptions
 from liteseg.losses import OhemCrossEntropyLoss
 from liteseg.metrics import ConfusionMatrix
 from liteseg.models import STDC1, PPLiteSeg
-from liteseg.ops.onednn import accelerate_convolutions
+from liteseg.ops.device import select_device
 from liteseg.transforms import (
     Compose,
     Normalize,
@@ -27,7 +27,6 @@ from liteseg.transforms import (
     ResizeStepScaling,
 )
 from liteseg.utils.images import stack_planes
-from liteseg.utils.runtime import select_device
 from liteseg.utils.weights.load import load_weights
 
 import paddle  # isort: skip
@@ -36,7 +35,7 @@ import paddle  # isort: skip
 def _model(classes: int, weights: Path) -> paddle.nn.Layer:
     model = PPLiteSeg(classes, STDC1(), **protocol.MODEL)
     load_weights(model, str(weights))
-    return accelerate_convolutions(model)
+    return model
 
 
 def _training_samples(work: Path, pack: Optional[str] = None) -> protocol.Case:

@@ -27,10 +27,10 @@ def run(args: argparse.Namespace) -> int:
     """Measure, print the table, write what was asked for."""
     from liteseg.config.build import build_dataset
     from liteseg.config.resolve import load_checked
+    from liteseg.ops.device import select_device
     from liteseg.tasks.benchmark_steps import measure_reading, measure_stages
     from liteseg.tasks.training import training_options
     from liteseg.utils.files import write_json
-    from liteseg.utils.runtime import select_device
 
     cfg = load_checked(args.config, args.set)
     dataset = build_dataset(cfg, "train")

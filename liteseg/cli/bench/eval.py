@@ -42,9 +42,9 @@ def run(args: argparse.Namespace) -> int:
     from liteseg.config.build import build_model
     from liteseg.config.resolve import load_checked
     from liteseg.engine.evaluator import evaluate
-    from liteseg.ops.onednn import accelerate_convolutions
+    from liteseg.ops.device import select_device
     from liteseg.utils.files import check_writable, write_json
-    from liteseg.utils.runtime import peak_memory, select_device
+    from liteseg.utils.runtime import peak_memory
     from liteseg.utils.weights.load import load_weights
 
     cfg = load_checked(args.config, args.set)
@@ -60,7 +60,7 @@ def run(args: argparse.Namespace) -> int:
         load_weights(model, args.weights)
     options = loading_options(args, cfg, device)
     found = evaluate(
-        accelerate_convolutions(model),
+        model,
         dataset,
         cfg.test_config,
         **options,

@@ -44,10 +44,11 @@ def _measure(cfg: Any, args: argparse.Namespace) -> int:
     import paddle
 
     from liteseg.config.build import build_dataset
+    from liteseg.ops.device import select_device
     from liteseg.tasks.benchmark_steps import measure_steps
     from liteseg.tasks.training import build_trainer
     from liteseg.utils.files import write_json
-    from liteseg.utils.runtime import is_main, seed_everything, select_device, world_size
+    from liteseg.utils.runtime import is_main, seed_everything, world_size
 
     device = select_device(cfg.device)
     if world_size() > 1:
