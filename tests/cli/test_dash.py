@@ -12,7 +12,6 @@ import urllib.error
 import urllib.parse
 import urllib.request
 
-import browser
 import cv2
 import numpy as np
 import pytest
@@ -38,8 +37,8 @@ def runs(streets, tmp_path_factory):  # noqa: F811
     return folder
 
 
-# Axes and grid are grey: colour on a canvas is a curve.
-_COLOURED = """[...document.querySelectorAll('canvas')].some(canvas => {
+# Axes and grid are grey: color on a canvas is a curve.
+_COLORED = """[...document.querySelectorAll('canvas')].some(canvas => {
     if (!canvas.width || !canvas.height) return false;
     const seen = canvas.getContext('2d').getImageData(0, 0, canvas.width, canvas.height).data;
     for (let i = 0; i < seen.length; i += 4)
@@ -156,16 +155,17 @@ def test_the_table_of_hyperparameters(server, runs):
         assert row["metrics"]["val/best_miou"] == pytest.approx(best)
 
 
-def test_in_a_browser(server, tmp_path):
-    with browser.browse(tmp_path) as page:
-        page.open(f"{server.address}/scalar", 1400)
-        page.wait_for(_COLOURED)
-        page.open(f"{server.address}/image", 1400)
-        page.wait_for("document.body.innerText.includes('worst')")
-        page.wait_for("[...document.images].some(i => i.naturalWidth == 524)")
-        page.open(f"{server.address}/hyper-parameter", 1400)
-        page.wait_for("document.body.innerText.includes('val/best_miou')")
-        page.wait_for("document.body.innerText.includes('second/run')")
+def test_in_a_browser(server, browser):
+    page = browser.new_page(viewport={"width": 1400, "height": 900})
+    page.set_default_timeout(180_000)  # the machine may be busy
+    page.goto(f"{server.address}/scalar")
+    page.wait_for_function(_COLORED)
+    page.goto(f"{server.address}/image")
+    page.wait_for_function("document.body.innerText.includes('worst')")
+    page.wait_for_function("[...document.images].some(i => i.naturalWidth == 524)")
+    page.goto(f"{server.address}/hyper-parameter")
+    for text in ("val/best_miou", "second/run"):
+        page.wait_for_function("text => document.body.innerText.includes(text)", arg=text)
 
 
 def test_what_can_be_wrong(tmp_path, capsys):

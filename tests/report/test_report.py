@@ -7,7 +7,6 @@ import json
 import re
 from html.parser import HTMLParser
 
-import browser
 import cv2
 import numpy as np
 import pytest
@@ -17,7 +16,7 @@ from liteseg.config.test_config import TestConfig
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.hooks import Evaluate, Log
 from liteseg.engine.writers import MetricsFile
-from liteseg.report.report import Story, read_history, report_run, write_report
+from liteseg.report.report import ReportData, read_history, write_run_report, write_report
 
 
 class NoDashboard:
@@ -43,7 +42,7 @@ def run(tmp_path_factory):
         metrics,
         NoDashboard(),
         pictures=2,
-        report=lambda gallery: report_run(folder, "iters: 4\nname: <b>&\n", gallery),
+        report=lambda gallery: write_run_report(folder, "iters: 4\nname: <b>&\n", gallery),
     )
     make_trainer(4, [Log(1, metrics, NoDashboard()), evaluation]).run()
     return folder
@@ -135,7 +134,7 @@ def test_the_text_is_escaped(page):
 def test_without_validation_there_are_curves(tmp_path):
     metrics = MetricsFile(tmp_path / "metrics.jsonl", 0)
     make_trainer(2, [Log(1, metrics, NoDashboard())]).run()
-    report_run(tmp_path, "iters: 2")
+    write_run_report(tmp_path, "iters: 2")
     text = (tmp_path / "report.html").read_text(encoding="utf-8")
     assert "loss (all heads)" in text
     assert "mIoU" not in text
@@ -146,7 +145,7 @@ def test_a_class_that_is_nowhere(tmp_path):
     figures = {key: dict.fromkeys(names, 1.0) for key in ("class_precision", "class_recall")}
     figures |= {"class_iou": {"a": 1.0, "b": None}, "confusion": [[4, 0], [0, 0]], "images": 1}
     figures |= dict.fromkeys(("miou", "acc", "kappa", "mdice"), 1.0)
-    write_report(tmp_path / "r.html", Story("t", "of <nothing>", "", figures=figures))
+    write_report(tmp_path / "r.html", ReportData("t", "of <nothing>", "", figures=figures))
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert '<td class="number">–</td>' in text
     assert "of &lt;nothing&gt;; " in text
@@ -163,19 +162,19 @@ def test_history_leaves_out_half_lines(tmp_path):
 
 def test_a_failure_ends_no_training(tmp_path, caplog):
     (tmp_path / "report.html").mkdir()
-    report_run(tmp_path, "")
+    write_run_report(tmp_path, "")
     assert "cannot write" in caplog.text
     caplog.clear()
     (tmp_path / "metrics.jsonl").write_text('{"step": 1, "phase": "eval"}\n')  # without figures
-    report_run(tmp_path, "")
+    write_run_report(tmp_path, "")
     assert "going on without" in caplog.text
 
 
-def test_in_a_browser(run, tmp_path):
-    with browser.browse(tmp_path) as page:
-        for width in (390, 1200):
-            page.open((run / "report.html").as_uri(), width)
-            assert page.ask("document.documentElement.scrollWidth") == width  # nothing is wider
-            assert page.ask("[...document.images].filter(i => i.naturalWidth > 0).length") == 16
-            assert page.ask("document.querySelectorAll('svg').length") == 5
-            assert "best mIoU" in page.text()
+def test_in_a_browser(run, browser):
+    for width in (390, 1200):
+        page = browser.new_page(viewport={"width": width, "height": 900}, is_mobile=width < 600)
+        page.goto((run / "report.html").as_uri())
+        assert page.evaluate("document.documentElement.scrollWidth") == width  # nothing is wider
+        assert page.evaluate("[...document.images].filter(i => i.naturalWidth > 0).length") == 16
+        assert page.locator("svg").count() == 5
+        assert "best mIoU" in page.inner_text("body")
