@@ -94,9 +94,10 @@ def components() -> str:
                 for parameter in inspect.signature(component).parameters.values()
                 if parameter.name not in SUPPLIED.get(components.name, {})
             ]
-            yield components.name, ", ".join(aliases), ", ".join(arguments)
+            summary = " ".join(inspect.getdoc(component).partition("\n\n")[0].split())
+            yield components.name, ", ".join(aliases), summary, ", ".join(arguments)
 
-    return _table(("registry", "`type`", "arguments"), rows())
+    return _table(("registry", "`type`", "description", "arguments"), rows())
 
 
 def _argument(parameter: inspect.Parameter) -> str:
@@ -107,8 +108,10 @@ def _argument(parameter: inspect.Parameter) -> str:
         value = {None: "null", True: "true", False: "false"}[default]
     elif isinstance(default, str):
         value = default or "''" if default.strip() else f"'{default}'"
+    elif isinstance(default, tuple):
+        value = f"[{', '.join(map(str, default))}]"
     else:
-        value = f"[{', '.join(map(str, default))}]" if isinstance(default, tuple) else str(default)
+        value = f"{default:g}" if default > 1e6 else str(default)
     return f"`{parameter.name}: {value}`"
 
 
@@ -120,14 +123,15 @@ def imports() -> str:
     for unit, allowed in RULES.items():
         if not unit.startswith("__"):
             merged.setdefault(tuple(sorted(allowed)), []).append(unit)
-    rows = [
-        (
-            ", ".join(f"`{unit}`" for unit in sorted(units)),
-            ", ".join(f"`{name}`" for name in allowed),
-        )
-        for allowed, units in sorted(merged.items(), key=lambda item: (len(item[0]), item))
-    ]
-    return _table(("package", "may import"), [(units, allowed or "–") for units, allowed in rows])
+    rows = sorted(merged.items(), key=lambda item: (len(item[0]), item))
+    return _table(
+        ("package", "may import"),
+        [(_listed(sorted(units)), _listed(allowed) or "–") for allowed, units in rows],
+    )
+
+
+def _listed(names: Iterable[str]) -> str:
+    return ", ".join(f"`{name}`" for name in names)
 
 
 def manifest() -> str:
@@ -162,13 +166,10 @@ def with_tables(name: str) -> str:
     """The text of a document with its generated tables as the code has them now."""
     text = text_of(name)
     for marker, table in GENERATED[name].items():
-        text, count = re.subn(
-            rf"^<!-- {marker} -->\n\n(?:\|.*\n)*",
-            lambda match, made=table(), marker=marker: f"<!-- {marker} -->\n\n{made}\n",
-            text,
-            flags=re.MULTILINE,
-        )
-        assert count == 1, f"{name}: no line <!-- {marker} -->"
+        head, line, rest = text.partition(f"<!-- {marker} -->\n\n")
+        assert line, f"{name}: no line <!-- {marker} -->"
+        rest = re.sub(r"\A(\|.*\n)*\n?", "", rest)
+        text = f"{head}{line}{table()}\n\n{rest}"
     return text
 
 

@@ -146,11 +146,14 @@ def test_an_image_becomes_a_loss_by_hand(streets):
     assert all(p.grad is not None for p in names["model"].parameters() if p.trainable)
 
 
-def test_the_hook(streets, capsys):
-    names = execute(block(INSIDE, "# watch.py"), every=("% 5", "% 1"), **FEWER)
-    assert len(names["watch"].losses) == 2
-    assert all(np.isfinite(names["watch"].losses))
-    assert re.search(r"mIoU 0\.\d{3} after 2 iterations", capsys.readouterr().out)
+def test_the_hook(streets):
+    changes = {"target": ("target=0.5", "target=0.0"), "interval": ("interval=10", "interval=1")}
+    names = execute(block(INSIDE, "# stop_at.py"), **changes)
+    assert [iteration for iteration, _ in names["hook"].history] == [1]
+    assert names["result"].iteration == 1
+    assert names["result"].stop_reason == f"mIoU {names['result'].best_miou:.3f} is at least 0.0"
+    log = (streets / "output/stopped/train.log").read_text()
+    assert names["result"].stop_reason in log
 
 
 def test_the_command(streets, capsys, monkeypatch):
@@ -203,7 +206,7 @@ def test_the_parts_from_python(streets):
 def test_python_in_the_readme(streets):
     names = execute(block("README.md", "import liteseg"), **FEWER)
     assert (streets / "output/try/checkpoints/best/model.pdparams").is_file()
-    assert 0 <= names["result"].metrics["miou"] <= 1
+    assert 0 <= names["result"].miou <= 1
     assert len(list((streets / "predictions").rglob("*.png"))) >= 2
     labels = names["segmenter"].predict(np.zeros((64, 128, 3), np.uint8))
     assert labels.shape == (64, 128)
@@ -255,10 +258,9 @@ def test_the_run_directory_in_the_readme(streets):
 
 
 def test_the_config_key_of_a_pack(streets):
-    assert main(["data", "pack", "--config", "quickstart", "--output", "train.pack"]) == 0
-    assert (
-        main(["data", "pack", "--config", "quickstart", "--output", "train.pack", "--verify"]) == 0
-    )
+    pack = ["data", "pack", "--config", "quickstart", "--output", "train.pack"]
+    assert main(pack) == 0
+    assert main([*pack, "--verify"]) == 0
     cfg = liteseg.load_config("quickstart", ["train_dataset.pack=train.pack"])
     packed = liteseg.build_dataset(cfg, "train")
     plain = liteseg.build_dataset(liteseg.load_config("quickstart"), "train")
