@@ -1,19 +1,19 @@
-"""The one error type that is meant for users: a message, no traceback, exit code 2."""
+"""The error type for users: a message without a traceback, exit code 2."""
 
 from __future__ import annotations
 
-_LONGEST_VALUE = 200
+_MAX_QUOTED = 200
 
 
 class UserError(Exception):
-    """Something the user can mend.
+    """An error that the user can fix.
 
-    The message names the file (or key), the value found, the value expected and the mend.
-    The command line prints it alone and exits with code 2.
+    The message names the file (or key), the value found, the value expected and the fix.
+    The command line prints only the message and exits with code 2.
     """
 
 
 def quoted(value: object) -> str:
-    """A value found in a user's file as a message shows it: its `repr`, cut where it is long."""
+    """The `repr` of a value from a user's file, cut where it is long."""
     text = repr(value)
-    return text if len(text) <= _LONGEST_VALUE else f"{text[:_LONGEST_VALUE]}..."
+    return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."

@@ -245,7 +245,7 @@ def colours():
     ("label", "expected"),
     [
         (np.full((64, 64), 1, np.uint8) + np.eye(64, dtype=np.uint8) * 76, ["77 (64 pixels)"]),
-        (colours(), ["colour"]),
+        (colours(), ["color"]),
         (np.eye(64, dtype=np.uint8) * 3, ["3 (64 pixels)", "num_classes: 4"]),
         (np.eye(64, dtype=np.uint8) + 2, ["3 (64 pixels)", "counted from 1"]),
         (colours()[..., 0], ["JPEG"]),

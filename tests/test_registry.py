@@ -1,4 +1,4 @@
-"""The registry: a checked dictionary."""
+"""Registry: lookup, duplicates, messages for unknown names."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ def registry():
     return toys
 
 
-def test_lookup_by_own_and_given_name(registry):
+def test_lookup_by_own_or_explicit_name(registry):
     assert registry["Ball"].__name__ == "Ball"
     assert registry["Box"] is dict
     assert list(registry) == ["Ball", "Box"]
@@ -38,19 +38,19 @@ def test_called_decorator(registry):
 
 
 def test_duplicates_raise(registry):
-    with pytest.raises(ValueError, match="TOYS already holds 'Box'"):
+    with pytest.raises(ValueError, match="TOYS already contains 'Box'"):
         registry.register(list, name="Box")
     assert registry["Box"] is dict
 
 
 @pytest.mark.parametrize(("name", "hint"), [("ball", "'Ball'"), ("Boxx", "'Box'")])
-def test_a_miss_names_what_is_there_and_the_nearest(registry, name, hint):
+def test_unknown_name_lists_the_known_names_and_the_nearest(registry, name, hint):
     with pytest.raises(UserError) as error:
         registry[name]
     assert str(error.value) == f"{name!r} is not in TOYS (Ball, Box); did you mean {hint}?"
 
 
-def test_a_miss_unlike_anything_has_no_hint(registry):
-    assert registry.miss("Quux") == "'Quux' is not in TOYS (Ball, Box)"
+def test_unknown_name_without_a_similar_one_has_no_hint(registry):
+    assert registry.missing_message("Quux") == "'Quux' is not in TOYS (Ball, Box)"
     assert nearest("Quux", registry) is None
     assert nearest("", []) is None

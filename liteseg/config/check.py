@@ -100,7 +100,7 @@ class _Checker:
             self.add(path, f"has no `type`; {registry.name} contains {known}")
             return
         if not is_registered(spec, registry):
-            self.add(_join(path, "type"), registry.miss(spec["type"]))
+            self.add(_join(path, "type"), registry.missing_message(spec["type"]))
             return
         self.arguments(spec, registry, path)
         iters = self.cfg.get("iters")

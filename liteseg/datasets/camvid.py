@@ -16,12 +16,11 @@ from liteseg.datasets.color_map import ColorMap
 from liteseg.datasets.list_file import Line, named_samples, read_list, require_files
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS
-from liteseg.utils.images import read_image, read_label
+from liteseg.utils.images import IMAGE_SUFFIXES, read_image, read_label
 
 IGNORE = 255
 SEGNET_VOID = 11
 MAX_UNKNOWN = 0.01  # share of pixels of no CamVid color that counts as annotation noise
-IMAGE_SUFFIXES = (".png", ".jpg")
 
 # The colors of the original 32 classes (comments) in the *_L.png files, with their class of 11 as
 # SegNet groups them (Badrinarayanan et al., 2017).
@@ -169,7 +168,9 @@ def _lines(root: Path, split: str) -> list[Line]:
     if os.path.isfile(list_file):
         return read_list(list_file)
     if os.path.isdir(folder):
-        names = sorted(path.name for path in folder.iterdir() if path.suffix in IMAGE_SUFFIXES)
+        names = sorted(
+            path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
+        )
         if names:
             return [Line([name], f"{folder}") for name in names]
     raise UserError(
@@ -192,9 +193,9 @@ def _listed(root: Path, column: str) -> Path:
 
 
 def _named(name: Path, images: Path, labels: Path) -> tuple[Path, Path]:
-    """Image and label of a name with or without folder and suffix; the last guess if none exist."""
-    stem = name.stem if name.suffix in IMAGE_SUFFIXES else name.name
+    """Image and label of a name with or without folder and suffix, even if they do not exist."""
+    stem = name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name
     guesses = [images / f"{stem}{end}" for end in IMAGE_SUFFIXES]
-    image = next(filter(os.path.isfile, guesses), guesses[-1])
+    image = next(filter(os.path.isfile, guesses), guesses[0])
     guesses = [labels / f"{stem}{end}" for end in (".png", "_L.png")]
-    return image, next(filter(os.path.isfile, guesses), guesses[-1])
+    return image, next(filter(os.path.isfile, guesses), guesses[0])

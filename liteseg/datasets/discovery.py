@@ -10,8 +10,7 @@ from typing import Optional
 
 from liteseg.datasets.arguments import first_few, require_folder
 from liteseg.errors import UserError
-
-IMAGE_SUFFIXES = frozenset({".png", ".jpg", ".jpeg", ".bmp", ".tif", ".tiff", ".webp"})
+from liteseg.utils.images import IMAGE_SUFFIXES
 
 
 def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optional[Path]]]:
@@ -29,7 +28,7 @@ def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optio
     """
     found = _images_in(require_folder(images, "image_dir", "the images"))
     if not found:
-        suffixes = ", ".join(sorted(IMAGE_SUFFIXES))
+        suffixes = ", ".join(IMAGE_SUFFIXES)
         raise UserError(f"image_dir: {images} contains no image ({suffixes})")
     if labels is None:
         return [(image, None) for image in found]

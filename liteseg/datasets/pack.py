@@ -26,7 +26,7 @@ import numpy as np
 
 from liteseg.datasets.parallel import map_in_threads
 from liteseg.errors import UserError
-from liteseg.utils.files import check_writable, locked, sweep, write_json
+from liteseg.utils.files import check_writable, locked, remove_leftovers, write_json
 from liteseg.utils.logging import progress as progress_bar
 
 if TYPE_CHECKING:
@@ -192,7 +192,7 @@ def build_pack(
         return pack
     check_writable(folder)
     with locked(folder):
-        sweep(folder, INDEX)
+        remove_leftovers(folder, INDEX)
         try:
             _build(dataset, folder, workers, progress)
         except OSError as error:

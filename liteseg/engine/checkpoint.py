@@ -19,10 +19,9 @@ from typing import Any, Optional
 import paddle
 
 from liteseg.errors import UserError
-from liteseg.utils.files import atomic_write
+from liteseg.utils.files import atomic_write, sha256_of
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main, world_size
-from liteseg.utils.weights.archive import sha256_of
 from liteseg.utils.weights.load import read_state, save_pdparams, write_state
 
 WEIGHTS, STATE, MANIFEST = "model.pdparams", "training.pdstate", "manifest.json"

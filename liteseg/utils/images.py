@@ -1,4 +1,4 @@
-"""Reading image and label files; every pixel of a dataset comes in through these two functions."""
+"""Readers of image and label files, used for every dataset and prediction."""
 
 from __future__ import annotations
 
@@ -16,12 +16,17 @@ from PIL import Image
 
 from liteseg.errors import UserError
 
+# Files that datasets and `liteseg predict` find in folders, in order of preference.
+IMAGE_SUFFIXES = (
+    *(".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp"),
+    *(".ppm", ".pgm", ".pnm", ".jp2", ".gif", ".avif"),
+)
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
-_PNG_GREY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
-_PNG_KINDS = {_PNG_RGB: "colours (RGB)", 4: "grey with transparency", 6: "colours (RGBA)"}
-# A header may declare any size, and decoders set the memory for it aside before they look further.
-# Pillow's bound is one; and above _LARGE pixels a file must have a byte for each _PIXELS_PER_BYTE.
+_PNG_GRAY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
+_PNG_KINDS = {_PNG_RGB: "colors (RGB)", 4: "gray with transparency", 6: "colors (RGBA)"}
+# Decoders allocate the size that a header declares, so it is checked first: by Pillow's limit, and
+# above _LARGE pixels a file must have at least one byte per _PIXELS_PER_BYTE pixels.
 _LARGE = 2**26
 _PIXELS_PER_BYTE = 1000
 
@@ -29,19 +34,19 @@ _PIXELS_PER_BYTE = 1000
 def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
     """Read an image file as RGB.
 
-    Grey, palette, 16-bit and transparent images come out as plain 8-bit RGB.
+    Gray, palette, 16-bit and transparent images are converted to 8-bit RGB.
 
     Args:
-        path: any format OpenCV reads; the name need not be ASCII.
-        exif: turn the image as its EXIF orientation says. Off for datasets, where the label was
-            drawn on the pixels as stored; on for photographs to predict.
+        path: any format that OpenCV reads; the name need not be ASCII.
+        exif: apply the EXIF orientation. Off for datasets, whose labels match the pixels as
+            stored; on for photographs to predict.
 
     Returns:
         (h, w, 3) uint8 RGB.
 
     Raises:
-        UserError: missing, unreadable, truncated, not an image, or larger than Pillow admits
-            (some 179 million pixels).
+        UserError: missing, unreadable, truncated, not an image, or larger than Pillow's limit
+            (about 179 million pixels).
     """
     data = _read_bytes(path)
     _require_complete(data, path)
@@ -56,14 +61,14 @@ def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
 
 
 def read_label(path: Union[str, Path]) -> np.ndarray:
-    """Read a label map: the stored numbers, so palette indices and not palette colours.
+    """Read a label map: the stored values, so palette indices and not palette colors.
 
     Returns:
         (h, w) uint8.
 
     Raises:
-        UserError: missing, unreadable or truncated; a JPEG (its values are blurred); more than one
-            channel (a colour label); 16-bit values above 255.
+        UserError: missing, unreadable or truncated; a JPEG (lossy); more than one channel (a
+            color label); 16-bit values above 255.
     """
     data = _read_bytes(path)
     _require_complete(data, path)
@@ -77,7 +82,7 @@ def read_label(path: Union[str, Path]) -> np.ndarray:
     if label is None:
         label = _decode(data, cv2.IMREAD_UNCHANGED, path)
     if label.ndim != 2:
-        raise UserError(_many_channels(path, f"{label.shape[2]} channels"))
+        raise UserError(_not_single_channel(path, f"{label.shape[2]} channels"))
     if label.dtype != np.uint8:
         if label.max() > 255 or label.min() < 0:
             raise UserError(
@@ -89,16 +94,16 @@ def read_label(path: Union[str, Path]) -> np.ndarray:
 
 
 def label_histogram(label: np.ndarray) -> np.ndarray:
-    """Pixels of each value of an (h, w) uint8 label: (256,) int64, exact below 2**24 pixels."""
-    # three times as fast as np.bincount, which first widens every pixel to 8 bytes
+    """Pixels per value of an (h, w) uint8 label: (256,) int64, exact below 2**24 pixels."""
+    # Three times as fast as np.bincount, which first converts every pixel to 8 bytes.
     counts = cv2.calcHist([label], [0], None, [256], [0, 256])
     return counts.ravel().astype(np.int64)
 
 
 def stack_planes(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Images (h, w, 3) uint8 of one size as one (n, 3, h, w) array, the layout of networks.
+    """Stack n images (h, w, 3) uint8 of one size to NCHW: (n, 3, h, w) uint8.
 
-    cv2 takes 0.1 ms for 1024x512 pixels; on a CPU, Paddle takes 5 ms (3.3) to 25 ms (2.6).
+    For 1024x512 pixels OpenCV needs 0.1 ms; Paddle on a CPU needs 5 ms (3.3) to 25 ms (2.6).
     """
     batch = np.empty((len(images), 3, *images[0].shape[:2]), np.uint8)
     for image, planes in zip(images, batch):
@@ -127,22 +132,22 @@ def _decode(data: bytes, flags: int, path: Union[str, Path]) -> np.ndarray:
 
 
 def _decode_fast(data: bytes, *channels: int) -> Optional[np.ndarray]:
-    """The pixels of an 8-bit RGB or grey PNG, (h, w, *channels), by imagecodecs.
+    """Decode an 8-bit RGB or gray PNG with imagecodecs to (h, w, *channels) uint8.
 
-    The PNG library in OpenCV's wheels since 4.8 is built without SIMD: 45 ms a core for 2048x1024
-    RGB. imagecodecs takes 31 ms, Pillow 57; half of it is inflating. None where imagecodecs is
-    missing or can't: OpenCV may, and says what is wrong.
+    None if imagecodecs is missing or fails; then OpenCV decodes or reports the error. The PNG
+    library in OpenCV's wheels since 4.8 has no SIMD: on one core, 2048x1024 RGB takes 45 ms with
+    OpenCV, 31 ms with imagecodecs and 57 ms with Pillow.
     """
     imagecodecs = _imagecodecs()
     if imagecodecs is None:
         return None
     try:
         image = imagecodecs.png_decode(data)
-    except Exception:  # of its own kind for each format
+    except Exception:  # imagecodecs has one error type per format
         return None
     width, height = struct.unpack(">II", data[16:24])
     if image.shape != (height, width, *channels) or image.dtype != np.uint8:
-        return None  # a colour declared transparent makes a fourth channel
+        return None  # a transparent color adds a fourth channel
     return image
 
 
@@ -156,7 +161,7 @@ def _imagecodecs() -> Any:
 
 
 def _require_complete(data: bytes, path: Union[str, Path]) -> None:
-    """Some OpenCV builds fill the missing part of a cut-off file with grey and say nothing."""
+    """Raise for truncated files: some OpenCV builds silently fill the missing part with gray."""
     if data.startswith(_PNG):
         complete = _png_ends(data)
     elif data.startswith(_JPEG):
@@ -170,20 +175,16 @@ def _require_complete(data: bytes, path: Union[str, Path]) -> None:
 
 
 def _png_ends(data: bytes) -> bool:
-    """Whether the chunks follow each other to the last one: OpenCV makes room for a chunk first."""
-    name, end = b"", 0
-    for name, _, end in _png_chunks(data):  # noqa: B007  the last one counts
-        if name == b"IEND":
-            break
-    return name == b"IEND" and end <= len(data)
+    """Whether the chunks are contiguous up to a complete IEND chunk."""
+    return any(name == b"IEND" and end <= len(data) for name, _, end in _png_chunks(data))
 
 
 def _require_plausible(data: bytes, path: Union[str, Path]) -> None:
-    """Refuse a file whose header declares more pixels than it can hold or memory should."""
+    """Raise if the header declares more pixels than the file can contain or memory should."""
     try:
-        if data.startswith(_PNG):  # Pillow refuses wrong checksums, OpenCV does not
+        if data.startswith(_PNG):  # Pillow checks checksums, OpenCV does not
             width, height = struct.unpack(">II", data[16:24])
-        elif data[8:16] == b"WEBPVP8L":  # Pillow makes room for all pixels as it opens one
+        elif data[8:16] == b"WEBPVP8L":  # Pillow allocates all pixels on opening
             bits = int.from_bytes(data[21:25], "little")
             width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
         else:
@@ -193,9 +194,9 @@ def _require_plausible(data: bytes, path: Union[str, Path]) -> None:
         most = 2 * Image.MAX_IMAGE_PIXELS
         raise UserError(
             f"{path}: the file of {len(data)} bytes declares more than {most} pixels; it is "
-            "damaged, or far too large: cut it into tiles"
+            "damaged or far too large: cut it into tiles"
         ) from None
-    except Exception:  # Pillow meets files it can't read with many kinds of errors; OpenCV may
+    except Exception:  # Pillow has many error types for files it can't read; OpenCV may read them
         return
     if width * height > max(_LARGE, _PIXELS_PER_BYTE * len(data)):
         raise UserError(
@@ -219,11 +220,11 @@ def _jpeg_scan_start(data: bytes) -> int:
 
 def _decode_png_label(data: bytes, path: Union[str, Path]) -> np.ndarray:
     depth, kind = data[24], data[25]
-    if kind not in (_PNG_GREY, _PNG_PALETTE):
-        raise UserError(_many_channels(path, _PNG_KINDS.get(kind, f"PNG colour type {kind}")))
-    # OpenCV would turn palette indices into their colours: hand it the same compressed pixels
-    # declared as grey, and nothing else from the file.
-    header = b"IHDR" + data[16:25] + bytes([_PNG_GREY]) + data[26:29]
+    if kind not in (_PNG_GRAY, _PNG_PALETTE):
+        raise UserError(_not_single_channel(path, _PNG_KINDS.get(kind, f"PNG color type {kind}")))
+    # OpenCV would convert palette indices to colors: pass it the same compressed pixels declared
+    # as gray, without the other chunks.
+    header = b"IHDR" + data[16:25] + bytes([_PNG_GRAY]) + data[26:29]
     parts = [_PNG, struct.pack(">I", 13), header, struct.pack(">I", zlib.crc32(header))]
     parts += [data[start:end] for name, start, end in _png_chunks(data) if name == b"IDAT"]
     parts += [b"\0\0\0\0IEND\xaeB`\x82"]
@@ -231,12 +232,12 @@ def _decode_png_label(data: bytes, path: Union[str, Path]) -> np.ndarray:
     label = _decode_fast(plain) if depth == 8 else None
     if label is None:
         label = _decode(plain, cv2.IMREAD_UNCHANGED, path)
-    # 1-, 2- and 4-bit grey is stretched to 0..255 by the decoder
+    # The decoder scales 1-, 2- and 4-bit gray to 0..255.
     return label // (255 // (2**depth - 1)) if depth < 8 else label
 
 
 def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) of each chunk, length and checksum included; the last may end beyond."""
+    """(name, start, end) per chunk, with length and checksum; the last may end past the data."""
     at = len(_PNG)
     while at + 12 <= len(data):
         end = at + 12 + int.from_bytes(data[at : at + 4], "big")
@@ -244,9 +245,9 @@ def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
         at = end
 
 
-def _many_channels(path: Union[str, Path], found: str) -> str:
+def _not_single_channel(path: Union[str, Path], found: str) -> str:
     return (
-        f"{path}: a label must be one channel of class numbers (grey or palette PNG), this one "
-        f"holds {found}: probably a colour picture of the label; convert its colours to class "
+        f"{path}: a label must be one channel of class numbers (gray or palette PNG), but this "
+        f"file contains {found}, probably a color visualization; convert its colors to class "
         "numbers"
     )

@@ -1,5 +1,6 @@
 from __future__ import annotations
 
+import hashlib
 import os
 import subprocess
 import sys
@@ -8,10 +9,10 @@ import pytest
 from conftest import ROOT
 
 from liteseg.errors import UserError
-from liteseg.utils.files import atomic_write, check_writable, locked, sweep
+from liteseg.utils.files import atomic_write, check_writable, locked, remove_leftovers, sha256_of
 
 
-def test_writes_bytes_and_text_with_folders(tmp_path):
+def test_write_bytes_and_text_with_missing_folders(tmp_path):
     with atomic_write(tmp_path / "a" / "b") as file:
         file.write(b"\x00\x01")
     with atomic_write(tmp_path / "t", "w") as file:
@@ -35,7 +36,7 @@ def test_a_failed_write_changes_nothing(tmp_path):
     assert os.listdir(tmp_path) == ["f"]
 
 
-def test_disk_full_and_wrong_places(tmp_path):
+def test_full_disk_and_unwritable_paths(tmp_path):
     with pytest.raises(UserError, match="No space"), atomic_write(tmp_path / "f"):
         raise OSError(28, "No space left on device")
     (tmp_path / "folder").mkdir()
@@ -45,6 +46,12 @@ def test_disk_full_and_wrong_places(tmp_path):
     with pytest.raises(UserError), atomic_write(tmp_path / "file" / "x") as file:
         file.write(b"x")
     assert sorted(os.listdir(tmp_path)) == ["file", "folder"]
+
+
+def test_sha256_of(tmp_path):
+    data = os.urandom((1 << 20) + 7)  # more than one block
+    (tmp_path / "f").write_bytes(data)
+    assert sha256_of(tmp_path / "f") == hashlib.sha256(data).hexdigest()
 
 
 def test_check_writable(tmp_path):
@@ -67,7 +74,7 @@ with locked(Path(sys.argv[1])):
 """
 
 
-def test_a_folder_is_locked_by_one_process_until_it_ends_or_is_killed(tmp_path):
+def test_a_killed_process_releases_its_lock(tmp_path):
     other = subprocess.Popen(
         [sys.executable, "-c", LOCK_AND_WAIT, str(tmp_path)],
         stdin=subprocess.PIPE,
@@ -83,10 +90,10 @@ def test_a_folder_is_locked_by_one_process_until_it_ends_or_is_killed(tmp_path):
         assert (tmp_path / ".lock").read_text() == f"{os.getpid()}\n"
 
 
-def test_only_what_was_half_written_is_swept(tmp_path):
+def test_only_temporary_files_are_removed(tmp_path):
     kept = {"config.yml", ".config.yml.tmp", ".config.yml.xyz12345.tmp", ".other.01234567.tmp"}
     for name in kept | {".config.yml.0123abcd.tmp", ".vdlrecords.17.log.01234567.tmp"}:
         (tmp_path / name).touch()
-    sweep(tmp_path, "config.yml", "vdlrecords.*")
-    sweep(tmp_path / "missing", "config.yml")
+    remove_leftovers(tmp_path, "config.yml", "vdlrecords.*")
+    remove_leftovers(tmp_path / "missing", "config.yml")
     assert set(os.listdir(tmp_path)) == kept

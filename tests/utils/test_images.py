@@ -1,4 +1,4 @@
-"""Image and label files of every kind, against Pillow."""
+"""Image and label files of every kind, compared with Pillow."""
 
 from __future__ import annotations
 
@@ -20,7 +20,7 @@ INDEX = RNG.integers(0, 4, (13, 17), dtype=np.uint8)
 
 @pytest.fixture(autouse=True, params=["imagecodecs", "OpenCV"])
 def decoder(request, monkeypatch):
-    """Every test with both decoders of PNGs."""
+    """Run every test with both PNG decoders."""
     if request.param == "imagecodecs":
         pytest.importorskip("imagecodecs", reason="imagecodecs is not installed: the extra `fast`")
     else:
@@ -40,26 +40,26 @@ def palette_png(path, index, bits=8, **options):
     return path
 
 
-def test_colour_png_is_rgb(tmp_path):
+def test_color_png_is_rgb(tmp_path):
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", RGB)), RGB)
 
 
-def test_imagecodecs_gets_what_it_is_for(tmp_path, decoder, monkeypatch):
-    """8-bit RGB and labels; 16 bits, alpha and a transparent colour are OpenCV's."""
-    done = []
+def test_imagecodecs_decodes_8_bit_rgb_and_labels_only(tmp_path, decoder, monkeypatch):
+    """OpenCV decodes 16 bits, alpha and a transparent color."""
+    decoded = []
     fast = images._decode_fast
-    monkeypatch.setattr(images, "_decode_fast", lambda *a: done.append(fast(*a)) or done[-1])
+    monkeypatch.setattr(images, "_decode_fast", lambda *a: decoded.append(fast(*a)) or decoded[-1])
     read_image(save(tmp_path / "rgb.png", RGB))
     read_label(save(tmp_path / "label.png", INDEX))
-    assert [image is not None for image in done] == [decoder == "imagecodecs"] * 2
-    done.clear()
+    assert [image is not None for image in decoded] == [decoder == "imagecodecs"] * 2
+    decoded.clear()
     Image.fromarray(RGB).save(tmp_path / "t.png", transparency=tuple(map(int, RGB[0, 0])))
     np.testing.assert_array_equal(read_image(tmp_path / "t.png"), RGB)
-    assert done == [None]
-    done.clear()
+    assert decoded == [None]
+    decoded.clear()
     cv2.imwrite(str(tmp_path / "w.png"), RGB.astype(np.uint16) * 257)
     np.testing.assert_array_equal(read_image(tmp_path / "w.png"), RGB[..., ::-1])
-    assert done == []
+    assert decoded == []
 
 
 def test_name_need_not_be_ascii(tmp_path):
@@ -72,15 +72,15 @@ def test_alpha_is_dropped(tmp_path):
     np.testing.assert_array_equal(read_image(save(tmp_path / "a.png", rgba)), RGB)
 
 
-def test_grey_and_16_bit_become_rgb(tmp_path):
-    grey = RGB[..., 0]
-    expected = np.dstack([grey] * 3)
-    np.testing.assert_array_equal(read_image(save(tmp_path / "g.png", grey)), expected)
-    cv2.imwrite(str(tmp_path / "w.png"), grey.astype(np.uint16) * 257)
+def test_gray_and_16_bit_become_rgb(tmp_path):
+    gray = RGB[..., 0]
+    expected = np.dstack([gray] * 3)
+    np.testing.assert_array_equal(read_image(save(tmp_path / "g.png", gray)), expected)
+    cv2.imwrite(str(tmp_path / "w.png"), gray.astype(np.uint16) * 257)
     np.testing.assert_array_equal(read_image(tmp_path / "w.png"), expected)
 
 
-def test_palette_image_becomes_its_colours(tmp_path):
+def test_palette_image_is_converted_to_its_colors(tmp_path):
     path = palette_png(tmp_path / "p.png", INDEX)
     expected = np.asarray(Image.open(path).convert("RGB"))
     np.testing.assert_array_equal(read_image(path), expected)
@@ -105,13 +105,13 @@ def test_truncated_image(tmp_path, suffix, keep):
 
 
 def test_truncated_jpeg_with_whole_thumbnail(tmp_path):
-    """The thumbnail's end marker is not the picture's."""
-    thumbnail, picture = io.BytesIO(), io.BytesIO()
+    """The end marker of the EXIF thumbnail does not count."""
+    thumbnail, image = io.BytesIO(), io.BytesIO()
     Image.fromarray(RGB).save(thumbnail, "JPEG")
-    Image.fromarray(np.tile(RGB, (9, 9, 1))).save(picture, "JPEG")
+    Image.fromarray(np.tile(RGB, (9, 9, 1))).save(image, "JPEG")
     app1 = b"Exif\0\0" + thumbnail.getvalue()
     segment = b"\xff\xe1" + (len(app1) + 2).to_bytes(2, "big") + app1
-    whole = b"\xff\xd8" + segment + picture.getvalue()[2:]
+    whole = b"\xff\xd8" + segment + image.getvalue()[2:]
     path = tmp_path / "a.jpg"
     path.write_bytes(whole)
     assert read_image(path).shape == (117, 153, 3)
@@ -120,7 +120,7 @@ def test_truncated_jpeg_with_whole_thumbnail(tmp_path):
         read_image(path)
 
 
-def test_bytes_after_the_end_do_no_harm(tmp_path):
+def test_bytes_after_the_end_are_ignored(tmp_path):
     for name in ("a.png", "a.jpg"):
         path = save(tmp_path / name, RGB)
         expected = read_image(path)
@@ -150,7 +150,7 @@ def test_damaged_png(tmp_path):
         read_image(path)
 
 
-def test_grey_label(tmp_path):
+def test_gray_label(tmp_path):
     label = RNG.integers(0, 256, (13, 17), dtype=np.uint8)
     read = read_label(save(tmp_path / "l.png", label))
     assert read.dtype == np.uint8
@@ -193,8 +193,8 @@ def test_other_lossless_formats(tmp_path):
         np.testing.assert_array_equal(read_label(tmp_path / f"l{suffix}"), INDEX)
 
 
-def test_colour_labels_are_refused(tmp_path):
-    with pytest.raises(UserError, match=r"colours \(RGB\)"):
+def test_color_labels_are_rejected(tmp_path):
+    with pytest.raises(UserError, match=r"colors \(RGB\)"):
         read_label(save(tmp_path / "l.png", RGB))
     with pytest.raises(UserError, match="RGBA"):
         read_label(save(tmp_path / "l.png", np.dstack([RGB, INDEX])))
@@ -203,7 +203,7 @@ def test_colour_labels_are_refused(tmp_path):
         read_label(tmp_path / "l.bmp")
 
 
-def test_jpeg_label_is_refused(tmp_path):
+def test_jpeg_label_is_rejected(tmp_path):
     with pytest.raises(UserError, match="JPEG"):
         read_label(save(tmp_path / "l.jpg", INDEX))
 
@@ -216,8 +216,8 @@ def test_label_histogram():
 
 
 @pytest.mark.parametrize("writeable", [True, False])
-def test_planes_of_images(writeable):
-    """Also of windows into larger images, as crops from a pack are."""
+def test_stack_planes(writeable):
+    """Also for views into larger arrays, such as crops from a pack."""
     images = np.random.default_rng(0).integers(0, 256, (3, 12, 20, 3), np.uint8)
     images.flags.writeable = writeable
     for windows in (images, images[:, 2:9, 3:17]):

@@ -1,0 +1,1 @@
+"""Weights and training state: downloads, archives and a safe unpickler."""
