@@ -29,7 +29,11 @@ setup(
     ],
     # A wheel carries these folders inside the package; a checkout has them beside it.
     package_dir={"liteseg.configs": "configs", "liteseg.constraints": "scripts/constraints"},
-    package_data={"liteseg.configs": ["*.yml", "*/*.yml"], "liteseg.constraints": ["*.txt"]},
+    package_data={
+        "liteseg.configs": ["*.yml", "*/*.yml"],
+        "liteseg.constraints": ["*.txt"],
+        "liteseg.report": ["*.jinja"],
+    },
     # Paddle is an extra: users with a GPU install the build for it themselves.
     install_requires=[
         # 2.4: float(tensor) fails on Paddle 3.3. Paddle 2.6 needs <2: scripts/constraints.

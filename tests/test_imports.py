@@ -23,7 +23,7 @@ RULES: dict[str, set[str]] = {
     "datasets": {"errors", "ops", "registry", "utils", "transforms"},
     "engine": {"errors", "metrics", "ops", "registry", "utils"},
     "deploy": {"errors", "metrics", "ops", "utils"},
-    "report": {"errors", "utils"},
+    "report": {"errors", "metrics", "utils"},
     "doctor": {"errors", "ops", "utils"},
     "cli": {"config", "errors", "tasks", "doctor", "utils"},
     "__init__": set(),

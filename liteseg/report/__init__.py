@@ -1,0 +1,1 @@
+"""The report page of a run or an evaluation, and visualizations of labels."""

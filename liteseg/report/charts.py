@@ -1,38 +1,36 @@
-"""Line charts as SVG text, to be put into an HTML page: no script, no font, no request."""
+"""Line charts as SVG text for an HTML page: no scripts, fonts or requests."""
 
 from __future__ import annotations
 
 import math
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from html import escape
 
 import numpy as np
 
 Points = Sequence[tuple[float, float]]
 
-_WIDTH, _HEIGHT = 400, 250  # units; the text is 12 of them, readable on a phone
+_WIDTH, _HEIGHT = 400, 250  # units; the text is 12 of them high, readable on a phone
 _LEFT, _RIGHT, _TOP, _BOTTOM = 52, 12, 30, 28
-_MOST_POINTS = 400  # of a curve: more can't be told apart
-COLOURS = ("#1f6fb4", "#d1592c", "#2f8f5b", "#7b57a8")
+_MOST_POINTS = 400  # per curve: more can't be distinguished
+_COLORS = ("#1f6fb4", "#d1592c", "#2f8f5b", "#7b57a8")
 
 
 def line_chart(title: str, curves: Mapping[str, Points]) -> str:
     """An `<svg>` with one line for each curve; "" if there is no point.
 
     Args:
-        title: above the chart.
-        curves: name -> (x, y) by ascending x. What is not finite is left out. A long curve is
-            drawn by the means of neighbouring points.
+        title: text above the chart.
+        curves: name -> (x, y) by ascending x. Values that are not finite are left out. A long
+            curve is drawn by the means of neighboring points.
     """
-    kept = {
-        name: _thin([p for p in points if math.isfinite(p[1])]) for name, points in curves.items()
-    }
-    kept = {name: points for name, points in kept.items() if len(points)}
+    finite = {name: [p for p in points if math.isfinite(p[1])] for name, points in curves.items()}
+    kept = {name: _thin(points) for name, points in finite.items() if points}
     if not kept:
         return ""
-    every = np.concatenate(list(kept.values()))
-    xs, ys = _ticks(*_range(every[:, 0])), _ticks(*_range(every[:, 1]))
-    (left, right), (low, high) = _range(every[:, 0]), (ys[0], ys[-1])
+    points = np.concatenate(list(kept.values()))
+    xs, ys = _ticks(*_range(points[:, 0])), _ticks(*_range(points[:, 1]))
+    (left, right), (low, high) = _range(points[:, 0]), (ys[0], ys[-1])
 
     def place(x: float, y: float) -> tuple[float, float]:
         across = (x - left) / (right - left) * (_WIDTH - _LEFT - _RIGHT)
@@ -52,19 +50,21 @@ def line_chart(title: str, curves: Mapping[str, Points]) -> str:
     return f"<svg {box}>{''.join(parts)}</svg>"
 
 
-def _lines(curves: Mapping[str, np.ndarray], place) -> list[str]:
-    """The curves, and their names at the top from the right if there are several."""
+def _lines(
+    curves: Mapping[str, np.ndarray], place: Callable[[float, float], tuple[float, float]]
+) -> list[str]:
+    """The curves, and their names at the top right if there are several."""
     parts, at = [], _WIDTH - _RIGHT
-    for colour, (name, points) in zip(COLOURS, curves.items()):
+    for color, (name, points) in zip(_COLORS, curves.items()):
         drawn = " ".join("{:.1f},{:.1f}".format(*place(*point)) for point in points)
-        parts.append(f'<polyline points="{drawn}" stroke="{colour}"/>')
+        parts.append(f'<polyline points="{drawn}" stroke="{color}"/>')
         if len(points) <= 40:
             dots = (place(*point) for point in points)
             parts += [
-                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{colour}"/>' for x, y in dots
+                f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>' for x, y in dots
             ]
         if len(curves) > 1:
-            parts.append(f'<text x="{at}" y="16" class="end" fill="{colour}">{escape(name)}</text>')
+            parts.append(f'<text x="{at}" y="16" class="end" fill="{color}">{escape(name)}</text>')
             at -= 8 * len(name) + 12
     return parts
 

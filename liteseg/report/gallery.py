@@ -1,9 +1,9 @@
-"""Pictures of an evaluation: the same few samples each time, and those labelled worst and best."""
+"""Images of an evaluation: the same few samples each time, and the worst and best predictions."""
 
 from __future__ import annotations
 
 import bisect
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from typing import Any, NamedTuple
 
 import cv2
@@ -13,11 +13,11 @@ from liteseg.metrics import ConfusionMatrix
 from liteseg.report.visualize import captioned, colorize, error_map, overlay, panel
 
 TILES = ("input", "label", "prediction", "errors")
-_LONGEST_SIDE = 512  # pixels of a tile: a report and a dashboard hold many
+_LONGEST_SIDE = 512  # pixels of a tile: a report and a dashboard contain many
 
 
-class Picture(NamedTuple):
-    """One labelled sample.
+class GalleryImage(NamedTuple):
+    """One sample with its label and prediction.
 
     Attributes:
         name: of the sample.
@@ -29,17 +29,22 @@ class Picture(NamedTuple):
     miou: float
     tiles: tuple[np.ndarray, ...]
 
+    def named_tiles(self) -> Iterator[tuple[str, np.ndarray]]:
+        """(name, image) of each tile."""
+        return zip(TILES, self.tiles)
+
     def panel(self) -> np.ndarray:
         """The tiles side by side under name and mIoU: (H, W, 3) uint8 RGB."""
         return captioned(panel(self.tiles), f"{self.name}: mIoU {self.miou:.3f}")
 
 
 class Gallery:
-    """Chooses and keeps the pictures of the latest evaluation.
+    """Selects and keeps images of the latest evaluation; an evaluator (see `engine/evaluator.py`).
 
     Args:
-        dataset: that is evaluated; with `samples`, `classes`, `palette` and `ignore_index`.
-        count: how many pictures of each kind: fixed, worst, best.
+        dataset: the dataset that is evaluated; with `samples`, `classes`, `palette` and
+            `ignore_index`.
+        count: number of images of each kind: fixed, worst, best.
     """
 
     def __init__(self, dataset: Any, count: int):
@@ -50,8 +55,9 @@ class Gallery:
 
     def reset(self) -> None:
         """Start a new evaluation without any image."""
-        self._fixed: dict[int, Picture] = {}
-        self._ranked: list[tuple[float, int, Picture]] = []  # by mIoU, the middle is dropped
+        self._fixed: dict[int, GalleryImage] = {}
+        # By mIoU, at most 2 x count: those in the middle are dropped.
+        self._ranked: list[tuple[float, int, GalleryImage]] = []
 
     @property
     def state(self) -> tuple[dict, list]:
@@ -59,26 +65,26 @@ class Gallery:
         return self._fixed, self._ranked
 
     @property
-    def fixed(self) -> list[Picture]:
-        """The same samples at each evaluation, in their order, spread over the dataset."""
+    def fixed(self) -> list[GalleryImage]:
+        """The same samples at each evaluation, spread over the dataset, in its order."""
         return [self._fixed[index] for index in sorted(self._fixed)]
 
     @property
-    def worst(self) -> list[Picture]:
+    def worst(self) -> list[GalleryImage]:
         """At most `count` with the smallest mIoU, the worst first."""
-        return [picture for _, _, picture in self._ranked[: self.count]]
+        return [image for _, _, image in self._ranked[: self.count]]
 
     @property
-    def best(self) -> list[Picture]:
+    def best(self) -> list[GalleryImage]:
         """At most `count` with the largest mIoU that are not among `worst`, the best first."""
-        return [picture for _, _, picture in self._ranked[self.count :][::-1]]
+        return [image for _, _, image in self._ranked[self.count :][::-1]]
 
-    def update(self, index: int, sample: dict, pred: np.ndarray) -> None:
-        """Keep the image if it is one of the chosen or, so far, of the worst or best."""
+    def update(self, index: int, sample: Mapping[str, np.ndarray], prediction: np.ndarray) -> None:
+        """Keep the image if it is one of the fixed ones or, so far, of the worst or best."""
         if not self.count or "label" not in sample:
             return
         matrix = ConfusionMatrix(len(self.dataset.classes), self.dataset.ignore_index)
-        matrix.update(pred, sample["label"])
+        matrix.update(prediction, sample["label"])
         miou = matrix.compute()["miou"]
         place = bisect.bisect_left(self._ranked, (miou, index))
         full = len(self._ranked) == 2 * self.count
@@ -87,17 +93,18 @@ class Gallery:
         ranks = matrix.matrix.any() and not (full and place == self.count)
         if not ranks and index not in self._chosen:
             return
-        picture = Picture(self.dataset.samples[index].name, miou, self._tiles(sample, pred))
+        name = self.dataset.samples[index].name
+        image = GalleryImage(name, miou, self._tiles(sample, prediction))
         if index in self._chosen:
-            self._fixed[index] = picture
+            self._fixed[index] = image
         if ranks:
-            self._ranked.insert(place, (miou, index, picture))
+            self._ranked.insert(place, (miou, index, image))
             if full:
                 del self._ranked[self.count]
 
     def compute(self, states: Sequence[tuple[dict, list]]) -> dict[str, Any]:
         """Combine the images of all processes, in each of them; adds no metric."""
-        self._fixed = {index: picture for fixed, _ in states for index, picture in fixed.items()}
+        self._fixed = {index: image for fixed, _ in states for index, image in fixed.items()}
         ranked = sorted((one for _, few in states for one in few), key=lambda one: one[:2])
         if len(ranked) > 2 * self.count:
             del ranked[self.count : len(ranked) - self.count]
@@ -110,12 +117,14 @@ class Gallery:
         worst = {f"worst/{place}": image.panel() for place, image in enumerate(self.worst, 1)}
         return {**fixed, **worst}
 
-    def _tiles(self, sample: dict, pred: np.ndarray) -> tuple[np.ndarray, ...]:
+    def _tiles(
+        self, sample: Mapping[str, np.ndarray], prediction: np.ndarray
+    ) -> tuple[np.ndarray, ...]:
         image, label, palette = sample["img"], sample["label"], self.dataset.palette
-        # The image may be smaller or padded: what the network sees is not of the label's size.
-        alike = image.shape[:2] == pred.shape
-        shown = overlay(image, pred, palette) if alike else colorize(pred, palette)
-        errors = error_map(pred, label, self.dataset.ignore_index)
+        # The transforms may have resized or padded the image: then it can't be overlaid.
+        same_size = image.shape[:2] == prediction.shape
+        shown = overlay(image, prediction, palette) if same_size else colorize(prediction, palette)
+        errors = error_map(prediction, label, self.dataset.ignore_index)
         return tuple(_small(tile) for tile in (image, colorize(label, palette), shown, errors))
 
 

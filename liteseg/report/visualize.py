@@ -1,12 +1,10 @@
-"""Pictures of labels: colours, overlays, legends, error maps; and writing them as PNG.
+"""Visualizations of labels: colors, overlays, legends, error maps; and writing PNG files.
 
-H, W are pixels. Images are RGB uint8 (H, W, 3), labels are class indices (H, W), a palette is
-uint8 (classes, 3).
+Images are RGB uint8 (H, W, 3), labels are class indices (H, W), a palette is uint8 (classes, 3).
 """
 
 from __future__ import annotations
 
-import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Optional
@@ -17,12 +15,12 @@ import numpy as np
 from liteseg.utils.files import atomic_write
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
-_PAPER, _INK = 255, (0, 0, 0)
+_WHITE, _BLACK = 255, (0, 0, 0)
 CORRECT, WRONG, IGNORED = (190, 190, 190), (220, 50, 32), (0, 0, 0)
 
 
 def colorize(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
-    """The palette's colour at every pixel, black where the label is not a class of the palette.
+    """The palette's color at every pixel, black where the label is not a class of the palette.
 
     Args:
         label: (H, W), integers from 0 to 255.
@@ -31,7 +29,7 @@ def colorize(label: np.ndarray, palette: np.ndarray) -> np.ndarray:
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    return _lookup(palette)[label.astype(np.uint8)]
+    return _color_table(palette)[label.astype(np.uint8)]
 
 
 def overlay(
@@ -41,21 +39,21 @@ def overlay(
     alpha: float = 0.55,
     ignore_index: int = 255,
 ) -> np.ndarray:
-    """The image with the label's colours laid over it; plain where there is no class.
+    """The image blended with the colors of the label; unchanged where there is no class.
 
     Args:
         image: (H, W, 3) uint8 RGB.
         label: (H, W) class indices.
         palette: (classes, 3) uint8.
-        alpha: how much of the colour shows, from 0 (image only) to 1 (colours only).
-        ignore_index: pixels with this label show the image, as do those beyond the palette.
+        alpha: weight of the color, from 0 (image only) to 1 (colors only).
+        ignore_index: pixels with this label are unchanged, as are those beyond the palette.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
     mixed = cv2.addWeighted(image, 1 - alpha, colorize(label, palette), alpha, 0)
-    plain = (label == ignore_index) | (label >= len(palette))
-    mixed[plain] = image[plain]
+    no_class = (label == ignore_index) | (label >= len(palette))
+    mixed[no_class] = image[no_class]
     return mixed
 
 
@@ -65,19 +63,19 @@ def with_legend(
     palette: np.ndarray,
     present: Optional[Iterable[int]] = None,
 ) -> np.ndarray:
-    """The image with a strip below it that names the colours, in as many rows as they need.
+    """The image above a legend of the colors, in as many rows as needed.
 
-    The text grows with the image. An image narrower than the longest name is widened by white.
+    The text grows with the image. An image narrower than the longest name is padded with white.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        class_names: a name for each class; characters beyond ASCII show as "?".
+        class_names: one per class; characters beyond ASCII become "?".
         palette: (classes, 3) uint8.
-        present: the classes to name, e.g. those in the label; all if None. Other values, such as
+        present: the classes to show, e.g. those in the label; all if None. Other values, such as
             the ignore index, are skipped.
 
     Returns:
-        (H + strip, max(W, longest name), 3) uint8 RGB.
+        (H + legend, max(W, longest name), 3) uint8 RGB.
     """
     wanted = range(len(class_names)) if present is None else sorted({int(i) for i in present})
     shown = [i for i in wanted if 0 <= i < len(class_names)]
@@ -91,43 +89,43 @@ def with_legend(
     widths = [
         box + 3 * gap + cv2.getTextSize(name, _FONT, scale, thickness)[0][0] for name in names
     ]
-    # Columns of one width: a ragged legend is hard to search.
+    # Columns of equal width are easier to search.
     column, row = max(widths), box + gap
     width = max(image.shape[1], column + gap)
     columns = min(len(names), (width - gap) // column)
     rows = -(-len(names) // columns)
-    strip = np.full((rows * row + gap, width, 3), _PAPER, np.uint8)
+    strip = np.full((rows * row + gap, width, 3), _WHITE, np.uint8)
     for k, (index, name) in enumerate(zip(shown, names)):
         x, y = gap + k % columns * column, gap + k // columns * row
-        colour = tuple(int(c) for c in palette[index])
-        cv2.rectangle(strip, (x, y), (x + box, y + box), colour, cv2.FILLED)
-        # An outline, for colours close to the paper's.
-        cv2.rectangle(strip, (x, y), (x + box, y + box), _INK, 1)
+        color = tuple(int(c) for c in palette[index])
+        cv2.rectangle(strip, (x, y), (x + box, y + box), color, cv2.FILLED)
+        # An outline, for colors close to the background.
+        cv2.rectangle(strip, (x, y), (x + box, y + box), _BLACK, 1)
         baseline = (x + box + gap, y + (box + text_height) // 2)
-        cv2.putText(strip, name, baseline, _FONT, scale, _INK, thickness, cv2.LINE_AA)
-    return np.concatenate([_on_paper(image, image.shape[0], width), strip])
+        cv2.putText(strip, name, baseline, _FONT, scale, _BLACK, thickness, cv2.LINE_AA)
+    return np.concatenate([_pad(image, image.shape[0], width), strip])
 
 
 def error_map(pred: np.ndarray, label: np.ndarray, ignore_index: int = 255) -> np.ndarray:
-    """Where a prediction is wrong: grey is right, red is wrong, black is ignored.
+    """The errors of a prediction: gray is right, red is wrong, black is ignored.
 
     Args:
         pred: (H, W) class indices.
         label: (H, W) class indices.
-        ignore_index: the label of pixels that don't count.
+        ignore_index: label of the pixels to ignore.
 
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    colours = np.array([CORRECT, WRONG, IGNORED], np.uint8)
-    return colours[np.where(label == ignore_index, 2, pred != label)]
+    colors = np.array([CORRECT, WRONG, IGNORED], np.uint8)
+    return colors[np.where(label == ignore_index, 2, pred != label)]
 
 
 def panel(images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
-    """Images side by side, `gap` white pixels apart; lower ones are filled up with white.
+    """Images side by side, `gap` white pixels apart; shorter ones are padded with white.
 
     Args:
-        images: at least one (H, W, 3) or grey (H, W) uint8 array, of any sizes.
+        images: at least one (H, W, 3) or gray (H, W) uint8 array, of any sizes.
         gap: pixels between two images.
 
     Returns:
@@ -136,34 +134,34 @@ def panel(images: Sequence[np.ndarray], gap: int = 4) -> np.ndarray:
     height = max(image.shape[0] for image in images)
     cells = []
     for image in images:
-        colour = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
-        cells.append(_on_paper(colour, height, colour.shape[1] + gap))
+        rgb = np.repeat(image[..., None], 3, axis=2) if image.ndim == 2 else image
+        cells.append(_pad(rgb, height, rgb.shape[1] + gap))
     return np.concatenate(cells, axis=1)[:, : -gap or None]
 
 
 def captioned(image: np.ndarray, text: str) -> np.ndarray:
-    """The image under a strip with a line of text.
+    """The image below a line of text.
 
     Args:
         image: (H, W, 3) uint8 RGB.
-        text: characters beyond ASCII show as "?"; cut where the image ends.
+        text: characters beyond ASCII become "?"; cut at the width of the image.
 
     Returns:
-        (H + strip, W, 3) uint8 RGB.
+        (H + text, W, 3) uint8 RGB.
     """
     height = int(np.clip(image.shape[1] / 100, 9, 24))
-    strip = np.full((2 * height, image.shape[1], 3), _PAPER, np.uint8)
+    strip = np.full((2 * height, image.shape[1], 3), _WHITE, np.uint8)
     scale = cv2.getFontScaleFromHeight(_FONT, height)
     at = (height // 2, round(1.5 * height))
     written = text.encode("ascii", "replace").decode()
-    cv2.putText(strip, written, at, _FONT, scale, _INK, max(1, height // 12), cv2.LINE_AA)
+    cv2.putText(strip, written, at, _FONT, scale, _BLACK, max(1, height // 12), cv2.LINE_AA)
     return np.concatenate([strip, image])
 
 
 def write_png(path: str | Path, image: np.ndarray) -> None:
     """Write RGB uint8 (H, W, 3), or one channel uint8 or uint16 (H, W), as PNG.
 
-    Missing folders are made.
+    Missing folders are created.
 
     Raises:
         UserError: the file can't be written.
@@ -177,35 +175,32 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
 
 
 def save_palette_png(path: str | Path, label: np.ndarray, palette: np.ndarray) -> None:
-    """Write a label as a palette PNG: programs read the class indices, viewers show the colours.
+    """Write a label as a palette PNG: programs read the class indices, viewers show the colors.
 
     Args:
-        path: the file to write; missing folders are made.
+        path: the file to write; missing folders are created.
         label: (H, W), integers from 0 to 255.
-        palette: (classes, 3) uint8; values beyond it show black.
+        palette: (classes, 3) uint8; values beyond it are black.
 
     Raises:
         UserError: the file can't be written.
     """
     from PIL import Image
 
-    height, width = label.shape
-    picture = Image.frombytes("P", (width, height), label.astype(np.uint8).tobytes())
-    picture.putpalette(_lookup(palette).tobytes())
-    buffer = io.BytesIO()
-    picture.save(buffer, "PNG")
+    image = Image.fromarray(label.astype(np.uint8))
+    image.putpalette(_color_table(palette).tobytes())
     with atomic_write(path, sync=False) as file:
-        file.write(buffer.getvalue())
+        image.save(file, "PNG")
 
 
-def _lookup(palette: np.ndarray) -> np.ndarray:
-    """The palette filled up with black to 256 colours, (256, 3) uint8."""
+def _color_table(palette: np.ndarray) -> np.ndarray:
+    """The palette padded with black to 256 colors, (256, 3) uint8."""
     table = np.zeros((256, 3), np.uint8)
     table[: len(palette)] = palette
     return table
 
 
-def _on_paper(image: np.ndarray, height: int, width: int) -> np.ndarray:
-    """(H, W, 3) in the upper left of white (height, width, 3)."""
+def _pad(image: np.ndarray, height: int, width: int) -> np.ndarray:
+    """The image padded with white at the bottom and right to (height, width, 3)."""
     below, right = height - image.shape[0], width - image.shape[1]
-    return np.pad(image, ((0, below), (0, right), (0, 0)), constant_values=_PAPER)
+    return np.pad(image, ((0, below), (0, right), (0, 0)), constant_values=_WHITE)

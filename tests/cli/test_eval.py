@@ -139,7 +139,7 @@ def test_report(lists, tmp_path):
     assert call(lists, "--report", tmp_path / "sub" / "r.html", "--json", found) == 0
     page = (tmp_path / "sub" / "r.html").read_text(encoding="utf-8")
     assert f"<b>{json.loads(found.read_text())['miou']:.4f}</b>" in page
-    assert "<b>0.4321</b><span>step 7</span>" in page  # of the training
+    assert "<b>0.4321</b><span>iteration 7</span>" in page  # of the training
     assert page.count("<figcaption>") == 3
 
 

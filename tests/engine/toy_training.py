@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import functools
 from pathlib import Path
 
 import numpy as np
@@ -91,15 +92,20 @@ def evaluation_hooks(
     *,
     count: int = 0,
     num_workers: int = 0,
+    write_page=None,
     **early_stop,
 ) -> list[Hook]:
-    """The hooks around the evaluation, as `liteseg train` makes them, with `count` images each."""
+    """The hooks around the evaluation, as `liteseg train` makes them.
+
+    `count` is the number of images of each kind in the gallery, which `write_page` receives.
+    """
     gallery = Gallery(dataset, count)
+    page = functools.partial(write_page, gallery) if write_page else None
     return [
         Evaluate(interval, dataset, TestConfig(), [gallery], num_workers=num_workers),
         EarlyStop(**early_stop),
         KeepBest(store),
-        WriteReport(metrics_file, dashboard, gallery.panels),
+        WriteReport(metrics_file, dashboard, gallery.panels, page),
     ]
 
 

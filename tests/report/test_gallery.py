@@ -1,4 +1,4 @@
-"""Which pictures of an evaluation are kept, and what is on them."""
+"""The images of an evaluation that are kept, and their content."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from liteseg.report.visualize import CORRECT, IGNORED, WRONG
 
 
 def predict(gallery, wrong_rows, indices=None):
-    """Feed predictions whose first rows are wrong, as many as the list says for each sample."""
+    """Add predictions whose first rows are wrong; the list has the number for each sample."""
     for index in range(len(wrong_rows)) if indices is None else indices:
         sample, rows = gallery.dataset.load(index), wrong_rows[index]
         pred = sample["label"].copy()
@@ -25,10 +25,10 @@ def test_the_worst_and_the_best_of_any_order():
         rows = rng.permutation(12)
         gallery = Gallery(ToyImages(12), 3)
         predict(gallery, rows)
-        # More wrong rows need not mean a smaller mIoU: rank by the figure of a gallery of all.
+        # More wrong rows need not mean a smaller mIoU: rank by the mIoU in a gallery of all.
         every = Gallery(ToyImages(12), 12)
         predict(every, rows)
-        order = sorted(every.worst, key=lambda picture: picture.miou)
+        order = sorted(every.worst, key=lambda image: image.miou)
         assert [p.name for p in gallery.worst] == [p.name for p in order[:3]]
         assert [p.name for p in gallery.best] == [p.name for p in order[::-1][:3]]
 
@@ -36,15 +36,15 @@ def test_the_worst_and_the_best_of_any_order():
 def test_no_image_is_both_worst_and_best():
     gallery = Gallery(ToyImages(5), 4)
     predict(gallery, [5, 4, 3, 2, 0])
-    names = [picture.name for picture in gallery.worst + gallery.best]
-    assert sorted(names) == [f"picture_{i}" for i in range(5)]
+    names = [image.name for image in gallery.worst + gallery.best]
+    assert sorted(names) == [f"image_{i}" for i in range(5)]
     assert gallery.best[0].miou == 1.0
 
 
 def test_fixed_samples_are_spread_over_the_dataset():
     gallery = Gallery(ToyImages(9), 3)
     predict(gallery, [0] * 9)
-    assert [picture.name for picture in gallery.fixed] == ["picture_0", "picture_4", "picture_8"]
+    assert [image.name for image in gallery.fixed] == ["image_0", "image_4", "image_8"]
     gallery.reset()
     assert gallery.fixed == gallery.worst == gallery.best == []
 
@@ -72,21 +72,21 @@ def test_the_tiles():
     pred[0] = (pred[0] + 1) % 3
     sample["label"][1] = 255
     gallery.update(0, sample, pred)
-    (picture,) = gallery.fixed
-    image, label, shown, errors = picture.tiles
+    (shown,) = gallery.fixed
+    image, label, prediction, errors = shown.tiles
     np.testing.assert_array_equal(image, sample["img"])
     np.testing.assert_array_equal(label[2:], gallery.dataset.palette[sample["label"][2:]])
-    assert shown.shape == image.shape
+    assert prediction.shape == image.shape
     assert (errors[0] == WRONG).all()
     assert (errors[1] == IGNORED).all()
     assert (errors[2:] == CORRECT).all()
-    panel = picture.panel()
+    panel = shown.panel()
     assert panel.shape[1] >= 4 * 32
     np.testing.assert_array_equal(panel[-32:, :32], image)
     assert (panel[:-32] < 128).any()  # the caption
 
 
-def test_large_images_become_small():
+def test_large_images_are_reduced():
     class Large(ToyImages):
         def load(self, index):
             sample = super().load(index)
@@ -98,18 +98,18 @@ def test_large_images_become_small():
     assert {tile.shape for tile in gallery.fixed[0].tiles} == {(8, 512, 3)}
 
 
-def test_what_counts_nowhere_is_not_ranked():
+def test_unlabelled_and_ignored_images_are_not_ranked():
     gallery = Gallery(ToyImages(2), 2)
     sample = gallery.dataset.load(0)
     gallery.update(0, {"img": sample["img"]}, sample["label"])  # no label
     sample["label"][:] = 255
     gallery.update(1, sample, np.zeros((32, 32), np.uint8))
     assert gallery.worst == gallery.best == []
-    assert [picture.name for picture in gallery.fixed] == ["picture_1"]
+    assert [image.name for image in gallery.fixed] == ["image_1"]
 
 
 @pytest.mark.parametrize("count", [0, 1])
-def test_as_many_as_asked_for(count):
+def test_the_number_of_images(count):
     gallery = Gallery(ToyImages(4), count)
     predict(gallery, [3, 2, 1, 0])
     assert len(gallery.fixed) == len(gallery.worst) == len(gallery.best) == count

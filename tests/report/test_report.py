@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import base64
+import functools
 import json
 import re
 from html.parser import HTMLParser
@@ -10,13 +11,12 @@ from html.parser import HTMLParser
 import cv2
 import numpy as np
 import pytest
-from toy_training import CLASSES, ToyImages, make_trainer
+from toy_training import CLASSES, ToyImages, evaluation_hooks, make_trainer
 
-from liteseg.config.test_config import TestConfig
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.hooks import Evaluate, Log
+from liteseg.engine.hooks import Log
 from liteseg.engine.writers import MetricsFile
-from liteseg.report.report import ReportData, read_history, write_run_report, write_report
+from liteseg.report.report import ReportData, read_history, write_report, write_run_report
 
 
 class NoDashboard:
@@ -29,22 +29,15 @@ class NoDashboard:
 
 @pytest.fixture(scope="module")
 def run(tmp_path_factory):
-    """A run directory with the report of four steps and two evaluations."""
+    """A run directory with the report of four iterations and two evaluations."""
     folder = tmp_path_factory.mktemp("runs") / "a run"
     folder.mkdir()
     metrics = MetricsFile(folder / "metrics.jsonl", 0)
     store = Checkpointer(folder / "checkpoints", keep=1)
-    evaluation = Evaluate(
-        2,
-        ToyImages(6),
-        TestConfig(),
-        store,
-        metrics,
-        NoDashboard(),
-        pictures=2,
-        report=lambda gallery: write_run_report(folder, "iters: 4\nname: <b>&\n", gallery),
-    )
-    make_trainer(4, [Log(1, metrics, NoDashboard()), evaluation]).run()
+    write_page = functools.partial(write_run_report, folder, "iters: 4\nname: <b>&\n")
+    options = {"count": 2, "write_page": write_page}
+    hooks = evaluation_hooks(2, ToyImages(6), store, metrics, NoDashboard(), **options)
+    make_trainer(4, [Log(1, metrics, NoDashboard()), *hooks]).run()
     return folder
 
 
@@ -89,20 +82,20 @@ def test_the_page_is_whole_and_needs_nothing_else(page):
     assert "@import" not in page
 
 
-def test_figures_of_the_last_evaluation(run, page):
+def test_metrics_of_the_last_evaluation(run, page):
     last = read_history(run / "metrics.jsonl")[-1]
     assert last["phase"] == "eval"
     best = max(line["miou"] for line in read_history(run / "metrics.jsonl") if "miou" in line)
     for value in (last["miou"], last["acc"], last["kappa"], last["mdice"], best):
         assert f"<b>{value:.4f}</b>" in page
     for name in CLASSES:
-        for figure in ("class_iou", "class_precision", "class_recall"):
-            assert f'<td class="number">{100 * last[figure][name]:.1f}</td>' in page
+        for key in ("class_iou", "class_precision", "class_recall"):
+            assert f'<td class="number">{100 * last[key][name]:.1f}</td>' in page
         assert f'style="width:{100 * last["class_iou"][name]:.1f}%"' in page
     matrix = np.array(last["confusion"])
     assert matrix.sum() == 6 * 32 * 32
     share = 100 * matrix[0, 1] / matrix[0].sum()
-    assert f'title="{CLASSES[0]} labelled {CLASSES[1]}: {share:.2f} %"' in page
+    assert f'title="{CLASSES[0]} predicted as {CLASSES[1]}: {share:.2f} %"' in page
 
 
 def test_curves_have_a_point_for_each_line(run, page):
@@ -116,7 +109,7 @@ def test_curves_have_a_point_for_each_line(run, page):
     assert len(points["validation mIoU"]) == 2
 
 
-def test_the_pictures_can_be_decoded(page):
+def test_the_images_can_be_decoded(page):
     images = Tags(page).all("img")
     assert [image["alt"] for image in images[:4]] == ["input", "label", "prediction", "errors"]
     assert len(images) == 4 * 4  # two worst and two best
@@ -127,7 +120,7 @@ def test_the_pictures_can_be_decoded(page):
 
 def test_the_text_is_escaped(page):
     assert "<pre>iters: 4\nname: &lt;b&gt;&amp;\n</pre>" in page
-    for word in ("Paddle", "numpy", "OpenCV", "training steps", "this evaluation"):
+    for word in ("Paddle", "numpy", "OpenCV", "training iterations", "this evaluation"):
         assert f"<th>{word}</th>" in page
 
 
@@ -140,19 +133,19 @@ def test_without_validation_there_are_curves(tmp_path):
     assert "mIoU" not in text
 
 
-def test_a_class_that_is_nowhere(tmp_path):
+def test_an_absent_class(tmp_path):
     names = ("a", "b")
-    figures = {key: dict.fromkeys(names, 1.0) for key in ("class_precision", "class_recall")}
-    figures |= {"class_iou": {"a": 1.0, "b": None}, "confusion": [[4, 0], [0, 0]], "images": 1}
-    figures |= dict.fromkeys(("miou", "acc", "kappa", "mdice"), 1.0)
-    write_report(tmp_path / "r.html", ReportData("t", "of <nothing>", "", figures=figures))
+    metrics = {key: dict.fromkeys(names, 1.0) for key in ("class_precision", "class_recall")}
+    metrics |= {"class_iou": {"a": 1.0, "b": None}, "confusion": [[4, 0], [0, 0]], "images": 1}
+    metrics |= dict.fromkeys(("miou", "acc", "kappa", "mdice"), 1.0)
+    write_report(tmp_path / "r.html", ReportData("t", "of <nothing>", "", metrics=metrics))
     text = (tmp_path / "r.html").read_text(encoding="utf-8")
     assert '<td class="number">–</td>' in text
     assert "of &lt;nothing&gt;; " in text
     Tags(text)
 
 
-def test_history_leaves_out_half_lines(tmp_path):
+def test_history_skips_incomplete_lines(tmp_path):
     path = tmp_path / "metrics.jsonl"
     whole = {"step": 1, "phase": "train"}
     path.write_text(f'{json.dumps(whole)}\n[1]\n{{"step": 2, "pha')
@@ -160,14 +153,14 @@ def test_history_leaves_out_half_lines(tmp_path):
     assert read_history(tmp_path / "absent") == []
 
 
-def test_a_failure_ends_no_training(tmp_path, caplog):
+def test_a_failure_does_not_end_training(tmp_path, caplog):
     (tmp_path / "report.html").mkdir()
     write_run_report(tmp_path, "")
     assert "cannot write" in caplog.text
     caplog.clear()
-    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "phase": "eval"}\n')  # without figures
+    (tmp_path / "metrics.jsonl").write_text('{"step": 1, "phase": "eval"}\n')  # without metrics
     write_run_report(tmp_path, "")
-    assert "going on without" in caplog.text
+    assert "continuing without" in caplog.text
 
 
 def test_in_a_browser(run, browser):

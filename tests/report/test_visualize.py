@@ -19,9 +19,9 @@ def image():
 
 def test_colorize():
     for dtype in (np.uint8, np.int64):
-        colours = visualize.colorize(LABEL.astype(dtype), PALETTE)
-        assert colours.dtype == np.uint8
-        assert colours.tolist() == [
+        colors = visualize.colorize(LABEL.astype(dtype), PALETTE)
+        assert colors.dtype == np.uint8
+        assert colors.tolist() == [
             [[255, 0, 0], [0, 255, 0], [10, 20, 30]],
             [[0, 0, 0], [0, 0, 0], [0, 255, 0]],
         ]
@@ -39,7 +39,7 @@ def test_overlay_against_loops(image):
 
 
 @pytest.mark.parametrize("width", [5, 60, 480, 2048])
-def test_legend_names_every_colour_at_any_width(width):
+def test_legend_names_every_color_at_any_width(width):
     image = np.full((40, width, 3), 77, np.uint8)
     palette = np.random.default_rng(1).integers(0, 200, (19, 3), dtype=np.uint8)
     names = [f"class {i}" for i in range(18)] + ["traffic light über"]
@@ -49,8 +49,8 @@ def test_legend_names_every_colour_at_any_width(width):
     assert (found[:40, width:] == 255).all()
     strip = found[40:].reshape(-1, 3)
     text_height = np.clip(width / 60, 10, 32)
-    for colour in palette:
-        assert (strip == colour).all(axis=1).sum() > text_height**2  # a box as high as the text
+    for color in palette:
+        assert (strip == color).all(axis=1).sum() > text_height**2  # a box as high as the text
     # No text is cut: the outer columns of the strip are paper.
     assert (found[40:, -1] == 255).all()
     assert (found[-1] == 255).all()
@@ -59,9 +59,9 @@ def test_legend_names_every_colour_at_any_width(width):
 def test_legend_shows_only_what_is_present():
     image = np.full((9, 300, 3), 50, np.uint8)
     found = visualize.with_legend(image, ["a", "b", "c"], PALETTE, present=np.array([2, 255, 2]))
-    colours = {tuple(c) for c in found[9:].reshape(-1, 3).tolist()}
-    assert (10, 20, 30) in colours
-    assert (255, 0, 0) not in colours
+    colors = {tuple(c) for c in found[9:].reshape(-1, 3).tolist()}
+    assert (10, 20, 30) in colors
+    assert (255, 0, 0) not in colors
     assert visualize.with_legend(image, ["a"], PALETTE, present=[255]) is image
 
 
@@ -99,10 +99,10 @@ def test_write_png(tmp_path, image):
 
 def test_palette_png(tmp_path):
     visualize.save_palette_png(tmp_path / "p.png", LABEL.astype(np.int64), PALETTE)
-    with Image.open(tmp_path / "p.png") as picture:
-        assert picture.mode == "P"
-        np.testing.assert_array_equal(np.array(picture), LABEL)
-        shown = np.array(picture.convert("RGB"))
+    with Image.open(tmp_path / "p.png") as image:
+        assert image.mode == "P"
+        np.testing.assert_array_equal(np.array(image), LABEL)
+        shown = np.array(image.convert("RGB"))
     np.testing.assert_array_equal(shown, visualize.colorize(LABEL, PALETTE))
 
 
