@@ -1,4 +1,4 @@
-"""The shell scripts and the packaging: what a user meets before any Python of ours runs."""
+"""The shell scripts and `setup.py`: everything that runs before the package does."""
 
 from __future__ import annotations
 
@@ -30,7 +30,7 @@ STREETS = [
 ]
 SETTINGS = ("MODEL", "SCALE", "RECIPE", "DATA_ROOT", "DEVICES", "OUTPUT", "PYTHON", "PADDLE")
 
-# A Python that makes virtual environments of itself and notes what it is asked to do.
+# A Python whose virtual environments hold copies of it, and that logs its arguments.
 FAKE_PYTHON = """\
 #!/usr/bin/env bash
 echo "$(basename "$0") $*" >>"$CALLS"
@@ -44,8 +44,8 @@ esac
 
 @pytest.fixture
 def clone(tmp_path) -> Path:
-    """A copy of what the scripts need, with no environment and no data."""
-    for folder in ("scripts", "configs"):
+    """A copy of the files that the scripts use, with no environment and no data."""
+    for folder in ("scripts", "configs", ".ci"):
         shutil.copytree(ROOT / folder, tmp_path / "clone" / folder)
     shutil.copy(ROOT / "setup.py", tmp_path / "clone")
     return tmp_path / "clone"
@@ -85,7 +85,7 @@ def test_shell_syntax(path):
 
 
 @pytest.mark.parametrize("name", COMMANDS)
-def test_help_shows_how_to_call_it(name, clone):
+def test_help_shows_the_command(name, clone):
     done = run(clone, name, "--help")
     assert done.returncode == 0
     assert f"bash scripts/{name}" in done.stdout
@@ -103,7 +103,7 @@ def test_help_shows_how_to_call_it(name, clone):
         ("train_camvid.sh", ["camvid.tar", "SegNet", "trainannot/", "701_StillsRaw_full"]),
     ],
 )
-def test_without_data_says_what_to_download(script, words, clone):
+def test_missing_data_is_reported_with_its_source(script, words, clone):
     done = run(clone, script)
     assert done.returncode == 2
     assert "quickstart.sh" in done.stderr
@@ -130,7 +130,7 @@ def test_wrong_settings_are_refused(script, settings, words, clone):
 @pytest.mark.parametrize(
     "config", sorted((ROOT / "configs" / "pp_liteseg").glob("*.yml")), ids=lambda path: path.stem
 )
-def test_settings_choose_every_config(config, clone, fake_python):
+def test_settings_select_each_config(config, clone, fake_python):
     data = clone / "some data"
     for folder in ("leftImg8bit/train", "leftImg8bit/val", "gtFine/train", "gtFine/val", "train"):
         (data / folder).mkdir(parents=True)
@@ -150,11 +150,11 @@ def test_settings_choose_every_config(config, clone, fake_python):
 
 
 @pytest.mark.parametrize("name", ["cityscapes_1024x512_scale0.5_160k", "camvid_960x720_10k"])
-def test_published_recipes_take_streets_as_the_scripts_advise(name):
+def test_published_recipes_accept_streets_as_the_scripts_suggest(name):
     assert check(load_config(f"pp_liteseg/pp_liteseg_stdc1_{name}", STREETS)) == []
 
 
-def test_quickstart_reuses_what_is_there(clone, fake_python):
+def test_quickstart_reuses_existing_results(clone, fake_python):
     first = run(clone, "quickstart.sh", PYTHON=fake_python)
     assert first.returncode == 0, first.stderr
     assert "0.6543" in first.stdout
@@ -176,7 +176,7 @@ def test_quickstart_reuses_what_is_there(clone, fake_python):
     assert [line for line in calls(clone, "python") if "pip install" in line]
 
 
-def test_no_usable_python_is_explained(clone, fake_python):
+def test_unusable_python_is_reported(clone, fake_python):
     missing = run(clone, "quickstart.sh", PYTHON="/no/such/python")
     assert missing.returncode == 2
     assert "No Python 3.9 to 3.13 among: /no/such/python" in missing.stderr
@@ -187,9 +187,36 @@ def test_no_usable_python_is_explained(clone, fake_python):
     assert "apt-get install -y python3-venv" in bare.stderr
 
 
+FAKE_APT = """\
+#!/usr/bin/env bash
+echo "apt-get $*" >>"$CALLS"
+[[ $1 == update || $(grep -c "apt-get install" "$CALLS") -gt 1 ]]
+"""
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root installs packages")
+def test_ci_installs_chromium(clone, fake_python, tmp_path):
+    """With one retry; on a machine that has the tools below and no browser."""
+    folder = tmp_path / "bin"
+    folder.mkdir()
+    for tool in ("bash", "basename", "cat", "cksum", "cp", "dirname", "grep", "mkdir", "mktemp"):
+        (folder / tool).symlink_to(shutil.which(tool))
+    for tool, text in (("apt-get", FAKE_APT), ("sleep", "#!/bin/sh\n"), ("sed", "#!/bin/sh\n")):
+        (folder / tool).write_text(text)
+        (folder / tool).chmod(0o755)
+    done = run(clone, "../.ci/run", PYTHON=fake_python, PATH=folder)
+    assert done.returncode == 0, done.stderr
+    assert len(calls(clone, "apt-get")) == 4
+    assert calls(clone, "apt-get")[-1] == "apt-get install -y --no-install-recommends chromium"
+    tests = [line for line in calls(clone, "python") if "-m pytest" in line]
+    assert len(tests) == 2
+    for argument in tests[1].split()[3:]:
+        assert (ROOT / argument).exists()
+
+
 @pytest.fixture
 def package(monkeypatch) -> dict:
-    """The arguments that setup.py gives to setuptools."""
+    """The arguments of `setuptools.setup` in setup.py."""
     arguments: dict = {}
     fake = SimpleNamespace(
         setup=lambda **given: arguments.update(given), find_packages=lambda **_: []
@@ -199,7 +226,7 @@ def package(monkeypatch) -> dict:
     return arguments
 
 
-def test_version_is_the_package_s(package):
+def test_setup_has_the_version_of_the_package(package):
     assert package["version"] == liteseg.__version__
 
 
@@ -225,13 +252,13 @@ def test_tested_sets_pin_every_requirement(path, package):
 
 
 @pytest.mark.parametrize("minor", [11, 12])
-def test_the_tested_set_pins_the_export_extra(minor, package):
+def test_tested_set_pins_the_export_extra(minor, package):
     pins = read_constraints(minor)[0].pins
     for wanted in map(Requirement, package["extras_require"]["export"]):
         assert wanted.specifier.contains(pins[wanted.name]), wanted
 
 
-def test_a_wheel_holds_every_config(package):
+def test_wheel_contains_every_config(package):
     patterns = package["package_data"]["liteseg.configs"]
     configs = ROOT / package["package_dir"]["liteseg.configs"]
     packed = {path for pattern in patterns for path in configs.glob(pattern)}
