@@ -1,4 +1,4 @@
-"""Segmentation figures, all of them derived from one confusion matrix."""
+"""Segmentation metrics, all computed from one confusion matrix."""
 
 from __future__ import annotations
 
@@ -8,17 +8,17 @@ from typing import Any, Optional
 import cv2
 import numpy as np
 
-# OpenCV hands histogram counts out as float32, which is exact up to 2**24.
+# OpenCV returns histogram counts as float32, which is exact up to 2**24.
 _EXACT_PIXELS = 1 << 24
 
 
 class ConfusionMatrix:
-    """Counts of (label, prediction) pairs, and the figures that follow from them.
+    """Pixel counts of (label, prediction) pairs, and the metrics computed from them.
 
     Args:
         num_classes: number of classes, 1 to 255.
         ignore_index: label value whose pixels are not counted; any integer.
-        class_names: keys of the per-class figures; the class numbers as text when None.
+        class_names: keys of the per-class metrics; if None, the class indices as text.
 
     Attributes:
         matrix: int64 (num_classes, num_classes) counts, indexed [label, prediction].
@@ -46,45 +46,47 @@ class ConfusionMatrix:
         """Count one prediction or a batch of them.
 
         Args:
-            pred: class numbers, any integer dtype, numpy or Paddle; what it holds where the
-                label is ignored does not matter.
-            label: class numbers or `ignore_index`, of the same shape (axes of length 1 aside).
-                With three axes or more the first one counts the images.
+            pred: class indices, any integer dtype, numpy or Paddle; any value where the label is
+                ignored.
+            label: class indices or `ignore_index`, of the same shape (ignoring axes of length 1).
+                With three axes or more the first one is the batch.
 
         Raises:
-            ValueError: shapes differ, or a value is neither a class nor (label) ignored.
+            ValueError: the shapes differ, or a value is neither a class nor ignored.
             TypeError: not integers.
         """
         pred, label = _as_array(pred, "prediction"), _as_array(label, "label")
         if pred.squeeze().shape != label.squeeze().shape:
-            raise ValueError(f"prediction is {pred.shape}, label is {label.shape}: not one shape")
+            raise ValueError(
+                f"prediction is {pred.shape}, label is {label.shape}; expected one shape"
+            )
         ignored = self.ignore_index
-        if not 0 <= ignored <= 255:  # bring it into uint8, where every class already is
+        if not 0 <= ignored <= 255:  # map it to a uint8 value that is not a class
             label = np.where(label == ignored, self.num_classes, label)
             ignored = self.num_classes
         counts = _count_pairs(_as_uint8(pred, "prediction"), _as_uint8(label, "label"))
         counts[ignored] = 0
-        self._refuse_outside(counts.sum(axis=1), "label")
-        self._refuse_outside(counts.sum(axis=0), "prediction")
+        self._require_classes(counts.sum(axis=1), "label")
+        self._require_classes(counts.sum(axis=0), "prediction")
         self.matrix += counts[: self.num_classes, : self.num_classes]
         self.images += len(label) if label.ndim > 2 else 1
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix over the same classes."""
         if other.num_classes != self.num_classes:
-            raise ValueError(f"{other.num_classes} classes can't join {self.num_classes}")
+            raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
         self.matrix += other.matrix
         self.images += other.images
 
     def compute(self) -> dict[str, Any]:
-        """Every figure, as plain Python numbers.
+        """All metrics, as plain Python numbers.
 
         Returns:
-            `miou`, `acc` (share of pixels right), `kappa` (Cohen's; 0.0 where it is undefined),
-            `mdice`; `class_iou`, `class_precision`, `class_recall`, `class_dice`, each
-            {name: float or None}; `images`. A class in neither the labels nor the predictions is
-            None and left out of the means (PaddleSeg 2.8.0 counts it as 0); one that is in only
-            one of them is 0.0.
+            `miou`, `acc` (pixel accuracy), `kappa` (Cohen's; 0.0 if undefined), `mdice`;
+            `class_iou`, `class_precision`, `class_recall`, `class_dice`, each
+            {name: float or None}; `images`, their number. A class in neither the labels nor the
+            predictions is None and excluded from the means (PaddleSeg 2.8.0 counts it as 0); a
+            class in only one of them is 0.0.
         """
         hits = np.diag(self.matrix).astype(np.float64)
         label_area = self.matrix.sum(axis=1).astype(np.float64)
@@ -112,28 +114,28 @@ class ConfusionMatrix:
         pairs = zip(self.class_names, values, present)
         return {name: float(value) if there else None for name, value, there in pairs}
 
-    def _refuse_outside(self, areas: np.ndarray, what: str) -> None:
+    def _require_classes(self, areas: np.ndarray, name: str) -> None:
         outside = np.flatnonzero(areas[self.num_classes :]) + self.num_classes
         if outside.size:
             values = ", ".join(f"{value} ({areas[value]} pixels)" for value in outside[:5])
             raise ValueError(
-                f"{what} holds {values}; expected classes 0 to {self.num_classes - 1}"
-                + (f" or {self.ignore_index} (ignored)" if what == "label" else "")
+                f"{name} holds {values}; expected classes 0 to {self.num_classes - 1}"
+                + (f" or {self.ignore_index} (ignored)" if name == "label" else "")
             )
 
 
-def _as_array(values: Any, what: str) -> np.ndarray:
+def _as_array(values: Any, name: str) -> np.ndarray:
     array = values if isinstance(values, np.ndarray) else np.asarray(values)
     if array.dtype.kind not in "biu":
-        raise TypeError(f"{what} has dtype {array.dtype}; expected integers")
+        raise TypeError(f"{name} has dtype {array.dtype}; expected integers")
     return array
 
 
-def _as_uint8(values: np.ndarray, what: str) -> np.ndarray:
+def _as_uint8(values: np.ndarray, name: str) -> np.ndarray:
     if values.dtype != np.uint8 and values.size:
         for extreme in (int(values.min()), int(values.max())):
             if not 0 <= extreme <= 255:
-                raise ValueError(f"{what} holds {extreme}; expected values 0 to 255")
+                raise ValueError(f"{name} holds {extreme}; expected values 0 to 255")
     return np.ascontiguousarray(values, np.uint8).reshape(-1)
 
 

@@ -1,4 +1,4 @@
-"""ConfusionMatrix against published figures and a pixel-by-pixel twin."""
+"""ConfusionMatrix against published metrics and a loop over the pixels."""
 
 from __future__ import annotations
 
@@ -32,7 +32,7 @@ def twin(pred, label, n, ignore):
     return matrix
 
 
-def test_published_figures(golden):
+def test_published_metrics(golden):
     expected = json.loads((golden / "metrics.json").read_text())
     matrix = ConfusionMatrix(6)
     pred, label = golden_pair()
@@ -120,7 +120,7 @@ def test_merge():
         ([0, 9], [0, 1], r"prediction holds 9 \(1 pixels\); expected classes 0 to 2"),
         ([0, 1], [0, -3], "label holds -3"),
         ([0, 300], [0, 1], "prediction holds 300"),
-        ([0, 1, 2], [0, 1], "not one shape"),
+        ([0, 1, 2], [0, 1], "expected one shape"),
     ],
 )
 def test_bad_values_are_named(pred, label, message):

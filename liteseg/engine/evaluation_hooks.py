@@ -20,7 +20,7 @@ from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main, world_size
 
 if TYPE_CHECKING:
-    from liteseg.config.test_config import TestConfig
+    from liteseg.engine.inference import TestConfig
 
 
 class _Interrupted(Exception):

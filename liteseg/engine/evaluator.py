@@ -19,7 +19,7 @@ from liteseg.utils import logging
 from liteseg.utils.runtime import gathered_objects, is_main, rank, world_size
 
 if TYPE_CHECKING:
-    from liteseg.config.test_config import TestConfig
+    from liteseg.engine.inference import TestConfig
 
 Losses = Sequence[tuple[str, Callable, float]]
 
