@@ -168,11 +168,9 @@ def _lines(root: Path, split: str) -> list[Line]:
     if os.path.isfile(list_file):
         return read_list(list_file)
     if os.path.isdir(folder):
-        names = sorted(
-            path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES
-        )
-        if names:
-            return [Line([name], f"{folder}") for name in names]
+        names = (path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+        if lines := [Line([name], f"{folder}") for name in sorted(names)]:
+            return lines
     raise UserError(
         f"dataset_root: neither {list_file} nor images in {folder}; expected one of\n{LAYOUTS}"
     )
@@ -195,7 +193,7 @@ def _listed(root: Path, column: str) -> Path:
 def _named(name: Path, images: Path, labels: Path) -> tuple[Path, Path]:
     """Image and label of a name with or without folder and suffix, even if they do not exist."""
     stem = name.stem if name.suffix.lower() in IMAGE_SUFFIXES else name.name
-    guesses = [images / f"{stem}{end}" for end in IMAGE_SUFFIXES]
-    image = next(filter(os.path.isfile, guesses), guesses[0])
+    guesses = [images / name.name, *(images / f"{stem}{suffix}" for suffix in IMAGE_SUFFIXES)]
+    image = next(filter(os.path.isfile, guesses), guesses[1])
     guesses = [labels / f"{stem}{end}" for end in (".png", "_L.png")]
     return image, next(filter(os.path.isfile, guesses), guesses[0])

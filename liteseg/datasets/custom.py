@@ -91,16 +91,19 @@ class Dataset(SegmentationDataset):
                 pairs += pairs_of_lines(lines, root, label_optional=split == "test")
         self._color_map = None
         if colours:
-            self._color_map = _read_color_map(root / colours, num_classes, ignore_index)
+            self._color_map = ColorMap.read(root / colours, ignore_index)
             class_names, palette = self._color_map.names, self._color_map.palette
-        super().__init__(
-            transforms,
-            named_samples(pairs, root),
-            _class_names(class_names, num_classes),
-            _palette(palette, num_classes),
-            ignore_index,
-            pack=pack,
-        )
+        if class_names is None:
+            class_names = [f"class_{i}" for i in range(num_classes)]
+        elif len(class_names) != num_classes:
+            given = f"colours: {colours}" if colours else "class_names"
+            names = ", ".join(map(str, class_names))
+            raise UserError(
+                f"{given}: {len(class_names)} names ({names}) for num_classes: {num_classes}"
+            )
+        samples, names = named_samples(pairs, root), [str(name) for name in class_names]
+        colors = _palette(palette, num_classes)
+        super().__init__(transforms, samples, names, colors, ignore_index, pack=pack)
 
     def decode_label(self, path: Path) -> np.ndarray:
         """Class numbers of a label file: (h, w) uint8."""
@@ -123,25 +126,6 @@ def _pairs_of_folders(
         missing = "label_dir" if image_dir else "image_dir"
         raise UserError(f"{missing}: not set; image_dir and label_dir go together")
     return pair_folders(root / image_dir, root / label_dir if label_dir else None)
-
-
-def _read_color_map(path: Path, num_classes: int, ignore_index: int) -> ColorMap:
-    color_map = ColorMap.read(path, ignore_index)
-    names = color_map.names
-    if len(names) != num_classes:
-        raise UserError(
-            f"colours: {path} names {len(names)} classes ({', '.join(names)}), num_classes is "
-            f"{num_classes}"
-        )
-    return color_map
-
-
-def _class_names(names: Optional[Sequence[str]], num_classes: int) -> Sequence[str]:
-    if names is None:
-        return [f"class_{i}" for i in range(num_classes)]
-    if len(names) != num_classes:
-        raise UserError(f"class_names: {len(names)} names for num_classes: {num_classes}")
-    return [str(name) for name in names]
 
 
 def _palette(palette: Optional[Sequence], num_classes: int) -> np.ndarray:

@@ -28,8 +28,7 @@ def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optio
     """
     found = _images_in(require_folder(images, "image_dir", "the images"))
     if not found:
-        suffixes = ", ".join(IMAGE_SUFFIXES)
-        raise UserError(f"image_dir: {images} contains no image ({suffixes})")
+        raise UserError(f"image_dir: {images} contains no image ({', '.join(IMAGE_SUFFIXES)})")
     if labels is None:
         return [(image, None) for image in found]
     exact: dict[str, list[Path]] = defaultdict(list)

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import hashlib
 from collections import defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,8 +10,7 @@ from typing import Optional
 from liteseg.datasets.base import SegmentationDataset
 from liteseg.datasets.parallel import map_in_threads
 from liteseg.utils import logging
-
-_BLOCK = 1 << 20
+from liteseg.utils.files import sha256_of
 
 
 def find_duplicates(
@@ -52,13 +50,9 @@ def _file_size(path: Path) -> int:
         return -1
 
 
-def _digest(path: Path) -> Optional[bytes]:
-    """A hash of a file's bytes; None if it is unreadable, which `check_dataset` reports."""
-    digest = hashlib.blake2b(digest_size=16)
+def _digest(path: Path) -> Optional[str]:
+    """SHA-256 of a file; None if it is unreadable, which `check_dataset` reports."""
     try:
-        with open(path, "rb") as file:
-            while block := file.read(_BLOCK):
-                digest.update(block)
+        return sha256_of(path)
     except OSError:
         return None
-    return digest.digest()

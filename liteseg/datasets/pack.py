@@ -18,6 +18,7 @@ import logging
 import os
 import shutil
 import zlib
+from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
 from typing import IO, TYPE_CHECKING, Any, NamedTuple, Optional
@@ -64,7 +65,7 @@ class Entry(NamedTuple):
     @property
     def key(self) -> tuple:
         """Identity of the sample; names alone repeat, such as those of Streets in train and val."""
-        return self.name, tuple(self.image), None if self.label is None else tuple(self.label)
+        return self.name, *self.image, *(self.label or ())
 
     @property
     def bytes(self) -> int:
@@ -137,17 +138,17 @@ class Pack:
                     f"{wanted}; build it again with this config (the command `data pack`)"
                 )
         by_key = {entry.key: entry for entry in self.entries}
-        found = {sample: by_key.get(_key(sample)) for sample in dataset.samples}
+        found = {sample: by_key.get(_entry(sample).key) for sample in dataset.samples}
         absent = [sample for sample, entry in found.items() if entry is None]
         if absent:
             names = {entry.name for entry in self.entries}
             changed = [sample for sample in absent if sample.name in names]
             first = (changed or absent)[0]
+            state = "has changed" if changed else "is not in it"
             raise UserError(
                 f"pack: {self.folder} is stale: {len(absent)} samples are not in it or have "
-                f"changed; the first, {first.image}, "
-                f"{'has changed' if changed else 'is not in it'}; "
-                "build it again (the command `data pack`)"
+                f"changed; the first, {first.image}, {state}; build it again (the command "
+                "`data pack`)"
             )
         return found
 
@@ -167,10 +168,7 @@ class Pack:
 
 
 def build_pack(
-    dataset: SegmentationDataset,
-    folder: Path,
-    workers: Optional[int] = None,
-    progress: bool = True,
+    dataset: SegmentationDataset, folder: Path, workers: Optional[int] = None, progress: bool = True
 ) -> Pack:
     """Pack all samples of a dataset; an interrupted build resumes.
 
@@ -233,7 +231,7 @@ def _plan(dataset: SegmentationDataset) -> tuple[list[Entry], int]:
         sizes = list(pool.map(_size_of, images))
     entries, offset = {}, 0
     for sample, (width, height) in zip(dataset.samples, sizes):
-        entry = Entry(sample.name, *_stamps(sample), height, width, offset)
+        entry = _entry(sample, height, width, offset)
         if entry.key not in entries:  # a list may name an image twice
             entries[entry.key] = entry
             offset += -(-entry.bytes // _ALIGNMENT) * _ALIGNMENT
@@ -250,16 +248,10 @@ def _size_of(path: Path) -> tuple[int, int]:
         raise UserError(f"{path}: can't read the image's size: {error}") from None
 
 
-def _stamps(sample: Sample) -> tuple[list[int], Optional[list[int]]]:
-    """Size and modification time of a sample's files, to detect later changes."""
+def _entry(sample: Sample, height: int = 0, width: int = 0, offset: int = 0) -> Entry:
     stats = [path and path.stat() for path in (sample.image, sample.label)]
     image, label = (stat and [stat.st_size, stat.st_mtime_ns] for stat in stats)
-    return image, label
-
-
-def _key(sample: Sample) -> tuple:
-    """As `Entry.key`."""
-    return Entry(sample.name, *_stamps(sample), 0, 0, 0).key
+    return Entry(sample.name, image, label, height, width, offset)
 
 
 def _about(dataset: SegmentationDataset) -> dict[str, Any]:
@@ -315,9 +307,14 @@ def _read_progress(log: IO[str], entries: list[Entry], pixels: np.ndarray) -> di
     return {key: entry for key, entry in done.items() if entry.checksum(pixels) == entry.crc32}
 
 
-def _write(dataset: SegmentationDataset, entries: list[Entry], pixels: np.ndarray, workers) -> Any:
+def _write(
+    dataset: SegmentationDataset,
+    entries: list[Entry],
+    pixels: np.ndarray,
+    workers: Optional[int],
+) -> Iterator[Entry]:
     """Decode the entries into their places in `pixels`; yields each with its checksum."""
-    index_of = {_key(sample): index for index, sample in enumerate(dataset.samples)}
+    index_of = {_entry(sample).key: index for index, sample in enumerate(dataset.samples)}
 
     def write(entry: Entry) -> Entry:
         sample = dataset.load_files(index_of[entry.key])

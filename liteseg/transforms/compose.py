@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import Callable, Optional, Union
+from typing import Callable, Optional
 
 import numpy as np
 
 from liteseg.transforms.geometric import RandomPaddingCrop
 from liteseg.transforms.photometric import Normalize
-from liteseg.transforms.resizing import ResizeRangeScaling, ResizeStepScaling
+from liteseg.transforms.resizing import RandomScaling
 
 
 class Compose:
@@ -59,9 +59,7 @@ def _fused(transforms: list[Callable]) -> list[tuple[str, Callable]]:
     for transform in transforms:
         name = type(transform).__name__
         before, scaling = stages[-1] if stages else ("", None)
-        if isinstance(scaling, (ResizeStepScaling, ResizeRangeScaling)) and isinstance(
-            transform, RandomPaddingCrop
-        ):
+        if isinstance(scaling, RandomScaling) and isinstance(transform, RandomPaddingCrop):
             fused = functools.partial(_scale_and_crop, scaling, transform)
             stages[-1] = (f"{before} + {name}", fused)
         else:
@@ -70,10 +68,7 @@ def _fused(transforms: list[Callable]) -> list[tuple[str, Callable]]:
 
 
 def _scale_and_crop(
-    scaling: Union[ResizeStepScaling, ResizeRangeScaling],
-    crop: RandomPaddingCrop,
-    sample: dict,
-    rng: np.random.Generator,
+    scaling: RandomScaling, crop: RandomPaddingCrop, sample: dict, rng: np.random.Generator
 ) -> dict:
     size = scaling.target_size_for(*sample["img"].shape[:2], rng)
-    return crop(sample, rng, resized_to=size)
+    return crop.crop_resized(sample, size, rng)

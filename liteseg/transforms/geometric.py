@@ -1,9 +1,8 @@
 """Transforms that crop, pad, flip and rotate image and label together.
 
 All read "img" (h, w, 3) uint8 and, if present, "label" (h, w) uint8, and replace them (by views
-where possible). They change the given sample and return it. Pixels outside the input are filled
-with `im_padding_value` (a gray level or one level per channel; 127.5 becomes 127 in uint8) and
-`label_padding_value`.
+where possible). Pixels outside the input are filled with `im_padding_value` (a gray level or one
+level per channel; 127.5 becomes 127 in uint8) and `label_padding_value`.
 """
 
 from __future__ import annotations
@@ -18,18 +17,11 @@ from liteseg.errors import UserError
 from liteseg.registry import TRANSFORMS
 from liteseg.transforms import arguments as args
 from liteseg.transforms import functional as F
-from liteseg.transforms.resizing import record_size, resize_sample
-
-
-def _crop(sample: dict, window: F.Window) -> dict:
-    for key in ("img", "label"):
-        if key in sample:
-            sample[key] = sample[key][window.slices]
-    return sample
+from liteseg.transforms.base import Transform, crop_sample, pad_sample, resize_sample
 
 
 @TRANSFORMS.register
-class RandomPaddingCrop:
+class RandomPaddingCrop(Transform):
     """Crop a random window of a fixed size; pad smaller images at the bottom and right.
 
     Reads and writes "img", "label".
@@ -62,18 +54,14 @@ class RandomPaddingCrop:
         self.ignore_index = args.label_value("ignore_index", ignore_index)
         self.loop_times = args.positive_int("loop_times", loop_times)
 
-    def __call__(
-        self,
-        sample: dict,
-        rng: Optional[np.random.Generator] = None,
-        resized_to: Optional[tuple[int, int]] = None,
-    ) -> dict:
-        """Crop the sample, as if it had been resized to `resized_to` (h, w) before.
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
+        return self.crop_resized(sample, sample["img"].shape[:2], rng)
+
+    def crop_resized(self, sample: dict, size: tuple[int, int], rng: np.random.Generator) -> dict:
+        """Crop the sample as if it had been resized to `size` (h, w) before.
 
         The window is drawn first, so that only the part of the sample it covers is resized.
         """
-        rng = rng or np.random.default_rng()
-        size = resized_to or sample["img"].shape[:2]
         window = self._draw(size, rng)
         if "label" in sample:
             window, sample["label"] = self._crop_label(sample["label"], size, window, rng)
@@ -113,7 +101,7 @@ class RandomPaddingCrop:
 
 
 @TRANSFORMS.register
-class RandomCenterCrop:
+class RandomCenterCrop(Transform):
     """Crop a random amount off the sides, keeping at least `retain_ratio` of each side.
 
     Reads and writes "img", "label".
@@ -129,13 +117,11 @@ class RandomCenterCrop:
         args.expect(ok, "retain_ratio", retain_ratio, expected)
         self.retain_ratio = retain_ratio
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Crop the sample by amounts drawn from `rng`."""
-        rng = rng or np.random.default_rng()
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         h, w = sample["img"].shape[:2]
         left, width = self._draw(w, self.retain_ratio[0], rng)
         top, height = self._draw(h, self.retain_ratio[1], rng)
-        return _crop(sample, F.Window(top, left, height, width))
+        return crop_sample(sample, F.Window(top, left, height, width))
 
     @staticmethod
     def _draw(length: int, retain: float, rng: np.random.Generator) -> tuple[int, int]:
@@ -145,7 +131,7 @@ class RandomCenterCrop:
 
 
 @TRANSFORMS.register
-class RandomScaleAspect:
+class RandomScaleAspect(Transform):
     """Crop a window of random area and aspect ratio and resize it to the size of the input.
 
     Reads and writes "img", "label". The sample is unchanged if ten draws do not fit.
@@ -159,12 +145,10 @@ class RandomScaleAspect:
         self.min_scale = args.probability("min_scale", min_scale)
         self.aspect_ratio = args.probability("aspect_ratio", aspect_ratio)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Crop and resize the sample by amounts drawn from `rng`."""
-        rng = rng or np.random.default_rng()
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         size = sample["img"].shape[:2]
         window = self._draw(*size, rng)
-        return sample if window is None else resize_sample(_crop(sample, window), size)
+        return sample if window is None else resize_sample(crop_sample(sample, window), size)
 
     def _draw(self, h: int, w: int, rng: np.random.Generator) -> Optional[F.Window]:
         if self.min_scale == 0 or self.aspect_ratio == 0:
@@ -182,32 +166,29 @@ class RandomScaleAspect:
 
 
 @TRANSFORMS.register
-class RandomHorizontalFlip:
+class RandomHorizontalFlip(Transform):
     """Mirror left and right with probability `prob`. Reads and writes "img", "label"."""
 
     def __init__(self, prob: float = 0.5):
         self.prob = args.probability("prob", prob)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Flip the sample with a draw from `rng`."""
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         return _random_flip(sample, 1, self.prob, rng)
 
 
 @TRANSFORMS.register
-class RandomVerticalFlip:
+class RandomVerticalFlip(Transform):
     """Mirror top and bottom with probability `prob`. Reads and writes "img", "label"."""
 
     def __init__(self, prob: float = 0.1):
         self.prob = args.probability("prob", prob)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Flip the sample with a draw from `rng`."""
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         return _random_flip(sample, 0, self.prob, rng)
 
 
-def _random_flip(sample: dict, axis: int, prob: float, rng: Optional[np.random.Generator]) -> dict:
+def _random_flip(sample: dict, axis: int, prob: float, rng: np.random.Generator) -> dict:
     """Flip along cv2's `axis`: 0 upside down, 1 left to right."""
-    rng = rng or np.random.default_rng()
     if rng.random() < prob:
         # Not a reversed view: a later copy of it would cost much more than cv2.flip.
         for key in ("img", "label"):
@@ -217,7 +198,7 @@ def _random_flip(sample: dict, axis: int, prob: float, rng: Optional[np.random.G
 
 
 @TRANSFORMS.register
-class RandomRotation:
+class RandomRotation(Transform):
     """Rotate by a random angle, on a canvas that contains the whole rotated image.
 
     Reads and writes "img", "label".
@@ -237,11 +218,9 @@ class RandomRotation:
         self.max_rotation = args.non_negative("max_rotation", max_rotation)
         self.fills = args.fills(im_padding_value, label_padding_value)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Rotate the sample by an angle drawn from `rng`."""
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         if self.max_rotation == 0:
             return sample
-        rng = rng or np.random.default_rng()
         h, w = sample["img"].shape[:2]
         center = (w // 2, h // 2)
         angle = rng.uniform(-self.max_rotation, self.max_rotation)
@@ -256,17 +235,8 @@ class RandomRotation:
         return sample
 
 
-def _pad(sample: dict, size: tuple[int, int], fills: dict) -> dict:
-    """Pad at the bottom and right to `size` (h, w)."""
-    record_size(sample, "padding")
-    for key in ("img", "label"):
-        if key in sample:
-            sample[key] = F.pad(sample[key], size, fills[key])
-    return sample
-
-
 @TRANSFORMS.register
-class Padding:
+class Padding(Transform):
     """Pad at the bottom and right to a fixed size.
 
     Reads and writes "img", "label"; appends ("padding", (h, w) before) to "trans_info".
@@ -286,23 +256,18 @@ class Padding:
         self.size = args.size_hw("target_size", target_size)
         self.fills = args.fills(im_padding_value, label_padding_value)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Pad the sample.
-
-        Raises:
-            UserError: the image is larger than target_size.
-        """
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         h, w = sample["img"].shape[:2]
         if h > self.size[0] or w > self.size[1]:
             raise UserError(
                 f"Padding: target_size is {self.size[1]} x {self.size[0]} (w x h), but the image "
                 f"is {w} x {h}; enlarge target_size or put a Resize or LimitLong before it"
             )
-        return _pad(sample, self.size, self.fills)
+        return pad_sample(sample, self.size, self.fills)
 
 
 @TRANSFORMS.register
-class PaddingByAspectRatio:
+class PaddingByAspectRatio(Transform):
     """Pad at the bottom or right until width / height is `aspect_ratio`.
 
     Reads and writes "img", "label"; if it pads, appends ("padding", (h, w) before) to "trans_info".
@@ -322,11 +287,10 @@ class PaddingByAspectRatio:
         self.aspect_ratio = args.positive("aspect_ratio", aspect_ratio)
         self.fills = args.fills(im_padding_value, label_padding_value)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Pad the sample."""
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         h, w = sample["img"].shape[:2]
         if w / h > self.aspect_ratio:
             size = (int(w / self.aspect_ratio), w)
         else:
             size = (h, max(w, int(h * self.aspect_ratio)))
-        return sample if size == (h, w) else _pad(sample, size, self.fills)
+        return sample if size == (h, w) else pad_sample(sample, size, self.fills)

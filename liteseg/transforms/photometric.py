@@ -1,7 +1,6 @@
 """Transforms of the pixel values: color jitter, blur, noise, normalization.
 
-All read and write "img" (h, w, 3) uint8 and leave "label" unchanged. They change the given sample
-and return it.
+All read and write "img" (h, w, 3) uint8 and leave "label" unchanged.
 """
 
 from __future__ import annotations
@@ -15,13 +14,14 @@ import numpy as np
 from liteseg.registry import TRANSFORMS
 from liteseg.transforms import arguments as args
 from liteseg.transforms import functional as F
+from liteseg.transforms.base import Transform
 
 if TYPE_CHECKING:
     from paddle import Tensor
 
 
 @TRANSFORMS.register
-class RandomDistort:
+class RandomDistort(Transform):
     """Jitter brightness, contrast, saturation, hue and sharpness, in random order.
 
     Reads and writes "img". Each operation is applied with its own probability, by a factor from
@@ -69,9 +69,7 @@ class RandomDistort:
             args.non_negative(f"{function.__name__}_range", reach)
             args.probability(f"{function.__name__}_prob", prob)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Jitter the image by amounts and in an order drawn from `rng`."""
-        rng = rng or np.random.default_rng()
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         image = sample["img"]
         for index in rng.permutation(len(self.operations)):
             function, neutral, reach, prob = self.operations[index]
@@ -89,7 +87,7 @@ _BLURS = {
 
 
 @TRANSFORMS.register
-class RandomBlur:
+class RandomBlur(Transform):
     """Blur with a random odd kernel size of 3 to 9 pixels.
 
     Reads and writes "img".
@@ -107,9 +105,7 @@ class RandomBlur:
         args.expect(blur_type in known, "blur_type", blur_type, f"one of {', '.join(known)}")
         self.blur_type = blur_type
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Blur the image with a probability and size drawn from `rng`."""
-        rng = rng or np.random.default_rng()
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         if self.prob == 0 or rng.integers(int(1 / self.prob)) > 0:
             return sample
         side = min(9, int(rng.integers(3, 10)) | 1)  # even sizes become the next odd one
@@ -121,7 +117,7 @@ class RandomBlur:
 
 
 @TRANSFORMS.register
-class RandomNoise:
+class RandomNoise(Transform):
     """Add Gaussian noise of random strength with probability `prob`.
 
     Reads and writes "img".
@@ -135,9 +131,7 @@ class RandomNoise:
         self.prob = args.probability("prob", prob)
         self.max_sigma = args.non_negative("max_sigma", max_sigma)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Add noise with a probability and strength drawn from `rng`."""
-        rng = rng or np.random.default_rng()
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         if rng.random() < self.prob:
             sigma = np.float32(rng.random() * self.max_sigma)
             noise = sigma * rng.standard_normal(sample["img"].shape, dtype=np.float32)
@@ -146,7 +140,7 @@ class RandomNoise:
 
 
 @TRANSFORMS.register
-class Normalize:
+class Normalize(Transform):
     """(img / 255 - mean) / std.
 
     Reads "img" uint8, writes "img" float32, still (h, w, 3). In training, `Compose` leaves it to
@@ -170,8 +164,7 @@ class Normalize:
         self.std = np.broadcast_to(np.asarray(std, np.float32), 3)
         self._statistics: Optional[list[Tensor]] = None  # mean and variance in gray levels
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Normalize the image."""
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         levels = np.arange(256, dtype=np.float32)[:, None] / 255
         sample["img"] = cv2.LUT(sample["img"], ((levels - self.mean) / self.std)[None])
         return sample

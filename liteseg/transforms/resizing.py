@@ -1,8 +1,7 @@
 """Transforms that change the resolution.
 
 All read "img" (h, w, 3) uint8 and, if present, "label" (h, w) uint8, and replace them: the image
-bilinear without anti-aliasing (as in PaddleSeg), the label by nearest neighbor. They change the
-given sample and return it.
+bilinear without anti-aliasing (as in PaddleSeg), the label by nearest neighbor.
 
 The transforms for evaluation append ("resize", (h, w) before) to "trans_info", so that a prediction
 can be resized to the size of the input; the random scalings for training do not.
@@ -19,7 +18,7 @@ import numpy as np
 
 from liteseg.registry import TRANSFORMS
 from liteseg.transforms import arguments as args
-from liteseg.transforms import functional as F
+from liteseg.transforms.base import Transform, record_size, resize_sample
 
 INTERPOLATIONS = {
     "NEAREST": cv2.INTER_NEAREST,
@@ -30,25 +29,12 @@ INTERPOLATIONS = {
 }
 
 
-def resize_sample(sample: dict, size: tuple[int, int], interp: int = cv2.INTER_LINEAR) -> dict:
-    """Resize image (by `interp`) and label (by nearest neighbor) to `size` (h, w)."""
-    sample["img"] = F.resize(sample["img"], size, interp)
-    if "label" in sample:
-        sample["label"] = F.resize(sample["label"], size, cv2.INTER_NEAREST)
-    return sample
-
-
-def record_size(sample: dict, operation: str) -> None:
-    """Append (`operation`, current (h, w) of the image) to the sample's "trans_info"."""
-    sample.setdefault("trans_info", []).append((operation, sample["img"].shape[:2]))
-
-
 def _scaled(h: int, w: int, scale: float) -> tuple[int, int]:
     return max(1, round(h * scale)), max(1, round(w * scale))
 
 
 @TRANSFORMS.register
-class Resize:
+class Resize(Transform):
     """Resize to a fixed size.
 
     Reads and writes "img", "label"; appends to "trans_info".
@@ -76,32 +62,38 @@ class Resize:
         if size_divisor is not None:
             args.positive_int("size_divisor", size_divisor)
         self.keep_ratio = keep_ratio
-        self.size_divisor = size_divisor
+        self.size_divisor = size_divisor or 1
         self.interp = interp
 
-    def target_size_for(self, h: int, w: int) -> tuple[int, int]:
-        """The new size (h, w) of an `h` x `w` image."""
-        size = self.size
-        if self.keep_ratio:
-            size = _scaled(h, w, min(max(size) / max(h, w), min(size) / min(h, w)))
-        if self.size_divisor is not None:
-            divisor = self.size_divisor
-            size = (math.ceil(size[0] / divisor) * divisor, math.ceil(size[1] / divisor) * divisor)
-        return size
-
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Resize the sample; with interp RANDOM, by a method drawn from `rng`."""
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         interp = self.interp
         if interp == "RANDOM":
-            rng = rng or np.random.default_rng()
             interp = list(INTERPOLATIONS)[rng.integers(len(INTERPOLATIONS))]
         record_size(sample, "resize")
-        size = self.target_size_for(*sample["img"].shape[:2])
-        return resize_sample(sample, size, INTERPOLATIONS[interp])
+        (h, w), (height, width) = sample["img"].shape[:2], self.size
+        if self.keep_ratio:
+            scale = min(max(self.size) / max(h, w), min(self.size) / min(h, w))
+            height, width = _scaled(h, w, scale)
+        height, width = (
+            math.ceil(side / self.size_divisor) * self.size_divisor for side in (height, width)
+        )
+        return resize_sample(sample, (height, width), INTERPOLATIONS[interp])
+
+
+class _ScaleForEvaluation(Transform):
+    """Base of the transforms that resize by `_scale(h, w)` and keep the aspect ratio."""
+
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
+        record_size(sample, "resize")
+        h, w = sample["img"].shape[:2]
+        return resize_sample(sample, _scaled(h, w, self._scale(h, w)))
+
+    def _scale(self, h: int, w: int) -> float:
+        raise NotImplementedError
 
 
 @TRANSFORMS.register
-class ResizeByLong:
+class ResizeByLong(_ScaleForEvaluation):
     """Resize the long side to `long_size` pixels, keeping the aspect ratio.
 
     Reads and writes "img", "label"; appends to "trans_info".
@@ -110,15 +102,12 @@ class ResizeByLong:
     def __init__(self, long_size: int):
         self.long_size = args.positive_int("long_size", long_size)
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Resize the sample."""
-        record_size(sample, "resize")
-        h, w = sample["img"].shape[:2]
-        return resize_sample(sample, _scaled(h, w, self.long_size / max(h, w)))
+    def _scale(self, h: int, w: int) -> float:
+        return self.long_size / max(h, w)
 
 
 @TRANSFORMS.register
-class ResizeByShort:
+class ResizeByShort(_ScaleForEvaluation):
     """Resize the short side to `short_size` pixels, keeping the aspect ratio.
 
     Reads and writes "img", "label"; appends to "trans_info".
@@ -134,18 +123,15 @@ class ResizeByShort:
         args.expect(ok, "max_size", max_size, "a number of at least 1")
         self.max_size = max_size
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Resize the sample."""
-        record_size(sample, "resize")
-        h, w = sample["img"].shape[:2]
+    def _scale(self, h: int, w: int) -> float:
         short = self.short_size
         if short / min(h, w) * max(h, w) > self.max_size:
             short = int(self.max_size / max(h, w) * min(h, w))
-        return resize_sample(sample, _scaled(h, w, short / min(h, w)))
+        return short / min(h, w)
 
 
 @TRANSFORMS.register
-class LimitLong:
+class LimitLong(_ScaleForEvaluation):
     """Limit the long side to [min_long, max_long], keeping the aspect ratio.
 
     Reads and writes "img", "label"; appends to "trans_info".
@@ -162,23 +148,30 @@ class LimitLong:
             args.positive_int("min_long", min_long)
             ok = max_long is None or min_long <= max_long
             args.expect(ok, "min_long", min_long, f"at most max_long ({max_long})")
-        self.max_long = max_long
-        self.min_long = min_long
+        self.max_long = max_long or math.inf
+        self.min_long = min_long or 0
 
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Resize the sample if its long side is outside the limits."""
-        record_size(sample, "resize")
-        h, w = sample["img"].shape[:2]
+    def _scale(self, h: int, w: int) -> float:
         long = max(h, w)
-        if self.max_long is not None:
-            long = min(long, self.max_long)
-        if self.min_long is not None:
-            long = max(long, self.min_long)
-        return resize_sample(sample, _scaled(h, w, long / max(h, w)))
+        return max(min(long, self.max_long), self.min_long) / long
+
+
+class RandomScaling(Transform):
+    """Base of the random scalings: resize to `target_size_for(h, w, rng)`."""
+
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
+        return resize_sample(sample, self.target_size_for(*sample["img"].shape[:2], rng))
+
+    def target_size_for(self, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
+        """A random new size (h, w) of an `h` x `w` image."""
+        return _scaled(h, w, self._draw_scale(h, w, rng))
+
+    def _draw_scale(self, h: int, w: int, rng: np.random.Generator) -> float:
+        raise NotImplementedError
 
 
 @TRANSFORMS.register
-class ResizeRangeScaling:
+class ResizeRangeScaling(RandomScaling):
     """Resize the long side to a random length, keeping the aspect ratio.
 
     Reads and writes "img", "label".
@@ -194,21 +187,15 @@ class ResizeRangeScaling:
         ok = min_value <= max_value
         args.expect(ok, "min_value", min_value, f"at most max_value ({max_value})")
 
-    def target_size_for(self, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
-        """A random new size (h, w) of an `h` x `w` image."""
+    def _draw_scale(self, h: int, w: int, rng: np.random.Generator) -> float:
         long = self.max_value
         if self.min_value < self.max_value:
             long = int(rng.uniform(self.min_value, self.max_value) + 0.5)
-        return _scaled(h, w, long / max(h, w))
-
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Resize the sample to a size drawn from `rng`."""
-        rng = rng or np.random.default_rng()
-        return resize_sample(sample, self.target_size_for(*sample["img"].shape[:2], rng))
+        return long / max(h, w)
 
 
 @TRANSFORMS.register
-class ResizeStepScaling:
+class ResizeStepScaling(RandomScaling):
     """Resize by a random factor.
 
     Reads and writes "img", "label".
@@ -232,16 +219,9 @@ class ResizeStepScaling:
         args.expect(self.low <= self.high, "min_scale_factor", min_scale_factor, expected)
         self.interval = args.non_negative("scale_step_size", scale_step_size)
 
-    def target_size_for(self, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
-        """A random new size (h, w) of an `h` x `w` image."""
+    def _draw_scale(self, h: int, w: int, rng: np.random.Generator) -> float:
         if self.interval == 0:
-            return _scaled(h, w, rng.uniform(self.low, self.high))
+            return rng.uniform(self.low, self.high)
         # (2.0 - 0.6) / 0.2 is 6.999…: without the tolerance a factor would be lost.
         intervals = int((self.high - self.low) / self.interval + 1e-6)
-        scale = np.linspace(self.low, self.high, intervals + 1)[rng.integers(intervals + 1)]
-        return _scaled(h, w, float(scale))
-
-    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
-        """Resize the sample by a factor drawn from `rng`."""
-        rng = rng or np.random.default_rng()
-        return resize_sample(sample, self.target_size_for(*sample["img"].shape[:2], rng))
+        return float(np.linspace(self.low, self.high, intervals + 1)[rng.integers(intervals + 1)])

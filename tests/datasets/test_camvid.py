@@ -92,6 +92,7 @@ def test_segnet_folders_without_list(tmp_path):
     segnet(tmp_path)
     (tmp_path / "train.txt").unlink()
     (tmp_path / "train" / ".DS_Store").write_bytes(b"no image")
+    (tmp_path / "train" / f"{NAMES[0]}.png").rename(tmp_path / "train" / f"{NAMES[0]}.PNG")
     assert_gray(CamVid([], str(tmp_path), "train"))
 
 

@@ -79,7 +79,9 @@ def test_dataset_with_folders_and_colors(root):
     assert dataset.classes == ("ground", "a box")
     np.testing.assert_array_equal(dataset.load(0)["label"], [[0, 1], [255, 1]])
     assert dataset.samples[0].name == "x"
-    with pytest.raises(UserError, match=r"names 2 classes \(ground, a box\), num_classes is 3"):
+    with pytest.raises(
+        UserError, match=r"colours: .*: 2 names \(ground, a box\) for num_classes: 3"
+    ):
         Dataset(**given, num_classes=3, label_dir="masks", colours="colours.txt")
     with pytest.raises(UserError, match="label_dir: not set"):
         Dataset(**given, num_classes=2)

@@ -166,7 +166,7 @@ def test_missing_files_are_reported_together(root):
         ({"train_path": None}, "train_path: not set"),
         ({"train_path": "lists/none.txt"}, r"train_path: no list file lists/none\.txt; looked for"),
         ({"separator": ""}, "separator"),
-        ({"class_names": ["a"]}, "class_names: 1 names for num_classes: 3"),
+        ({"class_names": ["a"]}, r"class_names: 1 names \(a\) for num_classes: 3"),
         ({"palette": [[0, 0, 0]]}, "palette: expected 3 times"),
         ({"palette": [[0, 0, 256]] * 3}, "palette: expected 3 times"),
         ({"palette": ["red", "green", "blue"]}, "palette: expected 3 times"),

@@ -1,0 +1,55 @@
+"""Base class of the transforms, and operations on samples that they share.
+
+A sample is a dict of "img" (h, w, 3) uint8 RGB and, if present, "label" (h, w) uint8 and
+"trans_info", a list of (operation, (h, w) before) that a prediction is resized or cropped back by.
+"""
+
+from __future__ import annotations
+
+from typing import Optional
+
+import cv2
+import numpy as np
+
+from liteseg.transforms import functional as F
+
+
+class Transform:
+    """A callable that changes a sample; subclasses implement `_apply`."""
+
+    def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
+        """Change the given sample and return it; all draws come from `rng`, if there is one."""
+        return self._apply(sample, rng or np.random.default_rng())
+
+    def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
+        raise NotImplementedError
+
+
+def resize_sample(sample: dict, size: tuple[int, int], interp: int = cv2.INTER_LINEAR) -> dict:
+    """Resize image (by `interp`) and label (by nearest neighbor) to `size` (h, w)."""
+    sample["img"] = F.resize(sample["img"], size, interp)
+    if "label" in sample:
+        sample["label"] = F.resize(sample["label"], size, cv2.INTER_NEAREST)
+    return sample
+
+
+def crop_sample(sample: dict, window: F.Window) -> dict:
+    """Crop image and label to views of `window`."""
+    for key in ("img", "label"):
+        if key in sample:
+            sample[key] = sample[key][window.slices]
+    return sample
+
+
+def pad_sample(sample: dict, size: tuple[int, int], fills: dict) -> dict:
+    """Pad image and label at the bottom and right to `size` (h, w), by `fills` of their keys."""
+    record_size(sample, "padding")
+    for key in ("img", "label"):
+        if key in sample:
+            sample[key] = F.pad(sample[key], size, fills[key])
+    return sample
+
+
+def record_size(sample: dict, operation: str) -> None:
+    """Append (`operation`, current (h, w) of the image) to "trans_info"."""
+    sample.setdefault("trans_info", []).append((operation, sample["img"].shape[:2]))
