@@ -60,7 +60,7 @@ class Checkpointer:
         self.folder = folder
         self.keep = keep
 
-    def save(self, name: str, weights: Mapping[str, Any], state: Mapping[str, Any]) -> Path:
+    def save(self, name: str, weights: dict[str, Any], state: dict[str, Any]) -> Path:
         """Write a checkpoint in a temporary folder, then replace the one of that name.
 
         If the process is killed at any moment, even by a power cut, the old or the new one is
@@ -88,7 +88,7 @@ class Checkpointer:
             shutil.rmtree(temporary, ignore_errors=True)
         return target
 
-    def save_step(self, weights: Mapping[str, Any], state: Mapping[str, Any]) -> None:
+    def save_step(self, weights: dict[str, Any], state: dict[str, Any]) -> None:
         """Write `step_<iteration>` and remove the oldest ones beyond `keep`."""
         if not self.keep:
             return
@@ -108,7 +108,7 @@ class Checkpointer:
             paddle.distributed.barrier()  # the other processes read after the cleanup
         others = [self.folder / f"last{_PREVIOUS}", *self._numbered(), self.folder / "best"]
         candidates = [self.folder / "last", *sorted(others, key=_iteration, reverse=True)]
-        problems = []
+        problems: list[str] = []
         for path in candidates:
             problem = _damage(path)
             if problem is None:

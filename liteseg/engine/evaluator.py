@@ -38,6 +38,7 @@ class Evaluator(Protocol):
 
     def reset(self) -> None:
         """Start a new evaluation."""
+        return
 
     def update(self, index: int, sample: Mapping[str, np.ndarray], prediction: np.ndarray) -> None:
         """Add one image.
@@ -48,6 +49,7 @@ class Evaluator(Protocol):
                 uint8 at the original size, absent if the image has none.
             prediction: class indices at the original size, (h, w) uint8.
         """
+        return
 
     def compute(self, states: Sequence[Any]) -> dict[str, Any]:
         """Results to add to those of `evaluate`.

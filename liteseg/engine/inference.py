@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, NamedTuple, Optional
+from typing import TYPE_CHECKING, Any, NamedTuple
 
 import numpy as np
 import paddle
@@ -77,8 +77,8 @@ def predict(
     views = test.views()
     resized_later = any(step == "resize" for step, _ in back)
     if len(views) == 1 and not (test.aug_eval and resized_later):
-        # One view needs no softmax, which keeps the order of a pixel's scores. (PaddleSeg
-        # interpolates probabilities only where the validation transforms resize; so does the rest.)
+        # One view needs no softmax, which keeps the order of a pixel's scores. (With `aug_eval` and
+        # validation transforms that resize, PaddleSeg interpolates probabilities, as below.)
         scaled = _scaled(images, views[0][0], size)
         if test.is_slide:
             logits = _forward(model, scaled, test)
@@ -87,7 +87,7 @@ def predict(
         sizes = (tuple(scaled.shape[-2:]), size)
         return Prediction(logits, (*(("resize", one) for one in sizes), *back), summed=False)
 
-    total: Optional[paddle.Tensor] = None
+    total: Any = None
     for scale, flip in views:
         scaled = _scaled(images, scale, size)
         logits = _forward(model, scaled.flip(list(flip)) if flip else scaled, test)

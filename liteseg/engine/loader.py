@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import functools
 import traceback
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Generator, Iterator, Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -117,7 +117,7 @@ def validation_batches(
     batch_size: int,
     num_workers: int,
     require_labels: bool = True,
-) -> Iterator[dict[str, Any]]:
+) -> Generator[dict[str, Any], None, None]:
     """Batches of at most `batch_size` samples with equal sizes, in the order of `indices`.
 
     Yields:
@@ -135,16 +135,15 @@ def validation_batches(
 
 def _load(
     dataset: Any, collate: Callable, num_workers: int, samples_per_batch: int, **options: Any
-) -> Iterator[Any]:
+) -> Generator[Any, None, None]:
     """What Paddle's loader yields; exceptions of the dataset are raised in this process."""
-    loader = paddle.io.DataLoader(
-        GuardedDataset(dataset),
+    options.update(
         collate_fn=guarded(collate),
         num_workers=num_workers,
         use_shared_memory=shared_memory_fits(num_workers, samples_per_batch, _BYTES_PER_SAMPLE),
         worker_init_fn=worker_setup(),
-        **options,
     )
+    loader = paddle.io.DataLoader(GuardedDataset(dataset), **options)
     for batch in batches_of(loader):
         yield raise_if_error(batch)
 
@@ -197,7 +196,7 @@ class TrainingOrder(paddle.io.BatchSampler):
     def __len__(self) -> int:
         return (self.stop - self.start) * self.accumulate
 
-    def __iter__(self) -> Iterator[list[tuple[int, int]]]:
+    def __iter__(self) -> Iterator[Any]:
         """Lists of (index, position) for this process."""
         parts = self.accumulate * world_size()
         for iteration in range(self.start, self.stop):
@@ -214,7 +213,9 @@ class TrainingOrder(paddle.io.BatchSampler):
         return np.random.default_rng((self.seed, epoch)).permutation(self.length)
 
 
-def training_batches(dataset: Any, order: TrainingOrder, num_workers: int) -> Iterator[dict]:
+def training_batches(
+    dataset: Any, order: TrainingOrder, num_workers: int
+) -> Generator[dict[str, Any], None, None]:
     """Batches of the samples of `order`, prefetched by `num_workers` processes (0: a thread).
 
     Yields:

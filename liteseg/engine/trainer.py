@@ -46,7 +46,7 @@ class TrainOptions:
     accumulate: int = 1
     seed: int = 0
     num_workers: int = 0
-    amp: Optional[dict[str, str]] = None
+    amp: Optional[dict[str, Any]] = None
     ema_decay: Optional[float] = None
 
     @property
@@ -223,10 +223,10 @@ class Trainer:
             UserError: as `read_losses`.
         """
         self.read_losses()
-        means = np.mean(self._read, axis=0, dtype=np.float64)
+        means: list[float] = np.array(self._read, np.float64).mean(axis=0).tolist()
         self._read.clear()
-        heads = {name: float(mean) for (name, _, _), mean in zip(self.losses, means)}
-        return {"loss": float(means.sum()), **heads}
+        heads = {name: mean for (name, _, _), mean in zip(self.losses, means)}
+        return {"loss": float(np.sum(means)), **heads}
 
     def _divergence(self, iteration: int, index: Sequence[int], terms: np.ndarray) -> str:
         values = ", ".join(f"{name} {term:g}" for (name, _, _), term in zip(self.losses, terms))
@@ -317,8 +317,8 @@ class Trainer:
 class _MixedPrecision:
     """Casts, loss scaling and update under mixed precision; plain ones without it."""
 
-    def __init__(self, amp: Optional[dict[str, str]]):
-        self._casts = {"enable": amp is not None, **(amp or {})}
+    def __init__(self, amp: Optional[dict[str, Any]]):
+        self._casts: dict[str, Any] = {"enable": amp is not None, **(amp or {})}
         # Only float16 underflows; a disabled scaler changes nothing.
         scaled = amp is not None and amp["dtype"] == "float16"
         self._scaler = paddle.amp.GradScaler(enable=scaled, init_loss_scaling=2.0**15)
@@ -333,9 +333,9 @@ class _MixedPrecision:
         self._scaler.step(optimizer)
         self._scaler.update()
 
-    def state_dict(self) -> dict[str, Any]:
+    def state_dict(self) -> Any:
         return self._scaler.state_dict()
 
-    def load_state_dict(self, state: dict[str, Any]) -> None:
+    def load_state_dict(self, state: Any) -> None:
         if state:
             self._scaler.load_state_dict(state)

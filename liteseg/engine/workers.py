@@ -122,7 +122,7 @@ def batches_of(loader: paddle.io.DataLoader) -> Iterator[Any]:
     finally:
         # If the loader is not exhausted, its thread keeps it, and the workers, alive.
         pids = [str(process.pid) for process in getattr(batches, "_workers", ())]
-        batches._try_shutdown_all()
+        batches._try_shutdown_all()  # type: ignore[attr-defined]
         for pid in pids:  # a worker's second thread may write after the worker has cleaned up
             if not _is_alive(pid):
                 _clear(pid)
