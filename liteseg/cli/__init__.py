@@ -1,4 +1,4 @@
-"""The `liteseg` command: one module a subcommand, imported when it is asked for."""
+"""The `liteseg` command; each subcommand is a module that parses, calls a task and prints."""
 
 from __future__ import annotations
 
@@ -11,42 +11,51 @@ from typing import Optional
 from liteseg import __version__
 from liteseg.config.plugins import plugin_location
 from liteseg.errors import UserError
+from liteseg.tasks.launch import ProcessFailed
 from liteseg.utils.logging import setup_logging
 
 COMMANDS = {
-    "train": "train a model from a config",
+    "train": "train a model from a config, or resume a training",
     "eval": "evaluate trained weights on a dataset",
     "predict": "label images, folders and videos; write masks and overlays",
     "export": "write a trained model for Paddle Inference, ONNX Runtime or OpenVINO, verified",
-    "bench": "what a config costs (network, data, training step), how fast an exported model is",
-    "data": "check a dataset, pack it; generate the synthetic Streets dataset",
-    "dash": "open the dashboard over all runs below a folder",
+    "bench": "measure a network, data loading, training, evaluation and exported models",
+    "data": "check or pack a dataset; generate the synthetic Streets dataset",
+    "dash": "open the dashboard of all runs in a folder",
     "config": "show a config with the origin of each value; check configs",
-    "doctor": "say what on this machine would break training, and how to mend it",
+    "doctor": "report what on this machine would break training, and the fix",
 }
 
 
-# Import names of what liteseg needs besides Python.
+# Import names of the packages that liteseg requires.
 PACKAGES = ("paddle", "numpy", "cv2", "PIL", "yaml", "tqdm", "visualdl")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Run a subcommand; 0: done, 2: a user error (one message), 1: anything else (a traceback)."""
+    """Run a subcommand.
+
+    Returns:
+        0: done; 2: a user error, reported in one message; 1: a process failed; 130: Ctrl-C. Any
+        other exception is raised.
+    """
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parse(argv)
         setup_logging(quiet=args.quiet, verbose=args.verbose)
         return importlib.import_module(f"liteseg.cli.{args.command}").run(args)
     except UserError as error:
-        problem = str(error)
+        problem: Optional[str] = str(error)
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
         if package not in PACKAGES:
             raise
-        problem = f"{package} can't be imported ({error}); `liteseg doctor` says how to mend it"
+        problem = f"{package} can't be imported ({error}); run `liteseg doctor` for the fix"
     except KeyboardInterrupt:
         print(f"liteseg {argv[0]}: interrupted", file=sys.stderr)
         return 130
+    except ProcessFailed as error:
+        print(error, file=sys.stderr)
+        return 1
     except Exception as error:
         problem = plugin_location(error)  # an error in a plugin is a user error
         if problem is None:
@@ -55,16 +64,14 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     return 2
 
 
-def _parse(argv: list[str]) -> argparse.Namespace:
+def _parse(argv: Sequence[str]) -> argparse.Namespace:
     parser = argparse.ArgumentParser(prog="liteseg", description="PP-LiteSeg for PaddlePaddle.")
     parser.add_argument("--version", action="version", version=f"liteseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, purpose in COMMANDS.items():
         command = commands.add_parser(name, help=purpose)
-        if name in argv[:1]:  # the other modules stay unread: `liteseg --help` is quick
+        if name in argv[:1]:  # import only this command's module: `liteseg --help` is fast
             module = importlib.import_module(f"liteseg.cli.{name}")
             command.description = module.__doc__
             module.add_arguments(command)
-    args = parser.parse_args(argv)
-    args.argv = argv  # to start the same command in other processes
-    return args
+    return parser.parse_args(argv)

@@ -1,8 +1,14 @@
-"""What several subcommands share: types of arguments, and what every one of them has."""
+"""Arguments shared by subcommands."""
 
 from __future__ import annotations
 
 import argparse
+from pathlib import Path
+from typing import Any, Optional
+
+from liteseg.utils.files import check_writable, write_json
+
+SPLITS = ("train", "val", "test")
 
 
 def positive(text: str) -> int:
@@ -19,19 +25,88 @@ def not_negative(text: str) -> int:
     return int(text)
 
 
-def changes_of_config(parser: argparse.ArgumentParser) -> None:
-    """Add `--set KEY=VALUE`, which may be repeated."""
+def add_config(parser: argparse.ArgumentParser, *, optional: str = "") -> None:
+    """Add `--config` and `--set KEY=VALUE`.
+
+    Args:
+        parser: of the command.
+        optional: the default of `--config`, for its help; empty: it is required.
+    """
+    text = "YAML file, or the name of a shipped config"
+    if optional:
+        text += f" (default: {optional})"
+    parser.add_argument("--config", metavar="FILE", required=not optional, help=text)
     parser.add_argument(
-        "--set", action="append", default=[], metavar="KEY=VALUE", help="change a config value"
+        "--set",
+        dest="overrides",
+        action="append",
+        default=[],
+        metavar="KEY=VALUE",
+        help="change a config value, for example batch_size=8 (may be repeated)",
     )
+
+
+def add_weights(parser: argparse.ArgumentParser, note: str = "") -> None:
+    """Add `--weights`."""
+    parser.add_argument(
+        "--weights",
+        metavar="W",
+        help=f"weights file, archive or URL, or a run directory (its best checkpoint){note}",
+    )
+
+
+def add_loading(parser: argparse.ArgumentParser) -> None:
+    """Add `--batch-size` and `--num-workers` of an evaluation."""
+    parser.add_argument(
+        "--batch-size",
+        type=positive,
+        metavar="N",
+        help="images per forward pass (default: eval_batch_size of the config)",
+    )
+    parser.add_argument(
+        "--num-workers",
+        type=not_negative,
+        metavar="N",
+        help="worker processes that load the images; 0: a thread (default: num_workers of the "
+        "config)",
+    )
+
+
+def add_device(parser: argparse.ArgumentParser) -> None:
+    """Add `--device`."""
+    parser.add_argument(
+        "--device", metavar="NAME", help="auto, cpu or gpu (default: device of the config)"
+    )
+
+
+def add_json(parser: argparse.ArgumentParser, content: str = "the results") -> None:
+    """Add `--json FILE`."""
+    parser.add_argument("--json", metavar="FILE", help=f"write {content} as JSON")
+
+
+def check_json(args: argparse.Namespace) -> None:
+    """Raise a `UserError` now if the file of `--json` cannot be written later."""
+    if args.json:
+        check_writable(Path(args.json).parent)
+
+
+def save_json(args: argparse.Namespace, content: dict[str, Any]) -> None:
+    """Write the file of `--json`, if it is given."""
+    if args.json:
+        write_json(args.json, content)
+
+
+def size_of(pair: Optional[list[int]]) -> Optional[tuple[int, int]]:
+    """The values of a `W H` argument as a tuple."""
+    return (pair[0], pair[1]) if pair else None
 
 
 def complete(parser: argparse.ArgumentParser, *examples: str) -> None:
-    """Add what every command has: `--quiet`, `--verbose`, and examples below its help."""
-    words = parser.add_mutually_exclusive_group()
-    words.add_argument(
-        "--quiet", action="store_true", help="results, warnings and errors only; no progress"
+    """Add the arguments of every command, `--quiet` and `--verbose`, and examples to the help."""
+    output = parser.add_mutually_exclusive_group()
+    output.add_argument(
+        "--quiet", action="store_true", help="print results, warnings and errors only; no progress"
     )
-    words.add_argument("--verbose", action="store_true", help="more lines")
+    output.add_argument("--verbose", action="store_true", help="print more log lines")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
-    parser.epilog = "\n  ".join(["for example:", *examples])
+    parser.epilog = "\n  ".join(["examples:", *examples])

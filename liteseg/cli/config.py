@@ -1,9 +1,10 @@
-"""`liteseg config`: show a resolved config with the origin of every value, or check configs."""
+"""Show a resolved config with the origin of every value, or check configs."""
 
 from __future__ import annotations
 
 import argparse
 import sys
+from collections.abc import Sequence
 
 from liteseg.cli.arguments import complete
 from liteseg.config.check import check
@@ -13,12 +14,14 @@ from liteseg.errors import UserError
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
-    """Add the two actions and their arguments."""
+    """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="show|check")
-    show = actions.add_parser("show", help="print the resolved config and where each value is from")
-    show.add_argument("file", metavar="FILE", help="a YAML file, or the name of a shipped config")
+    show = actions.add_parser("show", help="print the resolved config and the origin of each value")
+    show.add_argument("file", metavar="FILE", help="YAML file, or the name of a shipped config")
     checks = actions.add_parser("check", help="list every error of the configs; exit 2 if any")
-    checks.add_argument("files", metavar="FILE", nargs="+", help="YAML files or shipped names")
+    checks.add_argument(
+        "files", metavar="FILE", nargs="+", help="YAML files, or names of shipped configs"
+    )
     for action in (show, checks):
         action.add_argument(
             "--set",
@@ -33,14 +36,14 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 
 
 def run(args: argparse.Namespace) -> int:
-    """Do the action; 0, or 2 when `check` found errors."""
+    """Run the action; 2 if `check` finds errors."""
     if args.action == "show":
         print(with_defaults(load_config(args.file, args.overrides)).annotated(), end="")
         return 0
     return max(_check_file(file, args.overrides) for file in args.files)
 
 
-def _check_file(file: str, overrides: list[str]) -> int:
+def _check_file(file: str, overrides: Sequence[str]) -> int:
     try:
         problems = check(load_config(file, overrides))
     except UserError as error:

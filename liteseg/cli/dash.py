@@ -1,4 +1,4 @@
-"""Open VisualDL over all runs below a folder; Ctrl-C ends it."""
+"""Open VisualDL over all runs in a folder; Ctrl-C stops it."""
 
 from __future__ import annotations
 
@@ -15,32 +15,39 @@ from liteseg.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg dash`."""
-    parser.add_argument("folder", metavar="DIR", help="a run, or a folder with runs in it")
-    parser.add_argument("--port", type=positive, default=8040, help="of the server (8040)")
+    parser.add_argument("folder", metavar="DIR", help="a run, or a folder that contains runs")
     parser.add_argument(
-        "--host", default="127.0.0.1", help="address to listen on; 0.0.0.0: reached from outside"
+        "--port", type=positive, default=8040, metavar="N", help="port to listen on (default: 8040)"
+    )
+    parser.add_argument(
+        "--host",
+        default="127.0.0.1",
+        metavar="ADDRESS",
+        help="address to listen on; 0.0.0.0 is reachable from other machines (default: 127.0.0.1)",
     )
     complete(parser, "liteseg dash output", "liteseg dash output/my --port 8050")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Serve until interrupted; does not come back."""
+    """Serve until interrupted; does not return."""
     folder = Path(args.folder)
     if not folder.is_dir():
-        raise UserError(f"{folder} is no folder; give a run, or a folder with runs in it")
+        raise UserError(f"{folder} is not a folder; give a run, or a folder that contains runs")
     runs = sorted({path.parent.parent for path in folder.rglob("vdlrecords.*.log")})
     if not runs:
-        raise UserError(f"{folder} holds no run (no vdl/ in it); give the --output of a training")
+        raise UserError(
+            f"{folder} contains no run (no vdl/ in it); give the --output of a training"
+        )
     if importlib.util.find_spec("visualdl") is None:
         raise UserError("VisualDL is not installed: pip install visualdl (`liteseg doctor` checks)")
     _require_free(args.host, args.port)
-    print(f"{len(runs)} runs at http://{args.host}:{args.port}/app; Ctrl-C ends", flush=True)
-    # VisualDL names runs by their path as it gets it, so it gets the shortest one that tells.
+    print(f"{len(runs)} runs at http://{args.host}:{args.port}/app; Ctrl-C stops", flush=True)
+    # VisualDL names runs by their path as given: pass the shortest unambiguous one.
     folder = folder.resolve()
     os.chdir(folder.parent)
     command = [sys.executable, "-m", "visualdl.server.app", "--logdir", folder.name]
     command += ["--host", args.host, "--port", str(args.port), "--disable-telemetry"]
-    os.execv(sys.executable, command)  # in place of this process: what ends it ends the server
+    os.execv(sys.executable, command)  # replaces this process: ending it ends the server
 
 
 def _require_free(host: str, port: int) -> None:
@@ -50,5 +57,5 @@ def _require_free(host: str, port: int) -> None:
     except OSError as error:
         raise UserError(
             f"--host {host} --port {port}: can't listen there: {error.strerror or error}; another "
-            "dashboard may be running: end it, or give another --port"
+            "dashboard may be running: stop it, or give another --port"
         ) from None

@@ -1,4 +1,4 @@
-"""Writing a model in a format that other programs run."""
+"""Write a model in a format that other programs run."""
 
 from __future__ import annotations
 
@@ -11,14 +11,16 @@ import sys
 import warnings
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 import liteseg
 from liteseg.deploy import manifest
-from liteseg.deploy.graph import DeployGraph
 from liteseg.deploy.manifest import COARSE, INPUT, OUTPUTS
-from liteseg.deploy.packages import need
+from liteseg.deploy.packages import require
 from liteseg.errors import UserError
+
+if TYPE_CHECKING:
+    from liteseg.deploy.graph import DeployGraph
 
 _STEM = "model"
 
@@ -26,16 +28,16 @@ _STEM = "model"
 def write_model(
     graph: DeployGraph, model_format: str, size: Optional[tuple[int, int]], folder: Path
 ) -> str:
-    """Write the graph's files into `folder`.
+    """Write the files of an exported model.
 
     Args:
-        graph: what to write.
+        graph: the model.
         model_format: paddle, onnx or openvino.
         size: (w, h) of the images; None: any size.
-        folder: exists.
+        folder: an existing directory.
 
     Returns:
-        The name of the model's file.
+        The name of the model file.
 
     Raises:
         UserError: a package is missing, or the conversion failed.
@@ -48,7 +50,7 @@ def write_model(
             target = folder / f"{_STEM}.onnx"
             _to_onnx(saved, target, [OUTPUTS[graph.kind], COARSE])
             return target.name
-        openvino = need("openvino", "the openvino format")
+        openvino = require("openvino", "the openvino format")
         _to_onnx(saved, scratch / f"{_STEM}.onnx", [OUTPUTS[graph.kind], COARSE])
         model = openvino.convert_model(scratch / f"{_STEM}.onnx")
         target = folder / f"{_STEM}.xml"
@@ -57,7 +59,7 @@ def write_model(
 
 
 def save_paddle(graph: DeployGraph, size: Optional[tuple[int, int]], folder: Path) -> Path:
-    """Write the form of Paddle Inference: `.json` (Paddle 3) or `.pdmodel`, and `.pdiparams`."""
+    """Write the format of Paddle Inference: `.json` (Paddle 3) or `.pdmodel`, and `.pdiparams`."""
     import paddle
 
     width, height = size or (None, None)
@@ -66,12 +68,12 @@ def save_paddle(graph: DeployGraph, size: Optional[tuple[int, int]], folder: Pat
         warnings.simplefilter("ignore")
         static = paddle.jit.to_static(graph, input_spec=[spec], full_graph=True)
         paddle.jit.save(static, str(folder / _STEM))
-    found = [folder / f"{_STEM}{suffix}" for suffix in (".json", ".pdmodel")]
-    return next(path for path in found if path.exists())
+    candidates = [folder / f"{_STEM}{suffix}" for suffix in (".json", ".pdmodel")]
+    return next(path for path in candidates if path.exists())
 
 
 def _to_onnx(saved: Path, target: Path, names: list[str]) -> None:
-    need("onnx", "the onnx format")
+    require("onnx", "the onnx format")
     command = [sys.executable, "-m", "liteseg.deploy.paddle_to_onnx"]
     command += [str(saved), str(saved.with_suffix(".pdiparams")), str(target), *names]
     root = str(Path(liteseg.__file__).parents[1])
@@ -101,18 +103,18 @@ def _to_onnx(saved: Path, target: Path, names: list[str]) -> None:
 
 @contextlib.contextmanager
 def replacing(output: Path) -> Iterator[Path]:
-    """An empty folder beside `output` that takes its place when the block ends well.
+    """An empty directory that replaces `output` when the block ends without an exception.
 
     Raises:
-        UserError: `output` holds something that is not an earlier export.
+        UserError: `output` is a file, or a directory with something other than an earlier export.
     """
     output = output.absolute()
     if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; give a folder for the exported model")
+        raise UserError(f"{output}: is a file; give a directory for the exported model")
     if output.is_dir() and any(output.iterdir()) and not (output / manifest.NAME).is_file():
         raise UserError(
-            f"{output}: is not empty and holds no earlier export; give a new folder, because "
-            "an export replaces the whole folder"
+            f"{output}: is not empty and contains no earlier export; give a new directory, "
+            "because an export replaces the whole directory"
         )
     with _scratch(output.parent) as scratch:
         fresh = scratch / "new"
@@ -125,7 +127,7 @@ def replacing(output: Path) -> Iterator[Path]:
 
 @contextlib.contextmanager
 def _scratch(parent: Path) -> Iterator[Path]:
-    """A folder for the time of the block, on the disk of `parent`."""
+    """A temporary directory in `parent`, so that renaming stays on one file system."""
     folder = parent / f".liteseg.{secrets.token_hex(4)}.tmp"
     try:
         folder.mkdir(parents=True)
@@ -138,7 +140,7 @@ def _scratch(parent: Path) -> Iterator[Path]:
 
 
 def versions(model_format: str) -> dict[str, str]:
-    """The versions of liteseg and of the packages that made the model."""
+    """The versions of liteseg and of the packages that wrote the model."""
     import paddle
 
     used = {"liteseg": liteseg.__version__, "paddle": paddle.__version__}
@@ -147,5 +149,5 @@ def versions(model_format: str) -> dict[str, str]:
 
         used.update({name: version(name) for name in ("onnx", "paddle2onnx")})
     if model_format == "openvino":
-        used["openvino"] = need("openvino", "the openvino format").get_version()
+        used["openvino"] = require("openvino", "the openvino format").get_version()
     return used

@@ -1,4 +1,4 @@
-"""From the inputs on a command line to image and video files."""
+"""Image and video files of a list of inputs, and the paths of their results."""
 
 from __future__ import annotations
 
@@ -8,16 +8,13 @@ from pathlib import Path
 from typing import NamedTuple, Optional
 
 from liteseg.errors import UserError
+from liteseg.utils.images import IMAGE_SUFFIXES
 
-IMAGES = (
-    *(".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp"),
-    *(".ppm", ".pgm", ".pnm", ".jp2", ".gif", ".avif"),
-)
-VIDEOS = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 
 class Job(NamedTuple):
-    """A file to predict, and the path, without ending, that its results begin with."""
+    """A file to predict, and the path, without suffix, at which its results start."""
 
     source: Path
     target: Path
@@ -25,28 +22,28 @@ class Job(NamedTuple):
     @property
     def is_video(self) -> bool:
         """Whether it has frames: a video file, or a numbered sequence (`frames/%06d.png`)."""
-        return "%" in self.source.name or self.source.suffix.lower() in VIDEOS
+        return "%" in self.source.name or self.source.suffix.lower() in VIDEO_SUFFIXES
 
-    def named(self, ending: str) -> Path:
-        """A result of the job."""
+    def result(self, ending: str) -> Path:
+        """The path of the result with this ending, for example `_label.png`."""
         return self.target.with_name(self.target.name + ending)
 
 
 def find_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
-    """The files that the inputs stand for, each with a target of its own under `output`.
+    """The images and videos among the inputs, each with its own target below `output`.
 
-    Folders are searched in depth, for known suffixes; their sub-folders are kept in the output.
-    Earlier results (`output` inside an input) are left out.
+    Folders are searched recursively by suffix; their subfolders are kept in the output. Earlier
+    results (`output` inside an input) are left out.
 
     Raises:
-        UserError: an input does not exist, or a folder holds nothing to predict.
+        UserError: an input does not exist, or a folder contains no image and no video.
     """
-    jobs, taken = [], set()
-    for source, place in find_files(inputs, (*IMAGES, *VIDEOS), output):
+    jobs, targets = [], set()
+    for source, place in find_files(inputs, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES), output):
         name, number = place.stem, 2
-        while (target := output / place.with_name(name)) in taken:  # a.jpg beside a.png
+        while (target := output / place.with_name(name)) in targets:  # a.jpg next to a.png
             name, number = f"{place.stem}_{number}", number + 1
-        taken.add(target)
+        targets.add(target)
         jobs.append(Job(source, target))
     return jobs
 
@@ -54,26 +51,26 @@ def find_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
 def find_files(
     inputs: Sequence[Path], suffixes: Sequence[str], output: Optional[Path] = None
 ) -> list[tuple[Path, Path]]:
-    """The files that the inputs stand for, and the place of each among the results.
+    """The files among the inputs, each with its path relative to the results.
 
     Raises:
-        UserError: an input does not exist, or a folder holds no file with one of `suffixes`.
+        UserError: an input does not exist, or a folder contains no file with one of `suffixes`.
     """
     found: list[tuple[Path, Path]] = []
-    for given in inputs:
-        if os.path.isdir(given):
-            inside = _files_below(given, suffixes, output)
+    for path in inputs:
+        if os.path.isdir(path):
+            inside = _files_below(path, suffixes, output)
             if not inside:
-                raise UserError(f"{given}: holds no images or videos ({' '.join(suffixes)})")
-            root = Path() if len(inputs) == 1 else Path(given.resolve().name)
-            found += [(path, root / path.relative_to(given)) for path in inside]
-        elif os.path.exists(given):
-            found.append((given, Path(given.name)))
-        elif "%" in given.name and os.path.isdir(given.parent):
-            found.append((given, Path(given.resolve().parent.name)))
+                raise UserError(f"{path}: contains no images or videos ({' '.join(suffixes)})")
+            root = Path() if len(inputs) == 1 else Path(path.resolve().name)
+            found += [(file, root / file.relative_to(path)) for file in inside]
+        elif os.path.exists(path):
+            found.append((path, Path(path.name)))
+        elif "%" in path.name and os.path.isdir(path.parent):
+            found.append((path, Path(path.resolve().parent.name)))
         else:
             raise UserError(
-                f"{given}: does not exist; expected an image, a video, a folder, or a numbered "
+                f"{path}: does not exist; expected an image, a video, a folder, or a numbered "
                 "sequence such as frames/%06d.png"
             )
     return found

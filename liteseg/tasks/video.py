@@ -1,28 +1,30 @@
-"""Video files as frames, frame by frame."""
+"""Video files, read and written frame by frame."""
 
 from __future__ import annotations
 
 from collections.abc import Iterator
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import cv2
 import numpy as np
 
 from liteseg.errors import UserError
 
-_USUAL_RATE = 25.0  # for containers that don't know theirs
+_DEFAULT_RATE = 25.0  # for containers without a frame rate
 
 
 class Video:
-    """The frames of a video, (H, W, 3) uint8 RGB, turned as its metadata says.
+    """The frames of a video file or stream, rotated as its metadata specifies.
+
+    Iterating yields (H, W, 3) uint8 RGB arrays.
 
     Attributes:
-        rate: frames a second.
-        count: number of frames, None where the container does not know.
+        rate: frames per second.
+        count: number of frames; None if the container does not contain it.
 
     Raises:
-        UserError: it can't be opened; while iterating: it has no frame that can be read.
+        UserError: it cannot be opened; while iterating: no frame can be read.
     """
 
     def __init__(self, path: Union[str, Path]):
@@ -30,7 +32,7 @@ class Video:
         self._capture = cv2.VideoCapture(str(path))
         if not self._capture.isOpened():
             raise UserError(f"{path}: not a video that OpenCV can read, or a damaged one")
-        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or _USUAL_RATE
+        self.rate = self._capture.get(cv2.CAP_PROP_FPS) or _DEFAULT_RATE
         self.count: Optional[int] = max(int(self._capture.get(cv2.CAP_PROP_FRAME_COUNT)), 0) or None
 
     def __iter__(self) -> Iterator[np.ndarray]:
@@ -46,3 +48,43 @@ class Video:
             self._capture.release()
         if not found:
             raise UserError(f"{self.path}: no frame can be read; is it a complete video?")
+
+
+class VideoWriter:
+    """An mp4 file that appears under its name once all frames are written.
+
+    As a context manager: an exception in the block leaves no file.
+
+    Args:
+        path: the file; its folder is created.
+        rate: frames per second.
+    """
+
+    def __init__(self, path: Path, rate: float):
+        self.path, self.rate = path, rate
+        self._partial = path.with_name(f".{path.stem}.tmp.mp4")
+        self._writer: Any = None  # opened with the first frame, which has the size
+
+    def __enter__(self) -> VideoWriter:
+        self.path.parent.mkdir(parents=True, exist_ok=True)
+        return self
+
+    def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
+        if self._writer is not None:
+            self._writer.release()
+            if kind is None:
+                self._partial.replace(self.path)
+        self._partial.unlink(missing_ok=True)
+
+    def write(self, frame: np.ndarray) -> None:
+        """Append a frame, (H, W, 3) uint8 RGB; all frames have the same size.
+
+        Raises:
+            UserError: the file cannot be written.
+        """
+        if self._writer is None:
+            code, size = cv2.VideoWriter_fourcc(*"mp4v"), frame.shape[1::-1]
+            self._writer = cv2.VideoWriter(str(self._partial), code, self.rate, size)
+            if not self._writer.isOpened():
+                raise UserError(f"{self.path}: this OpenCV cannot write mp4 videos there")
+        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))

@@ -1,69 +1,61 @@
-"""`liteseg bench data`: how fast the training samples of a config can be read."""
+"""`liteseg bench data`: how fast the training samples of a config are loaded."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from liteseg.cli.arguments import changes_of_config, complete, not_negative, positive
+from liteseg.cli.arguments import add_config, add_json, complete, not_negative, positive, save_json
+
+if TYPE_CHECKING:
+    from liteseg.tasks.benchmark.data import DataBenchmark
 
 
 def add_arguments(actions: Any) -> None:
-    """Declare the action among the others of `liteseg bench`."""
-    data = actions.add_parser(
-        "data", help="time of each stage of a training sample, and samples a second of the readers"
+    """Declare the action and its options."""
+    parser = actions.add_parser(
+        "data", help="time of each stage of a training sample, samples per second of the workers"
     )
-    data.add_argument("--config", required=True, help="YAML file, or the name of a shipped config")
-    data.add_argument("--samples", type=positive, default=40, metavar="N", help="to measure")
-    data.add_argument(
-        "--num-workers", type=not_negative, metavar="N", help="readers (default: as in training)"
+    add_config(parser)
+    parser.add_argument(
+        "--samples", type=positive, default=40, metavar="N", help="samples to measure (default: 40)"
     )
-    changes_of_config(data)
-    data.add_argument("--json", metavar="FILE", help="write the figures as JSON")
-    complete(data, "liteseg bench data --config quickstart")
+    parser.add_argument(
+        "--num-workers",
+        type=not_negative,
+        metavar="N",
+        help="worker processes; 0: a thread (default: as in training)",
+    )
+    add_json(parser)
+    complete(parser, "liteseg bench data --config quickstart")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Measure, print the table, write what was asked for."""
-    from liteseg.config.build import build_dataset
-    from liteseg.config.resolve import load_checked
-    from liteseg.ops.device import select_device
-    from liteseg.tasks.benchmark_steps import measure_reading, measure_stages
-    from liteseg.tasks.training import training_options
-    from liteseg.utils.files import write_json
+    """Measure, print the table, write the JSON file."""
+    from liteseg.tasks.benchmark.data import benchmark_data
 
-    cfg = load_checked(args.config, args.set)
-    dataset = build_dataset(cfg, "train")
-    options = training_options(cfg, select_device(cfg.device))
-    workers = options.num_workers if args.num_workers is None else args.num_workers
-    batches = -(-args.samples // options.batch_size)
-    rate = measure_reading(dataset, options.batch_size, workers, batches)
-    stages = measure_stages(dataset, args.samples)
-    figures = {
-        "config": str(args.config),
-        "milliseconds": stages,
-        "samples_per_second_and_core": 1000 / sum(stages.values()),
-        "num_workers": workers,
-        "samples_per_second": rate,
-    }
-    print(format_table(figures))
-    if args.json:
-        write_json(args.json, figures)
+    result = benchmark_data(
+        args.config,
+        overrides=args.overrides,
+        samples=args.samples,
+        num_workers=args.num_workers,
+    )
+    print(format_table(result))
+    save_json(args, result.as_json())
     return 0
 
 
-def format_table(figures: dict[str, Any]) -> str:
-    """The figures as text."""
-    stages = figures["milliseconds"]
+def format_table(result: DataBenchmark) -> str:
+    """A row for each stage, their total, and the rates."""
+    stages = result.milliseconds
     width = max(map(len, stages))
     total = sum(stages.values())
-    lines = [f"{'stage':{width}}  ms a sample  share"]
-    lines += [f"{name:{width}}  {ms:>11.2f}  {ms / total:>5.0%}" for name, ms in stages.items()]
-    lines.append(f"{'total':{width}}  {total:>11.2f}")
-    workers = figures["num_workers"]
-    readers = f"{workers} reader process(es)" if workers else "a reader thread"
+    lines = [f"{'stage':{width}}  ms per sample  share"]
+    lines += [f"{name:{width}}  {ms:>13.2f}  {ms / total:>5.0%}" for name, ms in stages.items()]
+    lines.append(f"{'total':{width}}  {total:>13.2f}")
+    workers = f"{result.num_workers} worker process(es)" if result.num_workers else "a thread"
     lines.append(
-        f"{figures['samples_per_second_and_core']:.1f} samples a second and core; "
-        f"{figures['samples_per_second']:.1f} a second from {readers}"
+        f"{result.samples_per_second_and_core:.1f} samples per second and core; "
+        f"{result.samples_per_second:.1f} per second from {workers}"
     )
     return "\n".join(lines)

@@ -1,100 +1,76 @@
-"""`liteseg bench eval`: how fast a config's evaluation is, and what it waits for."""
+"""`liteseg bench eval`: the speed of a config's evaluation, and its time by phase."""
 
 from __future__ import annotations
 
 import argparse
-from typing import Any
+from typing import TYPE_CHECKING, Any
 
-from liteseg.cli.arguments import changes_of_config, complete, not_negative, positive
-from liteseg.cli.eval import SPLITS
+from liteseg.cli.arguments import (
+    SPLITS,
+    add_config,
+    add_json,
+    add_loading,
+    add_weights,
+    check_json,
+    complete,
+    positive,
+    save_json,
+)
 
-PHASES = ("data", "network", "counting")
+if TYPE_CHECKING:
+    from liteseg.tasks.benchmark.evaluate import EvalBenchmark
 
 
 def add_arguments(actions: Any) -> None:
-    """Declare the action among the others of `liteseg bench`."""
+    """Declare the action and its options."""
     parser = actions.add_parser(
-        "eval", help="images a second of an evaluation, its time by phase, memory"
+        "eval", help="images per second of an evaluation, its time by phase, memory"
     )
-    parser.add_argument(
-        "--config", required=True, help="YAML file, or the name of a shipped config"
-    )
-    parser.add_argument("--weights", help="as for `liteseg eval` (default: random weights)")
-    parser.add_argument("--split", choices=SPLITS, default="val")
+    add_config(parser)
+    add_weights(parser, " (default: random weights)")
+    parser.add_argument("--split", choices=SPLITS, default="val", help="(default: val)")
     parser.add_argument(
         "--images",
         type=positive,
         metavar="N",
-        help="as many images, the first ones, over again if there are fewer (default: all, once)",
+        help="number of images, repeated if there are fewer (default: each one once)",
     )
-    parser.add_argument("--batch-size", type=positive, metavar="N", help="images at a time")
-    parser.add_argument("--num-workers", type=not_negative, metavar="N", help="reader processes")
-    changes_of_config(parser)
-    parser.add_argument("--json", metavar="FILE", help="write the figures as JSON")
+    add_loading(parser)
+    add_json(parser)
     complete(parser, "liteseg bench eval --config quickstart --images 20")
 
 
 def run(args: argparse.Namespace) -> int:
-    """Evaluate, print the table, write what was asked for."""
-    from pathlib import Path
+    """Evaluate, print the table, write the JSON file."""
+    from liteseg.tasks.benchmark.evaluate import benchmark_evaluation
 
-    from liteseg.cli.eval import evaluated_dataset, loading_options
-    from liteseg.config.build import build_model
-    from liteseg.config.resolve import load_checked
-    from liteseg.engine.evaluator import evaluate
-    from liteseg.ops.device import select_device
-    from liteseg.utils.files import check_writable, write_json
-    from liteseg.utils.runtime import peak_memory
-    from liteseg.utils.weights.load import load_weights
-
-    cfg = load_checked(args.config, args.set)
-    if args.json:
-        check_writable(Path(args.json).parent)
-    device = select_device(cfg.device)
-    dataset = evaluated_dataset(cfg, args.split)
-    if args.images:
-        samples = dataset.samples
-        dataset.samples = [samples[i % len(samples)] for i in range(args.images)]
-    model = build_model(cfg)
-    if args.weights:
-        load_weights(model, args.weights)
-    options = loading_options(args, cfg, device)
-    found = evaluate(
-        model,
-        dataset,
-        cfg.test_config,
-        **options,
+    check_json(args)
+    result = benchmark_evaluation(
+        args.config,
+        args.weights,
+        overrides=args.overrides,
+        split=args.split,
+        images=args.images,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
     )
-    figures = {
-        "config": str(args.config),
-        "device": device,
-        **options,
-        "images": found["images"],
-        "images_per_second": found["images_per_second"],
-        "seconds": found["seconds"],
-        "phases": {phase: found["timings"].get(phase, 0.0) for phase in PHASES},
-        "peak_mib": peak_memory() / 2**20,
-    }
-    print(format_table(figures))
-    if args.json:
-        write_json(args.json, figures)
+    print(format_table(result))
+    save_json(args, result.as_json())
     return 0
 
 
-def format_table(figures: dict[str, Any]) -> str:
-    """The figures as text."""
-    images, total = max(figures["images"], 1), max(figures["seconds"], 1e-9)
-    lines = [f"{'phase':9}  ms an image  share"]
+def format_table(result: EvalBenchmark) -> str:
+    """A row for each phase, and the rates."""
+    images, total = max(result.images, 1), max(result.seconds, 1e-9)
+    lines = [f"{'phase':9}  ms per image  share"]
     lines += [
-        f"{name:9}  {1000 * s / images:>11.1f}  {s / total:>5.0%}"
-        for name, s in figures["phases"].items()
+        f"{name:9}  {1000 * s / images:>12.1f}  {s / total:>5.0%}"
+        for name, s in result.phases.items()
     ]
-    readers = figures["num_workers"]
+    workers = f"{result.num_workers} worker process(es)" if result.num_workers else "a thread"
     lines.append(
-        f"{figures['images']} images in {figures['seconds']:.1f} s, "
-        f"{figures['images_per_second']:.2f} images/s on {figures['device']}, "
-        f"{figures['batch_size']} at a time, "
-        f"{f'{readers} reader process(es)' if readers else 'a reader thread'}; "
-        f"peak memory {figures['peak_mib']:.0f} MiB"
+        f"{result.images} images in {result.seconds:.1f} s, {result.images_per_second:.2f} images/s"
+        f" on {result.device}, batch size {result.batch_size}, loaded by {workers}; "
+        f"peak memory {result.peak_mib:.0f} MiB"
     )
     return "\n".join(lines)

@@ -1,0 +1,1 @@
+"""Benchmarks: cost of a network, data loading, training, evaluation, and exported models."""

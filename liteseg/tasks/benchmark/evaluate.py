@@ -1,0 +1,82 @@
+"""Benchmark of evaluation: images per second, the time by phase, memory."""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
+from typing import Any, Optional
+
+from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.tasks.evaluate import prepare
+from liteseg.tasks.runs import Weights
+from liteseg.utils.runtime import peak_memory
+
+PHASES = ("data", "network", "counting")
+
+
+@dataclass(frozen=True)
+class EvalBenchmark:
+    """The speed of an evaluation.
+
+    Attributes:
+        config: file of the config.
+        device: cpu or gpu.
+        batch_size: images per forward pass.
+        num_workers: worker processes; 0 is a thread.
+        images: number of images.
+        images_per_second: over the whole evaluation.
+        seconds: of the whole evaluation.
+        phases: {phase: seconds}: waiting for `data`, `network` with arg-max, `counting`.
+        peak_mib: peak memory: of the GPU if it is used, else main memory.
+    """
+
+    config: str
+    device: str
+    batch_size: int
+    num_workers: int
+    images: int
+    images_per_second: float
+    seconds: float
+    phases: dict[str, float]
+    peak_mib: float
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `liteseg bench eval --json`."""
+        return asdict(self)
+
+
+def benchmark_evaluation(
+    cfg: AnyConfig,
+    weights: Optional[Weights] = None,
+    *,
+    overrides: Sequence[str] = (),
+    split: str = "val",
+    images: Optional[int] = None,
+    batch_size: Optional[int] = None,
+    num_workers: Optional[int] = None,
+) -> EvalBenchmark:
+    """Measure an evaluation. Arguments as in `liteseg.evaluate`, except for:
+
+    Args:
+        weights: random weights by default.
+        images: number of images, repeated if there are fewer; by default each one once.
+
+    Raises:
+        UserError: the config or the data has errors, or the weights do not fit.
+    """
+    setup = prepare(load_checked(cfg, overrides), weights, split, batch_size, num_workers)
+    if images:
+        samples = setup.dataset.samples
+        setup.dataset.samples = [samples[i % len(samples)] for i in range(images)]
+    found = setup.run()
+    return EvalBenchmark(
+        config=str(setup.cfg.path),
+        device=setup.device,
+        batch_size=setup.batch_size,
+        num_workers=setup.num_workers,
+        images=found["images"],
+        images_per_second=found["images_per_second"],
+        seconds=found["seconds"],
+        phases={phase: found["timings"].get(phase, 0.0) for phase in PHASES},
+        peak_mib=peak_memory() / 2**20,
+    )

@@ -1,0 +1,185 @@
+"""Evaluation: the metrics of trained weights on a split of their dataset."""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, NamedTuple, Optional, Union
+
+import cv2
+import numpy as np
+import paddle
+
+from liteseg.config.build import build_dataset, build_model
+from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.schema import CheckedConfig
+from liteseg.datasets import Cityscapes, SegmentationDataset, train_id_to_id
+from liteseg.engine.evaluator import Evaluator
+from liteseg.engine.evaluator import evaluate as evaluate_model
+from liteseg.ops.device import select_device
+from liteseg.report.gallery import Gallery
+from liteseg.report.report import ReportData, read_history, write_report
+from liteseg.report.visualize import write_png
+from liteseg.tasks.runs import Weights, config_of, file_of_run
+from liteseg.tasks.segmenter import build_val_transforms
+from liteseg.utils.files import check_writable
+from liteseg.utils.runtime import cpu_threads
+from liteseg.utils.weights.load import load_weights
+
+
+@dataclass(frozen=True)
+class EvalResult:
+    """The outcome of an evaluation.
+
+    Attributes:
+        metrics: `miou`, `acc`, `kappa`, `mdice` (0 to 1), `class_iou`, `class_precision`,
+            `class_recall` and `class_dice` {name: value, or None for an absent class},
+            `confusion`, `images` (those with labels), `seconds`, `images_per_second`, `timings`.
+        config: file of the config.
+        weights: the evaluated weights.
+        split: the evaluated split.
+        predictions: number of label maps written.
+    """
+
+    metrics: dict[str, Any]
+    config: str
+    weights: str
+    split: str
+    predictions: int = 0
+
+    @property
+    def miou(self) -> float:
+        """Mean intersection over union, 0 to 1."""
+        return self.metrics["miou"]
+
+    def as_json(self) -> dict[str, Any]:
+        """The content of `liteseg eval --json`."""
+        about = {"config": self.config, "weights": self.weights, "split": self.split}
+        return {**self.metrics, **about}
+
+
+def evaluate(
+    cfg: Optional[AnyConfig],
+    weights: Weights,
+    *,
+    overrides: Sequence[str] = (),
+    split: str = "val",
+    batch_size: Optional[int] = None,
+    num_workers: Optional[int] = None,
+    device: Optional[str] = None,
+    predictions: Union[str, Path, None] = None,
+    report: Union[str, Path, None] = None,
+) -> EvalResult:
+    """Evaluate trained weights.
+
+    Args:
+        cfg: a YAML file, the name of a shipped config, or a loaded config; None for the
+            `config.yml` of the run that contains the weights.
+        weights: file, archive, URL or run directory (its best checkpoint).
+        overrides: `key=value` changes of the config, for example `test_config.scales=0.5`.
+        split: `train`, `val` or `test`, always with the transforms of validation.
+        batch_size: images per forward pass; by default the config's `eval_batch_size`.
+        num_workers: worker processes that load images; by default a few on GPU, a thread on CPU.
+        device: `auto`, `cpu` or `gpu`; by default the `device` of the config.
+        predictions: folder for a PNG of each predicted label map, at full size: original label
+            ids under the official names for Cityscapes, train ids for other datasets.
+        report: HTML file for the metrics, the curves of the run, and the worst and best images.
+
+    Raises:
+        UserError: the config has errors, the weights do not fit, a file cannot be read or written,
+            or an image has no label and neither predictions nor a report are written.
+    """
+    cfg = config_of(weights, cfg, overrides)
+    for folder in filter(None, (predictions, report and Path(report).parent)):
+        check_writable(folder)
+    setup = prepare(cfg, weights, split, batch_size, num_workers, device)
+    saver = PredictionSaver(setup.dataset, Path(predictions)) if predictions else None
+    gallery = Gallery(setup.dataset, cfg.num_pictures) if report else None
+    evaluators = [evaluator for evaluator in (saver, gallery) if evaluator]
+    metrics = setup.run(evaluators, require_labels=not evaluators)
+    written = len(setup.dataset) if saver else 0
+    result = EvalResult(metrics, str(cfg.path), str(weights), split, written)
+    if report and metrics["images"]:
+        _write_report(Path(report), result, cfg, gallery)
+    return result
+
+
+class Evaluation(NamedTuple):
+    """A model and a dataset that are ready to be evaluated."""
+
+    cfg: CheckedConfig
+    device: str
+    model: paddle.nn.Layer
+    dataset: SegmentationDataset
+    batch_size: int
+    num_workers: int
+
+    def run(self, evaluators: Sequence[Evaluator] = (), **options: Any) -> dict[str, Any]:
+        """Evaluate; arguments and result as in `liteseg.engine.evaluator.evaluate`."""
+        return evaluate_model(
+            self.model,
+            self.dataset,
+            self.cfg.test_config,
+            evaluators,
+            batch_size=self.batch_size,
+            num_workers=self.num_workers,
+            **options,
+        )
+
+
+def prepare(
+    cfg: AnyConfig,
+    weights: Optional[Weights],
+    split: str,
+    batch_size: Optional[int] = None,
+    num_workers: Optional[int] = None,
+    device: Optional[str] = None,
+) -> Evaluation:
+    """Build what an evaluation needs. Arguments as in `evaluate`; no weights leave random ones."""
+    cfg = load_checked(cfg)
+    device = select_device(device or cfg.device)
+    dataset = build_dataset(cfg, split)
+    if split == "train" or dataset.transforms.normalize is None:  # those of training are random
+        dataset.transforms = build_val_transforms(cfg)
+    model = build_model(cfg)
+    if weights:
+        load_weights(model, weights)
+    workers = cfg.num_workers if num_workers is None else num_workers
+    if workers == "auto":
+        # On CPU the network needs the cores; a thread loads the images.
+        workers = min(cpu_threads(), 4) if device == "gpu" else 0
+    batch_size = batch_size or cfg.eval_batch_size
+    return Evaluation(cfg, device, model, dataset, batch_size, workers)
+
+
+class PredictionSaver(Evaluator):
+    """Writes each predicted label map as PNG.
+
+    Args:
+        dataset: Cityscapes gets its official label ids and file names, others train ids.
+        folder: must exist; files of an earlier evaluation are overwritten.
+    """
+
+    def __init__(self, dataset: SegmentationDataset, folder: Path):
+        self.dataset, self.folder = dataset, folder
+        official = isinstance(dataset, Cityscapes)
+        self.ids = train_id_to_id(dataset.classes) if official else None
+
+    def update(self, index: int, sample: Mapping[str, np.ndarray], prediction: np.ndarray) -> None:
+        """Write one prediction."""
+        files = self.dataset.samples[index]
+        if self.ids is None:
+            write_png(self.folder / f"{files.name}.png", prediction)
+        else:
+            write_png(self.folder / files.image.name, cv2.LUT(prediction, self.ids))
+
+
+def _write_report(
+    path: Path, result: EvalResult, cfg: CheckedConfig, gallery: Optional[Gallery]
+) -> None:
+    metrics_file = file_of_run(result.weights, "metrics.jsonl")
+    history = read_history(metrics_file) if metrics_file else []
+    title = f"{Path(result.weights).name}: {result.split}"
+    about = f"evaluation of {result.weights} on {result.split} of {result.config}"
+    write_report(path, ReportData(title, about, cfg.dump(), history, result.metrics, gallery))

@@ -1,0 +1,233 @@
+"""Export: a trained model for Paddle Inference, ONNX Runtime or OpenVINO, verified."""
+
+from __future__ import annotations
+
+import itertools
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass, replace
+from pathlib import Path
+from typing import TYPE_CHECKING, Any, Optional, Union
+
+import numpy as np
+
+from liteseg.config.resolve import AnyConfig
+from liteseg.config.schema import CheckedConfig
+from liteseg.deploy.export import replacing, versions, write_model
+from liteseg.deploy.manifest import FORMATS, INPUT, OUTPUTS, Manifest
+from liteseg.deploy.quantize import quantize
+from liteseg.deploy.verify import Example, compare, disagreements
+from liteseg.errors import UserError
+from liteseg.tasks import examples
+from liteseg.tasks.runs import Weights, config_of
+from liteseg.tasks.segmenter import Segmenter
+from liteseg.utils.logging import get_logger
+
+if TYPE_CHECKING:
+    from liteseg.deploy.graph import DeployGraph
+
+CALIBRATION_IMAGES = 100
+VERIFICATION_IMAGES = 8  # of a float32 model
+
+
+@dataclass(frozen=True)
+class ExportResult:
+    """The outcome of an export.
+
+    Attributes:
+        output: folder of the exported model.
+        format: paddle, onnx or openvino.
+        file: name of the model file.
+        input_size: (w, h) of the images; None for any size.
+        calibration_images: number of images that int8 was calibrated on; None for float32.
+        verification: the comparison with the trained model, as `liteseg.deploy.verify.compare`
+            returns it; None if it was not verified.
+    """
+
+    output: Path
+    format: str
+    file: str
+    input_size: Optional[tuple[int, int]]
+    calibration_images: Optional[int] = None
+    verification: Optional[dict[str, Any]] = None
+
+
+def export(
+    weights: Weights,
+    format: str,
+    output: Union[str, Path],
+    *,
+    cfg: Optional[AnyConfig] = None,
+    overrides: Sequence[str] = (),
+    input_size: Optional[tuple[int, int]] = None,
+    output_kind: str = "label",
+    int8: bool = False,
+    calibration: Union[int, str, Path] = CALIBRATION_IMAGES,
+    verify: bool = True,
+    images: Optional[Sequence[Union[str, Path]]] = None,
+    num_images: Optional[int] = None,
+) -> ExportResult:
+    """Export trained weights in a format that other programs run.
+
+    The folder also contains `liteseg.json`, with which `Segmenter` and `predict` run the model.
+
+    Args:
+        weights: file, archive, URL or run directory (its best checkpoint).
+        format: `paddle`, `onnx` or `openvino`.
+        output: folder; an earlier export in it is overwritten.
+        cfg: config of the weights; by default the `config.yml` of their run.
+        overrides: `key=value` changes of the config.
+        input_size: (w, h) of the images after the validation transforms and before
+            `test_config.scales`; by default any size.
+        output_kind: first output of the graph: `label`, `logits` or `softmax`.
+        int8: post-training quantization (format openvino).
+        calibration: images for int8: a folder, or a number of images of the training set.
+        verify: run the trained and the exported model on the same images.
+        images: images or folders to verify with; by default the validation set with its labels if
+            its files exist, or else synthetic streets.
+        num_images: number of images to verify with; by default 8, or with int8 all of them.
+
+    Raises:
+        UserError: the config has errors, the weights do not fit, a package is missing, the
+            conversion fails, or the models disagree. Nothing is written then.
+    """
+    if format not in FORMATS:
+        raise UserError(f"--format: {format!r} is unknown; expected one of {', '.join(FORMATS)}")
+    if int8 and format != "openvino":
+        raise UserError(f"--int8 writes the openvino format, not {format}; give openvino")
+    output = Path(output)
+    cfg = config_of(weights, cfg, overrides)
+    trained = Segmenter.from_pretrained(weights, cfg, device="cpu")
+    graph = _graph(trained, output_kind)
+    with replacing(output) as folder:
+        file = write_model(graph, format, input_size, folder)
+        description = _describe(cfg, trained, graph, format, file, input_size)
+        result = ExportResult(output, format, file, input_size)
+        if int8:
+            count = quantize(folder / file, _calibration(cfg, trained, calibration, input_size))
+            description = replace(description, precision="int8")
+            result = replace(result, calibration_images=count)
+        description.write(folder)
+        if verify:
+            source = _examples(cfg, trained, images, num_images, description)
+            verification = _verify(cfg, trained, folder, source, description.precision)
+            replace(description, verified=verification).write(folder)
+            result = replace(result, verification=verification)
+    return result
+
+
+def _graph(trained: Segmenter, kind: str) -> DeployGraph:
+    from liteseg.deploy.graph import DeployGraph
+
+    network = trained.network
+    views = network.test.views()
+    if len(views) > 1 or network.test.is_slide:
+        raise UserError(
+            "test_config defines several forward passes (scales, flips or a sliding window), and "
+            "an exported model makes one; choose it: --set test_config.scales=1.0 "
+            "--set test_config.flip_horizontal=false --set test_config.flip_vertical=false "
+            "--set test_config.is_slide=false"
+        )
+    normalize = network.normalize
+    return DeployGraph(network.model, normalize.mean, normalize.std, views[0][0], kind)
+
+
+def _describe(
+    cfg: CheckedConfig,
+    trained: Segmenter,
+    graph: DeployGraph,
+    format: str,
+    file: str,
+    size: Optional[tuple[int, int]],
+) -> Manifest:
+    normalize = trained.network.normalize
+    return Manifest(
+        name=cfg.path.parent.name if cfg.path.name == "config.yml" else cfg.path.stem,
+        format=format,
+        file=file,
+        input={
+            "name": INPUT,
+            "dtype": "uint8",
+            "layout": "NHWC",
+            "channels": "RGB",
+            "size": list(size) if size else None,
+        },
+        output={"name": OUTPUTS[graph.kind], "kind": graph.kind},
+        mean=[round(float(value), 7) for value in normalize.mean],
+        std=[round(float(value), 7) for value in normalize.std],
+        scale=graph.scale,
+        transforms=cfg.val_dataset["transforms"][:-1],
+        class_names=list(trained.class_names),
+        palette=trained.palette.tolist(),
+        versions=versions(format),
+    )
+
+
+def _calibration(
+    cfg: CheckedConfig,
+    trained: Segmenter,
+    source: Union[int, str, Path],
+    size: Optional[tuple[int, int]],
+) -> Iterator[np.ndarray]:
+    """(1, H, W, 3) uint8 RGB images to calibrate int8 on."""
+    if isinstance(source, int):
+        found = itertools.islice(examples.from_dataset(cfg, "train"), source)
+    else:
+        found = examples.from_files([source])
+    fitted = (examples.fitted(example, trained.transforms, size) for example in found)
+    return (trained.transforms({"img": example.image})["img"][None] for example in fitted)
+
+
+def _examples(
+    cfg: CheckedConfig,
+    trained: Segmenter,
+    images: Optional[Sequence[Union[str, Path]]],
+    count: Optional[int],
+    description: Manifest,
+) -> Iterator[Example]:
+    """Images to verify with, from the best available source, at a size that the model accepts."""
+    size = description.size
+    if count is None and description.precision != "int8":
+        count = VERIFICATION_IMAGES
+    if images:
+        source = examples.from_files(images)
+    else:
+        try:
+            source = examples.from_dataset(cfg, "val")
+        except UserError as error:
+            get_logger().warning(f"verifying with synthetic streets: {error}")
+            source, count = examples.synthetic(size), count or VERIFICATION_IMAGES
+    selected = itertools.islice(source, count)
+    return (examples.fitted(example, trained.transforms, size) for example in selected)
+
+
+def _verify(
+    cfg: CheckedConfig,
+    trained: Segmenter,
+    folder: Path,
+    source: Iterator[Example],
+    precision: str,
+) -> dict[str, Any]:
+    """Compare the exported model in `folder` with the trained one.
+
+    Raises:
+        UserError: the models disagree.
+    """
+    import paddle
+
+    from liteseg.engine.inference import predict_logits
+
+    network = trained.network
+
+    def reference(image: np.ndarray) -> np.ndarray:
+        batch = network.normalize.batch(paddle.to_tensor(image[None]))
+        return predict_logits(network.model, batch, network.test)[0].numpy()
+
+    exported = Segmenter.from_pretrained(folder)
+    ignore_index = examples.ignore_index(cfg)
+    found = compare(trained, exported, reference, source, ignore_index=ignore_index)
+    if problems := disagreements(found, precision):
+        raise UserError(
+            "the exported model does not agree with the trained one, so nothing was written: "
+            f"{'; '.join(problems)} (on {found['images']} images)"
+        )
+    return found

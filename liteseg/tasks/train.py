@@ -1,0 +1,352 @@
+"""Training: from a config to a run directory with checkpoints, metrics, curves and a report.
+
+`train` sets the run up, trains, and closes the run. `build_trainer` assembles model, losses,
+optimizer and data for training loops of one's own.
+"""
+
+from __future__ import annotations
+
+import contextlib
+import functools
+import math
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Optional, Union
+
+import paddle
+
+from liteseg.config.build import build_dataset, build_losses, build_model, build_optimizer
+from liteseg.config.load import Config
+from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.schema import CheckedConfig
+from liteseg.datasets import SegmentationDataset, count_label_pixels
+from liteseg.engine.checkpoint import Checkpointer
+from liteseg.engine.evaluation_hooks import (
+    EarlyStop,
+    Evaluate,
+    KeepBest,
+    WriteReport,
+    best_evaluation,
+)
+from liteseg.engine.hooks import Checkpoint, CompareWeights, Log, StopOnSignal
+from liteseg.engine.trainer import Hook, Trainer, TrainOptions
+from liteseg.engine.workers import clear_shared_memory
+from liteseg.engine.writers import Dashboard, MetricsFile
+from liteseg.errors import UserError
+from liteseg.ops.device import make_deterministic, select_device
+from liteseg.report.gallery import Gallery
+from liteseg.report.report import write_run_report
+from liteseg.tasks.launch import launch
+from liteseg.tasks.runs import Weights
+from liteseg.tasks.startup import check_samples, hyperparameters, log_start, write_config
+from liteseg.utils.files import check_writable, locked, remove_leftovers
+from liteseg.utils.logging import get_logger, log_file
+from liteseg.utils.runtime import (
+    cpu_threads,
+    is_main,
+    seed_everything,
+    world_size,
+)
+from liteseg.utils.weights.load import load_weights
+
+
+@dataclass(frozen=True)
+class TrainResult:
+    """The outcome of a training.
+
+    Attributes:
+        output: the run directory; accepted as weights everywhere (its best checkpoint).
+        iteration: number of the last iteration.
+        best_miou: highest mIoU of an evaluation, 0 to 1; None if there was no evaluation.
+        best_iteration: the iteration of that evaluation.
+        stop_reason: why training ended before `iters`; None if it is complete.
+    """
+
+    output: Path
+    iteration: int
+    best_miou: Optional[float]
+    best_iteration: int
+    stop_reason: Optional[str]
+
+
+def train(
+    cfg: Optional[AnyConfig] = None,
+    *,
+    overrides: Sequence[str] = (),
+    output: Union[str, Path, None] = None,
+    resume: Union[bool, str, Path] = False,
+    weights: Optional[Weights] = None,
+    hooks: Sequence[Hook] = (),
+    devices: int = 1,
+    compare_weights: Optional[int] = None,
+) -> TrainResult:
+    """Train a model, or resume a training, and write a run directory.
+
+    The run directory contains `config.yml`, `train.log`, `metrics.jsonl`, `report.html`, `vdl/` and
+    `checkpoints/`. Ctrl-C and SIGTERM save a checkpoint and end the training early.
+
+    Args:
+        cfg: a YAML file, the name of a shipped config, or a loaded config. When resuming, the
+            `config.yml` of the run by default.
+        overrides: `key=value` changes of the config, for example `iters=100`.
+        output: the run directory; by default `output/<name of the config>`.
+        resume: True to resume the run in `output`, or the run directory to resume.
+        weights: file, archive, URL or run directory to start from (fine-tuning).
+        hooks: called after the built-in hooks, except that the checkpoint is saved last.
+        devices: number of processes: one per GPU, or CPU processes where there is no GPU.
+        compare_weights: for debugging: check every N iterations that all processes have the same
+            weights.
+
+    Raises:
+        UserError: the config or the data has errors, `output` contains another run, or the loss
+            becomes NaN or infinite.
+    """
+    if devices < 1:
+        raise UserError(f"--devices: {devices} is not a number of processes; give 1 or more")
+    output = _run_directory(cfg, output, resume)
+    cfg = load_checked(output / "config.yml" if cfg is None else cfg, overrides)
+    check_writable(output)
+    if devices > 1 and world_size() == 1:
+        if hooks:
+            raise UserError("hooks: they cannot be sent to other processes; train with devices=1")
+        return _train_in_processes(cfg, output, bool(resume), weights, devices, compare_weights)
+    with _sole_writer(output), log_file(output / "train.log"):
+        return _train(cfg, output, bool(resume), weights, hooks, compare_weights)
+
+
+def _train(
+    cfg: CheckedConfig,
+    output: Path,
+    resume: bool,
+    weights: Optional[Weights],
+    hooks: Sequence[Hook],
+    compare_weights: Optional[int],
+) -> TrainResult:
+    """Set up, train, and close the run, in this process."""
+    device = set_up_device(cfg)
+    checkpointer = Checkpointer(output / "checkpoints", cfg.keep_checkpoints)
+    checkpoint = checkpointer.load_last() if resume else None
+    train_set = build_dataset(cfg, "train")
+    val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
+    check_samples(train_dataset=train_set, val_dataset=val_set)
+    trainer = build_trainer(cfg, train_set, device, weights)
+
+    # -1: nothing that a run wrote before its first checkpoint is kept.
+    iteration = checkpoint.iteration if checkpoint else -1
+    metrics_file = MetricsFile(output / "metrics.jsonl", iteration) if is_main() else None
+    dashboard = Dashboard(output / "vdl", iteration) if is_main() else None
+    trainer.hooks = [
+        StopOnSignal(),
+        *([CompareWeights(compare_weights)] if compare_weights else []),
+        Log(cfg.log_interval, metrics_file, dashboard),
+    ]
+    if val_set is not None:
+        gallery = Gallery(val_set, cfg.num_pictures)
+        write_page = functools.partial(write_run_report, output, cfg.dump(), gallery)
+        trainer.hooks += [
+            Evaluate(
+                cfg.eval_interval,
+                val_set,
+                cfg.test_config,
+                [gallery],
+                batch_size=cfg.eval_batch_size,
+                num_workers=trainer.options.num_workers,
+            ),
+            EarlyStop(**(vars(cfg.early_stop) if cfg.early_stop else {})),
+            KeepBest(checkpointer),
+            WriteReport(metrics_file, dashboard, gallery.panels, write_page),
+        ]
+    trainer.hooks += [*hooks, Checkpoint(checkpointer, cfg.save_interval)]
+
+    if checkpoint:
+        trainer.load_state_dict(checkpoint.weights, checkpoint.state)
+    elif dashboard:
+        dashboard.text(0, "config", cfg.dump())
+    if is_main():
+        write_config(cfg, output, resume=checkpoint is not None)
+    log_start(cfg, trainer, device, checkpoint)
+    trainer.run()
+
+    result = _result(trainer, output)
+    if dashboard:
+        _log_end(result)
+        if val_set is None:  # otherwise each evaluation writes it
+            write_run_report(output, cfg.dump())
+        dashboard.hparams(hyperparameters(cfg), "val/best_miou")
+        dashboard.close()
+    return result
+
+
+def build_trainer(
+    cfg: AnyConfig,
+    train_set: SegmentationDataset,
+    device: str,
+    weights: Optional[Weights] = None,
+) -> Trainer:
+    """Build the trainer of a config, without hooks.
+
+    Args:
+        cfg: a config.
+        train_set: the dataset to train on.
+        device: `cpu` or `gpu`, Paddle's current device.
+        weights: file, archive, URL or run directory to start from.
+
+    Raises:
+        UserError: the config has errors, or the weights do not fit.
+    """
+    cfg = load_checked(cfg)
+    options = training_options(cfg, device)
+    model = build_model(cfg)
+    if weights:
+        load_weights(model, weights, fine_tune=True)
+    losses = build_losses(cfg, _count_outputs(model), lambda: count_label_pixels(train_set))
+    if world_size() > 1 and device == "gpu":
+        model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
+    optimizer, _ = build_optimizer(cfg, model.parameters())
+    return Trainer(model, train_set, losses, optimizer, options)
+
+
+def training_options(cfg: CheckedConfig, device: str) -> TrainOptions:
+    """Batch arithmetic, worker processes, mixed precision and EMA of a config on this machine.
+
+    Raises:
+        UserError: the batch sizes do not divide, or EMA with low-precision weights.
+    """
+    batch, devices = cfg.batch_size, world_size()
+    total = cfg.total_batch_size or batch * devices
+    if total % (batch * devices):
+        raise UserError(
+            f"total_batch_size: {total} is not a multiple of {devices} devices x batch_size {batch}"
+            f" = {batch * devices}; change batch_size or --devices"
+        )
+    amp, ema = cfg.amp, cfg.ema
+    if amp and ema and amp.level == "O2":
+        raise UserError("ema: cannot average the low-precision weights of amp.level O2; use O1")
+    if amp and device == "cpu":
+        get_logger().warning("amp: Paddle has no mixed precision on CPU; training in float32")
+        amp = None
+    workers = cfg.num_workers
+    if workers == "auto":
+        # With a GPU the cores are free to load data; on CPU one worker keeps up with the network.
+        workers = min(8, max(1, cpu_threads() // devices)) if device == "gpu" else 1
+    return TrainOptions(
+        iters=cfg.iters,
+        batch_size=batch,
+        accumulate=total // (batch * devices),
+        seed=cfg.seed or 0,
+        num_workers=workers,
+        amp=vars(amp) if amp else None,
+        ema_decay=ema.decay if ema else None,
+    )
+
+
+def set_up_device(cfg: CheckedConfig) -> str:
+    """Select `cpu` or `gpu`, connect to the other processes, and seed everything."""
+    device = select_device(cfg.device)
+    if cfg.deterministic:
+        get_logger().info(make_deterministic(device))
+    if world_size() > 1:
+        paddle.distributed.init_parallel_env()
+    seed_everything(cfg.seed or 0)
+    return device
+
+
+def _run_directory(
+    cfg: Optional[AnyConfig], output: Union[str, Path, None], resume: Union[bool, str, Path]
+) -> Path:
+    """The run directory.
+
+    Raises:
+        UserError: it is not defined, contains another run, or nothing to resume.
+    """
+    if not isinstance(resume, bool):
+        if output is not None and Path(resume) != Path(output):
+            raise UserError(
+                f"--resume {resume} and --output {output} differ: a run is resumed in its own "
+                "directory; leave --output out"
+            )
+        output = resume
+    if cfg is None and not (resume and output):
+        raise UserError("--config is missing: give a YAML file, or --resume DIR to resume a run")
+    if output is None:
+        path = cfg.path if isinstance(cfg, (Config, CheckedConfig)) else cfg
+        output = Path("output") / Path(path).stem
+    output = Path(output)
+    # Hidden folders are incomplete, from a run that was killed during its first checkpoint.
+    started = any((output / "checkpoints").glob("[!.]*"))
+    if resume and not started:
+        raise UserError(f"--resume: {output} contains no run with checkpoints; start it without")
+    if started and not resume:
+        raise UserError(
+            f"{output} already contains a run: give --resume to resume it, or another --output"
+        )
+    return output
+
+
+def _train_in_processes(
+    cfg: CheckedConfig,
+    output: Path,
+    resume: bool,
+    weights: Optional[Weights],
+    devices: int,
+    compare_weights: Optional[int],
+) -> TrainResult:
+    for split in ("train", "val"):  # an error here is reported once, not by every process
+        if getattr(cfg, f"{split}_dataset"):
+            build_dataset(cfg, split)
+    arguments = {
+        "cfg": cfg.source,
+        "output": output,
+        "resume": resume,
+        "weights": weights,
+        "devices": devices,
+        "compare_weights": compare_weights,
+    }
+    return launch(
+        train,
+        arguments,
+        devices=devices,
+        device=cfg.device,
+        logs=output / "launch",
+        name="train",
+        advice="Resume from the last checkpoint with --resume, on any number of --devices.",
+    )
+
+
+@contextlib.contextmanager
+def _sole_writer(output: Path) -> Iterator[None]:
+    """No other training writes to `output` within the block; removes what a killed one left."""
+    if not is_main():
+        yield
+        return
+    with locked(output):
+        clear_shared_memory()
+        remove_leftovers(output, "config.yml", "metrics.jsonl", "report.html", "writable")
+        remove_leftovers(output / "vdl", "vdlrecords.*")
+        yield
+
+
+def _count_outputs(model: paddle.nn.Layer) -> int:
+    """The number of outputs of the model in training."""
+    model.eval()
+    with paddle.no_grad():
+        # All heads run in training mode only; batch norm in eval mode keeps its statistics.
+        model.training = True
+        count = len(model(paddle.zeros([1, 3, 64, 64])))
+    model.train()
+    return count
+
+
+def _result(trainer: Trainer, output: Path) -> TrainResult:
+    best, iteration = best_evaluation(trainer)
+    miou = best if math.isfinite(best) else None
+    return TrainResult(output, trainer.iteration, miou, iteration, trainer.stop_reason)
+
+
+def _log_end(result: TrainResult) -> None:
+    best = "never evaluated" if result.best_miou is None else f"best mIoU {result.best_miou:.4f}"
+    get_logger().info(
+        f"{result.stop_reason or 'finished'} at iteration {result.iteration}; {best}; "
+        f"{result.output}"
+    )
