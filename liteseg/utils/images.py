@@ -191,7 +191,7 @@ def _require_plausible(data: bytes, path: Union[str, Path]) -> None:
             with Image.open(io.BytesIO(data)) as header:  # reads no pixels
                 width, height = header.size
     except Image.DecompressionBombError:
-        most = 2 * Image.MAX_IMAGE_PIXELS
+        most = 2 * int(Image.MAX_IMAGE_PIXELS or 0)
         raise UserError(
             f"{path}: the file of {len(data)} bytes declares more than {most} pixels; it is "
             "damaged or far too large: cut it into tiles"

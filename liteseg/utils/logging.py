@@ -1,4 +1,4 @@
-"""The log: plain lines on the console (around progress bars) and dated ones in `train.log`."""
+"""Logging: plain lines on the console, above progress bars, and dated lines in `train.log`."""
 
 from __future__ import annotations
 
@@ -14,11 +14,14 @@ from liteseg.utils.runtime import is_main
 
 
 class _ConsoleHandler(logging.Handler):
-    """Writes through tqdm, which moves a running progress bar out of the way first."""
+    """Writes lines above a running progress bar.
+
+    `tqdm.contrib.logging` would ignore the level and the filter that `setup_logging` sets.
+    """
 
     def emit(self, record: logging.LogRecord) -> None:
         try:
-            from tqdm import tqdm  # not above: `liteseg doctor` runs where it is missing
+            from tqdm import tqdm  # not at the top: `liteseg doctor` runs without it
 
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
@@ -27,42 +30,38 @@ class _ConsoleHandler(logging.Handler):
 
 
 class _FileHandler(logging.FileHandler):
-    """Ends at the first line that can't be written (disk full), with one warning."""
+    """Stops at the first line that can't be written (disk full), with one warning."""
 
     def handleError(self, record: logging.LogRecord) -> None:
         error = sys.exc_info()[1]
         get_logger().removeHandler(self)
         with contextlib.suppress(OSError):
             self.close()
-        get_logger().warning(f"going on without {self.baseFilename}: {error}")
+        get_logger().warning(f"continuing without {self.baseFilename}: {error}")
 
 
 def get_logger() -> logging.Logger:
-    """The one logger of liteseg."""
+    """The logger of liteseg."""
     return logging.getLogger("liteseg")
 
 
 def progress(*args: Any, shown: bool = True, **options: Any) -> Any:
-    """A tqdm bar on stderr, on a terminal only; none with --quiet.
+    """A tqdm progress bar on stderr; hidden without a terminal and with --quiet.
 
     Args:
-        args: tqdm's, as are `options`.
-        shown: False for none.
+        args: arguments of tqdm, as are `options`.
+        shown: False hides the bar.
     """
     from tqdm import tqdm
 
-    # Asked here, because tqdm shows nothing on a terminal that does not tell its size.
+    # Passed explicitly, because tqdm shows nothing on a terminal of unknown size.
     width, height = shutil.get_terminal_size()
-    hidden = None if shown and not _is_quiet() else True
+    hidden = None if shown and not console_options()["quiet"] else True
     return tqdm(*args, disable=hidden, ncols=width, nrows=height, **options)
 
 
-def _is_quiet() -> bool:
-    return console_options()["quiet"]
-
-
 def console_options() -> dict[str, bool]:
-    """The arguments that `setup_logging` was called with; False where it was not."""
+    """The arguments of the last `setup_logging` call; False before the first."""
     logger = get_logger()
     consoles = [handler for handler in logger.handlers if isinstance(handler, _ConsoleHandler)]
     return {
@@ -72,20 +71,19 @@ def console_options() -> dict[str, bool]:
 
 
 def setup_logging(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Send the log to the console.
+    """Send the log to the console, in the main process (rank 0) only.
 
-    Only the main process (rank 0) logs, so that a line appears once. A second call replaces the
-    first one.
+    A second call replaces the first one.
 
     Args:
         quiet: only warnings and errors, no progress bars.
-        verbose: also debug lines, and lines that a progress bar shows already (`on_bar` in `extra`).
+        verbose: also debug lines, and lines that a progress bar shows (`on_bar` in `extra`).
     """
     logger = get_logger()
     for handler in list(logger.handlers):
         logger.removeHandler(handler)
         handler.close()
-    # Paddle, VisualDL and others configure the root logger: without this, lines come twice.
+    # Paddle, VisualDL and others configure the root logger, which would print lines twice.
     logger.propagate = False
     if not is_main():
         logger.addHandler(logging.NullHandler())
@@ -99,12 +97,12 @@ def setup_logging(*, quiet: bool = False, verbose: bool = False) -> None:
 
 @contextlib.contextmanager
 def log_file(path: Path) -> Iterator[None]:
-    """Append the log, with date and level, to a file within the block.
+    """Append the log, with date and level, to a file within the block, even with --quiet.
 
-    Sets up the console if nothing is set up yet. Quiet or not, the file gets every line.
+    Sets up the console if nothing is set up yet. Only the main process writes the file.
 
     Args:
-        path: the file; its folder must exist. Only the main process writes it.
+        path: the file; its folder must exist.
     """
     logger = get_logger()
     if not logger.handlers:

@@ -1,14 +1,13 @@
-"""Taking the weights out of a `.tar`, `.tar.gz` or `.zip` from the internet.
+"""Extraction of one weights file from an untrusted `.tar`, `.tar.gz` or `.zip`.
 
-No member's own path is ever written to: the one weights file is copied to a place of our choice.
-Archives that try to name a place elsewhere are refused as a whole all the same.
+Member paths are never written to: the weights are copied to a path of our choice. Archives with a
+member that points elsewhere (`..`, absolute paths, links) are rejected as a whole nevertheless.
 """
 
 from __future__ import annotations
 
 import contextlib
 import gzip
-import hashlib
 import io
 import lzma
 import shutil
@@ -16,17 +15,17 @@ import stat
 import tarfile
 import zipfile
 import zlib
-from collections.abc import Iterator
+from collections.abc import Generator
 from pathlib import Path, PurePosixPath
-from typing import IO
+from typing import Any
 
 from liteseg.errors import UserError
-from liteseg.utils.files import atomic_write
+from liteseg.utils.files import atomic_write, sha256_of
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 WEIGHTS_NAME = "model.pdparams"
-# ValueError is ours, RuntimeError is zipfile's for encryption and unknown compression.
-_UNUSABLE = (
+# ValueError is raised here, RuntimeError by zipfile for encryption and unknown compression.
+_READ_ERRORS = (
     ValueError,
     RuntimeError,
     OSError,
@@ -36,12 +35,14 @@ _UNUSABLE = (
     tarfile.TarError,
     zipfile.BadZipFile,
 )
+# File names and readable streams.
+_Entries = Generator[tuple[str, Any], None, None]
 
 
 class _Bounded(io.RawIOBase):
     """A stream that raises once more than `limit` bytes have been read from it."""
 
-    def __init__(self, stream: IO[bytes], limit: int):
+    def __init__(self, stream: Any, limit: int):
         self._stream = stream
         self._left = limit
 
@@ -54,14 +55,14 @@ class _Bounded(io.RawIOBase):
 
 
 def unpack_weights(archive: Path, cache: Path) -> Path:
-    """Copy the weights in `archive` to a folder of `cache` named after its content.
+    """Copy the weights in `archive` to a folder of `cache` named after the archive's SHA-256.
 
     Returns:
-        The copy's path. Nothing is unpacked if it was before.
+        The path of the copy. An existing copy is used again.
 
     Raises:
-        UserError: the archive is damaged, holds no weights or several, unpacks to far more than
-            its size, or has members that are links, devices, or named outside the archive.
+        UserError: the archive is damaged, contains no weights or several, unpacks to far more than
+            its size, or has members that are links, devices, or paths outside the archive.
     """
     folder = cache / f"{archive.name.split('.')[0]}-{sha256_of(archive)[:12]}"
     target = folder / WEIGHTS_NAME
@@ -74,44 +75,35 @@ def unpack_weights(archive: Path, cache: Path) -> Path:
         chosen = [n for n in names if PurePosixPath(n).name == WEIGHTS_NAME] or names
         if len(chosen) != 1:
             found = f"{len(chosen)} ({', '.join(chosen)})" if chosen else "none"
-            raise ValueError(f"it should hold one {WEIGHTS_NAME}, found {found}")
+            raise ValueError(f"it should contain one {WEIGHTS_NAME}, found {found}")
         for name, content in _files(archive, limit):
             if name == chosen[0]:
                 with atomic_write(target) as file:
                     shutil.copyfileobj(content, file, 1 << 20)
                 return target
-    except _UNUSABLE as error:
+    except _READ_ERRORS as error:
         raise UserError(
-            f"{archive} can't be used as an archive of weights: {error}; get it again from its "
-            f"publisher, or unpack it yourself and give the {WEIGHTS_NAME}"
+            f"{archive} can't be used as an archive of weights: {error}; download it again from "
+            f"its publisher, or unpack it yourself and give the {WEIGHTS_NAME}"
         ) from error
     raise UserError(f"{archive} changed while it was read; run again")
 
 
-def sha256_of(path: Path) -> str:
-    """The SHA-256 of a file, in hexadecimal."""
-    digest = hashlib.sha256()
-    with open(path, "rb") as file:
-        for block in iter(lambda: file.read(1 << 20), b""):
-            digest.update(block)
-    return digest.hexdigest()
-
-
-def _files(archive: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
-    """Each regular file's name and content, to be read before the next one is asked for."""
+def _files(archive: Path, limit: int) -> _Entries:
+    """Name and content of each regular file; read the content before the next iteration."""
     entries = _zip_files if archive.name.lower().endswith(".zip") else _tar_files
     with contextlib.closing(entries(archive, limit)) as found:
         for name, content in found:
             path = PurePosixPath(name.replace("\\", "/"))
-            if path.is_absolute() or ".." in path.parts or ":" in path.parts[0]:
-                raise ValueError(f"refused, because its member {name!r} points outside of it")
+            if path.is_absolute() or ".." in path.parts or ":" in str(path).partition("/")[0]:
+                raise ValueError(f"rejected: its member {name!r} points outside of it")
             yield name, content
 
 
-def _tar_files(archive: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
+def _tar_files(archive: Path, limit: int) -> _Entries:
     with open(archive, "rb") as file:
-        opener = gzip.open if file.read(2) == b"\x1f\x8b" else open
-    # "r|" reads strictly forward, so that the bound holds for headers too.
+        opener: Any = gzip.open if file.read(2) == b"\x1f\x8b" else open
+    # "r|" reads strictly forward, so that the limit applies to headers too.
     with (
         opener(archive, "rb") as stream,
         tarfile.open(fileobj=_Bounded(stream, limit), mode="r|") as tar,
@@ -120,15 +112,15 @@ def _tar_files(archive: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
             if member.isfile():
                 yield member.name, tar.extractfile(member)
             elif not member.isdir():
-                raise ValueError(f"refused, because its member {member.name!r} is a link or device")
+                raise ValueError(f"rejected: its member {member.name!r} is a link or device")
 
 
-def _zip_files(archive: Path, limit: int) -> Iterator[tuple[str, IO[bytes]]]:
+def _zip_files(archive: Path, limit: int) -> _Entries:
     with zipfile.ZipFile(archive) as packed:
         for info in packed.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise ValueError(f"refused, because its member {info.filename!r} is a link")
+                raise ValueError(f"rejected: its member {info.filename!r} is a link")
             if not info.is_dir():
                 with packed.open(info) as content:
                     yield info.filename, _Bounded(content, limit)

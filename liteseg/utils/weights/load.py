@@ -1,9 +1,10 @@
-"""Weights and training state: `.pdparams` read safely, compared with the model, then loaded."""
+"""Weights and training state: read `.pdparams` safely, compare them with the model, load them."""
 
 from __future__ import annotations
 
 import pickle
 import re
+from collections.abc import Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -18,16 +19,16 @@ from liteseg.utils.weights.download import resolve
 if TYPE_CHECKING:
     from paddle import Tensor, nn
 
-# The layers whose first dimension is the number of classes.
+# Layers whose first dimension is the number of classes.
 _CLASSIFIER = re.compile(r"(^|\.)seg_heads\.\d+\.conv_out\.")
-# What the published ImageNet encoders hold besides the encoder: the layers that name 1000 classes.
+# Layers of the published ImageNet encoders that follow the encoder: the classifier of 1000 classes.
 _IMAGENET_LAYERS = ("conv_last.", "bn.", "fc.", "linear.")
 _BOOKKEEPING = "StructuredToParameterName@@"
-_ROWS_OF_A_KIND = 7
+_ROWS_PER_PROBLEM = 7
 
 
 def read_state(path: str | Path) -> Any:
-    """What `write_state` or `paddle.save` wrote: nested dicts, lists, numbers, texts and arrays.
+    """Read a file of `write_state` or `paddle.save`: nested containers, numbers, text and arrays.
 
     Raises:
         UserError: the file can't be read, is damaged, or would run code (see `safe_pickle`).
@@ -40,12 +41,12 @@ def read_state(path: str | Path) -> Any:
 
 
 def write_state(state: Any, path: str | Path) -> None:
-    """Write nested dicts, lists, numbers, texts, arrays and tensors for `read_state`.
+    """Write nested dicts, lists, numbers, text, arrays and tensors for `read_state`.
 
-    `paddle.load` reads it as well. The file appears whole or not at all.
+    `paddle.load` can read the file too. It is written whole or not at all.
 
     Raises:
-        TypeError: `state` holds something else.
+        TypeError: `state` contains a value of another type.
         UserError: the file can't be written.
     """
     with atomic_write(path) as file:
@@ -53,26 +54,26 @@ def write_state(state: Any, path: str | Path) -> None:
 
 
 def read_pdparams(path: str | Path) -> dict[str, np.ndarray]:
-    """The arrays of a `.pdparams` file by parameter name, without Paddle's bookkeeping.
+    """Read the arrays of a `.pdparams` file by parameter name, without Paddle's bookkeeping.
 
     Raises:
-        UserError: as `read_state`, or the file holds something else than named arrays.
+        UserError: the file can't be read (see `read_state`), or contains other than named arrays.
     """
     state = read_state(path)
     if not isinstance(state, dict):
-        raise UserError(f"{path} holds a {type(state).__name__}, expected arrays by name")
+        raise UserError(f"{path} contains a {type(state).__name__}, expected arrays by name")
     state.pop(_BOOKKEEPING, None)
     for key, value in state.items():
         if not isinstance(key, str) or not isinstance(value, np.ndarray):
             raise UserError(
-                f"{path} is not a file of weights: its entry {key!r} is a {type(value).__name__}, "
-                "expected an array; give the model.pdparams, not the training state beside it"
+                f"{path} is not a weights file: its entry {key!r} is a {type(value).__name__}, "
+                "expected an array; give model.pdparams, not the training state next to it"
             )
     return state
 
 
-def save_pdparams(state_dict: dict[str, Tensor | np.ndarray], path: str | Path) -> None:
-    """Write `model.state_dict()` in the form of `paddle.save`, with arrays for tensors.
+def save_pdparams(state_dict: Mapping[str, Tensor | np.ndarray], path: str | Path) -> None:
+    """Write `model.state_dict()` in the format of `paddle.save`, with arrays for tensors.
 
     Raises:
         UserError: the file can't be written.
@@ -81,19 +82,19 @@ def save_pdparams(state_dict: dict[str, Tensor | np.ndarray], path: str | Path) 
 
 
 class LoadReport(NamedTuple):
-    """What `load_weights` did with each key of the file and of the model."""
+    """The keys that `load_weights` loaded and those it did not."""
 
     path: Path
     loaded: tuple[str, ...]
     #: model keys that keep their initial values
     left_out: tuple[str, ...]
-    #: file keys that the model has no use for
+    #: file keys that the model does not have
     ignored: tuple[str, ...]
 
     def __str__(self) -> str:
         text = f"weights: {len(self.loaded)} arrays from {self.path}"
         if self.left_out:
-            text += f"; left as initialised ({len(self.left_out)}): {_some(self.left_out)}"
+            text += f"; left as initialized ({len(self.left_out)}): {_some(self.left_out)}"
         if self.ignored:
             text += f"; not used ({len(self.ignored)}): {_some(self.ignored)}"
         return text
@@ -102,21 +103,23 @@ class LoadReport(NamedTuple):
 def load_weights(
     model: nn.Layer, path_or_url: str | Path, *, strict: bool = True, fine_tune: bool = False
 ) -> LoadReport:
-    """Fill `model` from a file, run directory or URL (see `download.resolve`); log and return what.
+    """Load weights into `model` from a file, run directory or URL, and log a report.
 
-    The ImageNet classifier that comes with the published encoders is ignored and reported.
+    The ImageNet classifier of the published encoders is ignored and reported.
 
     Args:
         model: a whole network or an encoder, with the published parameter names.
         path_or_url: `.pdparams`, an archive with `model.pdparams`, a run or checkpoint directory,
-            or the URL of one of the first two.
-        strict: every key and shape must fit. Otherwise what fits is loaded and the rest reported.
+            or the URL of a file or archive (see `download.resolve`).
+        strict: require every key and shape to match. Otherwise load the matching ones and report
+            the rest.
         fine_tune: if the number of classes is the only difference, leave out the classifier layers
             instead of raising.
 
     Raises:
-        UserError: the file can't be had or read, does not fit (one table says how), fits nowhere,
-            or holds NaN or infinity. The model is then unchanged.
+        UserError: the file can't be downloaded or read, does not fit (the message has a table of
+            the differences), matches no key, or contains NaN or infinity. The model is then
+            unchanged.
     """
     path = resolve(path_or_url)
     arrays = read_pdparams(path)
@@ -125,38 +128,37 @@ def load_weights(
     extra = [key for key in arrays if key not in target]
     unexpected = [key for key in extra if not key.startswith(_IMAGENET_LAYERS)]
     unfit = [key for key in target if key in arrays and not _fits(arrays[key], target[key])]
-    other_classes = bool(unfit) and all(_other_class_count(arrays[k], target[k], k) for k in unfit)
-    only_classes = other_classes and not missing and not unexpected
+    resized = bool(unfit) and all(_is_other_num_classes(arrays[k], target[k], k) for k in unfit)
+    only_classes = resized and not missing and not unexpected
 
     loaded = [key for key in target if key in arrays and key not in unfit]
     tolerated = not strict or (fine_tune and only_classes)
     if not loaded or (not tolerated and (missing or unexpected or unfit)):
-        rows = (
+        table = _table(
             [("missing", key, None, target[key]) for key in missing],
             [("unexpected", key, arrays[key], None) for key in unexpected],
-            [("misshaped", key, arrays[key], target[key]) for key in unfit],
+            [("mismatched", key, arrays[key], target[key]) for key in unfit],
         )
-        mend = _mend(arrays, target, unfit if only_classes else [])
-        raise UserError(f"{path} does not fit {type(model).__name__}: {_table(*rows)}\n{mend}")
+        fix = _suggest_fix(arrays, target, unfit if only_classes else [])
+        raise UserError(f"{path} does not fit {type(model).__name__}: {table}\n{fix}")
     _check_finite(path, {key: arrays[key] for key in loaded})
     _fill(target, {key: arrays[key] for key in loaded})
     report = LoadReport(path, tuple(loaded), tuple(missing + unfit), tuple(extra))
     get_logger().info(str(report))
     if only_classes:
-        of_file, of_model = len(arrays[unfit[0]]), target[unfit[0]].shape[0]
         get_logger().info(
-            f"weights: the file tells {of_file} classes apart, this model {of_model}: the "
-            "classifier layers named above are trained from scratch"
+            f"weights: the file has {len(arrays[unfit[0]])} classes, this model "
+            f"{target[unfit[0]].shape[0]}: the classifier layers above are trained from scratch"
         )
     return report
 
 
 def _fits(array: np.ndarray, tensor: Tensor) -> bool:
-    # Published state is floating point throughout; integers are bfloat16 saved by paddle.save.
+    # All published arrays are floating point; integers are bfloat16 saved by paddle.save.
     return list(array.shape) == list(tensor.shape) and array.dtype.kind == "f"
 
 
-def _other_class_count(array: np.ndarray, tensor: Tensor, key: str) -> bool:
+def _is_other_num_classes(array: np.ndarray, tensor: Tensor, key: str) -> bool:
     same_inputs = list(array.shape[1:]) == list(tensor.shape[1:])
     return bool(_CLASSIFIER.search(key)) and same_inputs and array.dtype.kind == "f"
 
@@ -166,7 +168,7 @@ def _check_finite(path: Path, arrays: dict[str, np.ndarray]) -> None:
     if bad:
         raise UserError(
             f"{path}: NaN or infinity in {len(bad)} of {len(arrays)} arrays: {_some(bad)}; the "
-            "training that wrote it had diverged: take an earlier checkpoint"
+            "training run had diverged: use an earlier checkpoint"
         )
 
 
@@ -177,16 +179,16 @@ def _fill(target: dict[str, Tensor], arrays: dict[str, np.ndarray]) -> None:
         target[key].set_value(paddle.to_tensor(array, dtype=target[key].dtype))
 
 
-def _table(*kinds: list[tuple]) -> str:
-    """A count of each kind, then a line for each of its first keys: shape in file, in model."""
+def _table(*problems: list[tuple]) -> str:
+    """Counts of missing, unexpected and mismatched keys, then their first keys with shapes."""
     counts = ("missing from the file", "unexpected in the file", "of another shape or type")
-    lines = [", ".join(f"{len(rows)} {text}" for rows, text in zip(kinds, counts))]
+    lines = [", ".join(f"{len(rows)} {text}" for rows, text in zip(problems, counts))]
     lines.append(f"  {'':10}  {'in the file':22}  {'in the model':22}  key")
-    for rows in kinds:
-        for kind, key, array, tensor in rows[:_ROWS_OF_A_KIND]:
-            lines.append(f"  {kind:10}  {_describe(array):22}  {_describe(tensor):22}  {key}")
-        if len(rows) > _ROWS_OF_A_KIND:
-            lines.append(f"  {rows[0][0]:10}  … and {len(rows) - _ROWS_OF_A_KIND} more")
+    for rows in problems:
+        for problem, key, array, tensor in rows[:_ROWS_PER_PROBLEM]:
+            lines.append(f"  {problem:10}  {_describe(array):22}  {_describe(tensor):22}  {key}")
+        if len(rows) > _ROWS_PER_PROBLEM:
+            lines.append(f"  {rows[0][0]:10}  … and {len(rows) - _ROWS_PER_PROBLEM} more")
     return "\n".join(lines)
 
 
@@ -197,23 +199,23 @@ def _describe(value: Any) -> str:
     return f"{list(value.shape)}" + ("" if dtype == "float32" else f" {dtype}")
 
 
-def _mend(arrays: dict, target: dict, classifiers: list[str]) -> str:
-    """What to do about it, guessed from the names."""
+def _suggest_fix(arrays: dict, target: dict, classifiers: list[str]) -> str:
+    """The likely fix, from the key names."""
     if classifiers:
         return (
             f"Only the number of classes differs: set num_classes to {len(arrays[classifiers[0]])}"
-            " to use these weights as they are, or give them as model.pretrained to fine-tune "
-            "with new classifier layers"
+            " to use these weights unchanged, or give them as model.pretrained to fine-tune with "
+            "new classifier layers"
         )
     if any(f"backbone.{key}" in target for key in arrays):
         return "These are the weights of an encoder: give them as model.backbone.pretrained"
     if any(f"backbone.{key}" in arrays for key in target):
         return "These are the weights of a whole network: give them as model.pretrained"
     return (
-        "The weights are for another network: see that the config's model (backbone, channels, "
-        "fusion, num_classes) is the one they were trained with"
+        "The weights are for another network: use a config with the model (backbone, channels, "
+        "fusion, num_classes) that they were trained with"
     )
 
 
-def _some(keys: list[str] | tuple[str, ...]) -> str:
+def _some(keys: Sequence[str]) -> str:
     return ", ".join(keys[:4]) + (f" … ({len(keys) - 4} more)" if len(keys) > 4 else "")

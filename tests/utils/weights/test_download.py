@@ -16,7 +16,7 @@ import numpy as np
 import pytest
 
 from liteseg.errors import UserError
-from liteseg.utils.weights import archive
+from liteseg.utils.files import sha256_of
 from liteseg.utils.weights.download import cache_path, resolve
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
@@ -24,7 +24,7 @@ SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
 class Handler(BaseHTTPRequestHandler):
-    """Serves `server.files`; hangs up after `break_after` bytes while `breaks` > 0."""
+    """Serves `server.files`; closes after `break_after` bytes while `breaks` > 0."""
 
     def do_GET(self):
         server = self.server
@@ -75,7 +75,7 @@ def home(tmp_path, monkeypatch):
 
 
 def tar_of(*members, mode="w:gz") -> bytes:
-    """A tar of (name, content) pairs and ready TarInfos."""
+    """A tar of (name, content) pairs and TarInfos."""
     buffer = io.BytesIO()
     with tarfile.open(fileobj=buffer, mode=mode) as tar:
         for member in members:
@@ -128,9 +128,9 @@ def test_urls_of_the_same_file_name_do_not_collide():
     assert len({cache_path(url) for url in urls}) == 5
 
 
-def test_a_url_cannot_point_out_of_the_cache(home):
+def test_a_url_cannot_point_outside_the_cache(home):
     assert cache_path("http://h/../%2e%2e/%2fetc/x") == home / "weights" / "h" / "etc" / "x"
-    with pytest.raises(UserError, match="names no file"):
+    with pytest.raises(UserError, match="contains no file name"):
         cache_path("http://h/..")
 
 
@@ -161,7 +161,7 @@ def test_a_file_that_changed_on_the_server_starts_over(server):
     assert resolve(url).read_bytes() == CONTENT[::-1]
 
 
-def test_a_part_that_is_too_long_is_thrown_away(server):
+def test_a_part_that_is_too_long_is_discarded(server):
     url = f"{server.url}/a/model.pdparams"
     target = cache_path(url)
     target.parent.mkdir(parents=True)
@@ -196,7 +196,7 @@ def test_no_network():
         with pytest.raises(UserError, match="can't be reached") as caught:
             resolve(url)
         assert str(cache_path(url)) in str(caught.value)
-        # What the message says helps.
+        # The fix in the message works.
         cache_path(url).write_bytes(b"by hand")
         assert resolve(url).read_bytes() == b"by hand"
 
@@ -217,10 +217,12 @@ def test_two_processes_at_once(server, home):
         "sys.stdout.write(str(resolve(sys.argv[1], sys.argv[2])))"
     )
     command = [sys.executable, "-c", program, url, SHA256]
-    root = str(Path(__file__).resolve().parents[2])
+    root = str(Path(__file__).resolve().parents[3])
     environment = {**os.environ, "PYTHONPATH": root}
-    both = [subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)]
-    answers = [process.communicate(timeout=60)[0].decode() for process in both]
+    processes = [
+        subprocess.Popen(command, stdout=subprocess.PIPE, env=environment) for _ in range(2)
+    ]
+    answers = [process.communicate(timeout=60)[0].decode() for process in processes]
     assert answers == [str(cache_path(url))] * 2
     assert len(server.requests) == 1
     assert all_files(home) == ["model.pdparams"]
@@ -260,7 +262,7 @@ GOOD = ("model.pdparams", CONTENT)
         ("a.zip", zip_of(GOOD, ("../evil.txt", b"x")), "points outside"),
         ("a.zip", zip_of(GOOD, ("..\\evil.txt", b"x")), "points outside"),
         ("a.zip", zip_of(GOOD, ("C:\\evil.txt", b"x")), "points outside"),
-        ("a.tar.gz", tar_of(("readme", b"x")), "should hold one model.pdparams, found none"),
+        ("a.tar.gz", tar_of(("readme", b"x")), "should contain one model.pdparams, found none"),
         ("a.zip", zip_of(("a.pdparams", b"1"), ("b.pdparams", b"2")), r"found 2 \(a.pdp"),
         ("a.tar.gz", b"<html>404</html>", "can't be used"),
         ("a.tar.gz", tar_of(GOOD)[:1000], "can't be used"),
@@ -309,11 +311,11 @@ def test_local_paths(tmp_path):
     paddleseg = touch("output/best_model/model.pdparams")
     assert resolve(tmp_path / "output") == paddleseg
     (tmp_path / "empty").mkdir()
-    with pytest.raises(UserError, match=r"holds no model.pdparams"):
+    with pytest.raises(UserError, match=r"contains no model.pdparams"):
         resolve(tmp_path / "empty")
     with pytest.raises(UserError, match="does not exist"):
         resolve(tmp_path / "none")
-    with pytest.raises(UserError, match="see that it is the file you mean"):
+    with pytest.raises(UserError, match="check that it is the intended file"):
         resolve(single, "0" * 64)
     assert single.exists()
-    assert archive.sha256_of(single) == hashlib.sha256(b"w").hexdigest()
+    assert sha256_of(single) == hashlib.sha256(b"w").hexdigest()

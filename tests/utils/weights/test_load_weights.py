@@ -38,7 +38,7 @@ def arrays_of(model, seed=0) -> dict[str, np.ndarray]:
 
 @pytest.fixture
 def save(tmp_path):
-    """Writes arrays as paddle.save does and returns the path."""
+    """A function that writes arrays as paddle.save does and returns the path."""
 
     def save(arrays):
         path = tmp_path / "model.pdparams"
@@ -58,7 +58,7 @@ def assert_same(found, expected):
         np.testing.assert_array_equal(found[key], value)
 
 
-def refusal(model, path, **options) -> str:
+def load_error(model, path, **options) -> str:
     before = state_of(model)
     with pytest.raises(UserError) as caught:
         weights.load_weights(model, path, **options)
@@ -67,13 +67,13 @@ def refusal(model, path, **options) -> str:
 
 
 @pytest.mark.parametrize("protocol", [2, 4])
-def test_reads_what_paddle_saves(tmp_path, protocol):
+def test_reads_files_of_paddle_save(tmp_path, protocol):
     model, path = Network(), tmp_path / "m.pdparams"
     paddle.save(model.state_dict(), str(path), protocol=protocol)
     assert_same(weights.read_pdparams(path), state_of(model))
 
 
-def test_paddle_loads_what_is_saved(tmp_path):
+def test_paddle_loads_saved_files(tmp_path):
     model, path = Network(), tmp_path / "new" / "m.pdparams"
     weights.save_pdparams(model.state_dict(), path)
     assert_same(paddle.load(str(path), return_numpy=True), state_of(model))
@@ -120,7 +120,7 @@ def test_reads_nested_state_of_paddle_save(tmp_path):
 
 
 def test_not_arrays_by_name(save):
-    with pytest.raises(UserError, match="holds a list"):
+    with pytest.raises(UserError, match="contains a list"):
         weights.read_pdparams(save([np.ones(2)]))
 
 
@@ -151,7 +151,7 @@ def test_one_table_of_all_differences(save):
     arrays["backbone.features.0.weight"] = np.zeros((8, 3, 3, 3), np.float32)
     arrays["seg_heads.0.conv.bias"] = np.zeros(3, np.uint16)
     arrays.update({f"aux.{i}": np.zeros(1, np.float32) for i in range(30)})
-    message = refusal(model, save(arrays))
+    message = load_error(model, save(arrays))
     lines = message.splitlines()
     assert "1 missing from the file, 30 unexpected in the file, 2 of another shape" in lines[0]
     assert any("missing" in x and "backbone.features.1._mean" in x and "[4]" in x for x in lines)
@@ -165,14 +165,14 @@ def test_one_table_of_all_differences(save):
 def test_nan(save, value):
     arrays = arrays_of(Network())
     arrays["backbone.features.1.weight"][2] = value
-    message = refusal(Network(), save(arrays))
+    message = load_error(Network(), save(arrays))
     assert "NaN or infinity in 1 of" in message
     assert "backbone.features.1.weight" in message
 
 
-def test_other_class_count(save):
+def test_other_num_classes(save):
     path = save(arrays_of(Network(num_classes=19)))
-    message = refusal(Network(num_classes=5), path)
+    message = load_error(Network(num_classes=5), path)
     assert "set num_classes to 19" in message
     model = Network(num_classes=5)
     before = state_of(model)
@@ -184,13 +184,13 @@ def test_other_class_count(save):
     assert_same(state_of(model), expected)
 
 
-def test_fine_tuning_forgives_nothing_else(save):
-    assert "of another shape" in refusal(
+def test_fine_tuning_tolerates_no_other_difference(save):
+    assert "of another shape" in load_error(
         Network(5), save(arrays_of(Network(19, width=6))), fine_tune=True
     )
     arrays = arrays_of(Network(19))
     del arrays["seg_heads.0.conv.bias"]
-    assert "1 missing" in refusal(Network(5), save(arrays), fine_tune=True)
+    assert "1 missing" in load_error(Network(5), save(arrays), fine_tune=True)
 
 
 def test_imagenet_encoder(save):
@@ -204,12 +204,12 @@ def test_imagenet_encoder(save):
     assert "fc.weight" in str(report)
 
 
-def test_encoder_and_network_mixed_up(save):
-    assert "model.backbone.pretrained" in refusal(Network(), save(arrays_of(Encoder())))
-    assert "give them as model.pretrained" in refusal(Encoder(), save(arrays_of(Network())))
+def test_encoder_and_network_confused(save):
+    assert "model.backbone.pretrained" in load_error(Network(), save(arrays_of(Encoder())))
+    assert "give them as model.pretrained" in load_error(Encoder(), save(arrays_of(Network())))
 
 
-def test_not_strict_loads_what_fits(save):
+def test_not_strict_loads_matching_keys(save):
     model = Network()
     arrays = arrays_of(model)
     del arrays["seg_heads.1.conv.bias"]
@@ -218,4 +218,4 @@ def test_not_strict_loads_what_fits(save):
     )
     assert report.left_out == ("seg_heads.1.conv.bias",)
     assert report.ignored == ("x",)
-    assert "does not fit" in refusal(Network(), save({"x": np.ones(1)}), strict=False)
+    assert "does not fit" in load_error(Network(), save({"x": np.ones(1)}), strict=False)
