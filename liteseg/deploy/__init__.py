@@ -1,1 +1,1 @@
-"""Exported models: making them, checking them, running them."""
+"""Exported models: writing, verifying and running them."""

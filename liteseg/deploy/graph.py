@@ -1,31 +1,34 @@
-"""The network as it is shipped: pixels in, labels out, batch norm folded into the convolutions."""
+"""The exported network: pixels in, labels out, batch norm folded into the convolutions."""
 
 from __future__ import annotations
 
 import copy
-from collections.abc import Sequence
-from typing import Union
+from collections.abc import Callable, Sequence
+from typing import Any, Optional, Union
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
+from liteseg.ops.device import portable_operators
+
 Side = Union[int, paddle.Tensor]
 
 
 class DeployGraph(nn.Layer):
-    """A network with what belongs before and behind it.
+    """A network with its pre- and postprocessing.
 
-    Normalises, resizes by `scale`, runs `network`, brings the logits back to the size of the image.
+    It normalizes the image, resizes it by `scale`, runs `network` and resizes the logits to the
+    size of the image.
 
     Args:
-        network: maps (N, 3, H, W) to a list whose first item is (N, C, H, W) logits. A method
-            `coarse_logits`, if it has one, gives them before the last upsampling.
+        network: maps (N, 3, H, W) to a list whose first item is (N, C, H, W) logits. Its method
+            `coarse_logits`, if it has one, returns them before the last upsampling.
         mean: of R, G, B in units of 255.
-        std: likewise.
-        scale: of the image that the network gets.
-        kind: label, logits or softmax.
+        std: of R, G, B in units of 255.
+        scale: size of the network's input over the size of the image.
+        kind: of the output: label, logits or softmax.
     """
 
     def __init__(
@@ -42,8 +45,8 @@ class DeployGraph(nn.Layer):
         factor = 1 / (255 * np.asarray(std, np.float64))
         offset = -np.asarray(mean, np.float64) / np.asarray(std, np.float64)
         for name, values in (("factor", factor), ("offset", offset)):
-            values = values.astype(np.float32).reshape(1, 3, 1, 1)
-            self.register_buffer(name, paddle.to_tensor(values))
+            buffer = paddle.to_tensor(values.astype(np.float32).reshape(1, 3, 1, 1))
+            self.register_buffer(name, buffer)
         self.scale = scale
         self.kind = kind
 
@@ -55,7 +58,7 @@ class DeployGraph(nn.Layer):
         if self.scale != 1:
             x = _bilinear(x, [_scaled(side, self.scale) for side in size])
         coarse = self.coarse(x)[0]
-        # In two steps, as in evaluation: it interpolates the logits at the network's size.
+        # Resized twice, as in evaluation: first to the size of the network's input.
         scores = _bilinear(coarse, x.shape[2:])
         if self.scale != 1:
             scores = _bilinear(scores, size)
@@ -67,22 +70,20 @@ class DeployGraph(nn.Layer):
 
 
 def folded(network: nn.Layer) -> nn.Layer:
-    """A copy in eval mode whose batch norms are part of the convolutions before them.
+    """A copy in eval mode whose batch norms are folded into the convolutions before them.
 
-    Which convolution feeds which batch norm is seen in one forward pass.
+    The pairs of convolution and batch norm are found in one forward pass.
     """
     network = copy.deepcopy(network)
     network.eval()
-    for layer in network.sublayers():
-        layer.__dict__.pop("forward", None)  # a faster one that someone put there, for eager mode
-    made: list[tuple[nn.Conv2D, paddle.Tensor]] = []
-    pairs: list[tuple[nn.Conv2D, nn.Layer]] = []
+    outputs: list[tuple[nn.Layer, paddle.Tensor]] = []
+    pairs: list[tuple[nn.Layer, nn.Layer]] = []
 
-    def after_conv(layer: nn.Layer, inputs: tuple, output: paddle.Tensor) -> None:
-        made.append((layer, output))
+    def after_conv(layer: nn.Layer, inputs: Any, output: paddle.Tensor) -> Any:
+        outputs.append((layer, output))
 
-    def before_norm(layer: nn.Layer, inputs: tuple) -> None:
-        pairs.extend((conv, layer) for conv, output in made if output is inputs[0])
+    def before_norm(layer: nn.Layer, inputs: Any) -> Any:
+        pairs.extend((conv, layer) for conv, output in outputs if output is inputs[0])
 
     handles = []
     for layer in network.sublayers():
@@ -90,7 +91,7 @@ def folded(network: nn.Layer) -> nn.Layer:
             handles.append(layer.register_forward_post_hook(after_conv))
         elif isinstance(layer, nn.BatchNorm2D):
             handles.append(layer.register_forward_pre_hook(before_norm))
-    with paddle.no_grad():
+    with paddle.no_grad(), portable_operators():  # for one pass, CPU kernels are not worth loading
         network(paddle.zeros([1, 3, 64, 64]))
         for handle in handles:
             handle.remove()
@@ -102,10 +103,10 @@ def folded(network: nn.Layer) -> nn.Layer:
 
 
 def with_exact_pooling(network: nn.Layer) -> nn.Layer:
-    """The network with its adaptive average pools written as matrix products.
+    """The network with matrix products in place of its adaptive average pools.
 
-    ONNX has pools of a fixed kernel only, which are others unless the bins divide the size, and
-    none for images of any size.
+    ONNX only has pools of a fixed kernel, which differ unless the bins divide the size, and can't
+    express adaptive ones for images of any size.
     """
     return _replace(
         network,
@@ -126,23 +127,23 @@ class _AdaptivePool(nn.Layer):
         """(N, C, H, W) -> (N, C, rows, columns)."""
         if self.rows == self.columns == 1:
             return x.mean([2, 3], keepdim=True)
-        rows, columns = _shares(x.shape[2], self.rows), _shares(x.shape[3], self.columns)
-        # Columns first: a quantized map can only be the first factor, and OpenVINO would leave in
-        # float all that computes it.
+        rows, columns = _bin_weights(x.shape[2], self.rows), _bin_weights(x.shape[3], self.columns)
+        # Columns first: only the first factor can be quantized, and OpenVINO would otherwise keep
+        # all layers before it in float.
         return paddle.matmul(rows, paddle.matmul(x, columns, transpose_y=True))
 
 
-def _shares(size: Side, bins: int) -> paddle.Tensor:
-    """(bins, size) float32: what each position adds to the mean of each bin."""
-    place = paddle.arange(size, dtype="int64").unsqueeze(0)
-    number = paddle.arange(bins, dtype="int64").unsqueeze(1)
-    start = number * size // bins
-    end = ((number + 1) * size + bins - 1) // bins
-    inside = paddle.logical_and(place >= start, place < end)
+def _bin_weights(size: Side, bins: int) -> paddle.Tensor:
+    """(bins, size) float32: the weight of each position in the mean of each bin."""
+    position = paddle.arange(size, dtype="int64").unsqueeze(0)
+    index = paddle.arange(bins, dtype="int64").unsqueeze(1)
+    start = index * size // bins
+    end = ((index + 1) * size + bins - 1) // bins
+    inside = paddle.logical_and(position >= start, position < end)
     return inside.astype("float32") / (end - start).astype("float32")
 
 
-def _fold(conv: nn.Conv2D, norm: nn.Layer) -> None:
+def _fold(conv: nn.Layer, norm: nn.Layer) -> None:
     factor = norm.weight / paddle.sqrt(norm._variance + norm._epsilon)
     bias = norm.bias - norm._mean * factor
     if conv.bias is None:
@@ -153,13 +154,13 @@ def _fold(conv: nn.Conv2D, norm: nn.Layer) -> None:
     conv.weight.set_value(conv.weight * factor.reshape([-1, 1, 1, 1]))
 
 
-def _replace(network: nn.Layer, substitute) -> nn.Layer:
-    """Put `substitute(layer)` in the place of every layer for which it is not None."""
+def _replace(network: nn.Layer, substitute: Callable[[nn.Layer], Optional[nn.Layer]]) -> nn.Layer:
+    """Replace every layer by `substitute(layer)` unless that is None."""
     for parent in network.sublayers(include_self=True):
         for name, child in list(parent.named_children()):
-            other = substitute(child)
-            if other is not None:
-                parent.add_sublayer(name, other)
+            replacement = substitute(child)
+            if replacement is not None:
+                parent.add_sublayer(name, replacement)
     return network
 
 

@@ -1,4 +1,4 @@
-"""`liteseg.json`: what an exported model needs around it, in the folder with its files."""
+"""`liteseg.json`: the description of an exported model, in the directory of its files."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ from liteseg.utils.files import write_json
 
 NAME = "liteseg.json"
 FORMATS = ("paddle", "onnx", "openvino")
-# The names in the model's graph: of the input, of the first output by its kind, of the second.
+# Names in the graph: the input, the first output by its kind, the second output.
 INPUT = "image"
 OUTPUTS = {"label": "labels", "logits": "logits", "softmax": "probabilities"}
 COARSE = "coarse"
@@ -23,24 +23,24 @@ class Manifest:
     """The content of `liteseg.json`.
 
     Attributes:
-        name: what was exported, for people.
+        name: display name: the config or run that was exported.
         format: paddle, onnx or openvino.
-        file: the model's file, in the same folder.
+        file: the model file, in the same directory.
         input: `name`, `dtype` uint8, `layout` NHWC, `channels` RGB, `size` [w, h] or None for any;
-            the model normalises with `mean` and `std` and resizes by `scale` itself.
+            the model itself normalizes with `mean` and `std` and resizes by `scale`.
         output: `name` and `kind` of the first output: label (N, H, W) uint8, logits or softmax
-            (N, C, H, W) float32, at the size of the input. The second, `coarse`, has the logits
-            (N, C, h, w) float32 as the network makes them.
+            (N, C, H, W) float32, at the size of the input. The second output, `coarse`, is the
+            logits (N, C, h, w) float32 before upsampling.
         mean: of R, G, B in units of 255.
-        std: likewise.
-        scale: what evaluation resizes the image by (`test_config.scales`).
-        transforms: the validation transforms before normalising, as in the config; whoever runs
-            the model applies them, and undoes their resizing and padding on the result.
+        std: of R, G, B in units of 255.
+        scale: resizing of the image inside the model (`test_config.scales`).
+        transforms: the validation transforms before normalization, as in the config; the caller
+            applies them, and reverts their resizing and padding on the result.
         class_names: in the order of the labels.
-        palette: an RGB colour for each.
+        palette: one RGB color per class.
         precision: float32 or int8.
-        versions: of the programs that made it.
-        verified: what the comparison with the trained model found; empty: not compared.
+        versions: of the packages that wrote the model.
+        verified: the result of the comparison with the trained model; empty: not compared.
     """
 
     name: str
@@ -60,7 +60,7 @@ class Manifest:
 
     @property
     def size(self) -> Optional[tuple[int, int]]:
-        """(w, h) the model takes, None for any."""
+        """(w, h) of the images, None for any."""
         return tuple(self.input["size"]) if self.input["size"] else None
 
     def write(self, folder: Path) -> None:
@@ -73,7 +73,7 @@ class Manifest:
 
 
 def find(source: Union[str, Path]) -> Optional[Path]:
-    """The folder of the exported model that `source` is: the folder itself or a file in it."""
+    """The directory of an exported model, given itself or a file in it; None: not an export."""
     path = Path(source).expanduser()
     folder = path if path.is_dir() else path.parent
     is_model = path.is_dir() or path.suffix in (".json", ".pdmodel", ".onnx", ".xml")
@@ -81,10 +81,10 @@ def find(source: Union[str, Path]) -> Optional[Path]:
 
 
 def read(folder: Path) -> Manifest:
-    """Read the `liteseg.json` of a folder.
+    """Read the `liteseg.json` of a directory.
 
     Raises:
-        UserError: it is not one, or of an unknown format.
+        UserError: the file is missing or invalid, or its format is unknown.
     """
     path = folder / NAME
     try:
@@ -100,5 +100,5 @@ def read(folder: Path) -> Manifest:
             f"{path}: format is {manifest.format!r}; expected one of {', '.join(FORMATS)}"
         )
     if not (folder / manifest.file).is_file():
-        raise UserError(f"{path}: the model's file {manifest.file} is not beside it; copy it there")
+        raise UserError(f"{path}: the model file {manifest.file} is not next to it; copy it there")
     return manifest

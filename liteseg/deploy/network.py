@@ -15,8 +15,8 @@ from liteseg.ops.labels import labels_at_full_size
 class ExportedNetwork:
     """Labels from the coarse logits of an exported model.
 
-    The model's own labels are the same, but cost more: upsampling and arg-max inside the graph
-    write and read logits at full size. And they could not be brought to another size.
+    The first output of the model has the same labels at a higher cost, because its upsampling and
+    arg-max use full-size logits; and labels can't be resized like logits.
     """
 
     def __init__(self, runtime: Runtime, manifest: Manifest):
@@ -26,17 +26,17 @@ class ExportedNetwork:
     def labels(
         self, images: np.ndarray, trans_info: Sequence[tuple[str, Sequence[int]]] = ()
     ) -> list[np.ndarray]:
-        """Labels of images of one size.
+        """Predict the labels of images of one size.
 
         Args:
             images: (N, H, W, 3) uint8 RGB, after the validation transforms.
-            trans_info: ("resize" | "padding", (h, w)): the size before each of them.
+            trans_info: ("resize" | "padding", (h, w)): the size before each of these transforms.
 
         Returns:
-            N times (h, w) uint8 at the size before all of them.
+            N arrays (h, w) uint8, at the size before all transforms.
 
         Raises:
-            UserError: the model takes another size.
+            UserError: the model was exported for another size.
         """
         height, width = images.shape[1:3]
         size = self.manifest.size
@@ -50,6 +50,6 @@ class ExportedNetwork:
         steps = [("resize", (int(height * scale + 0.5), int(width * scale + 0.5)))]
         steps.append(("resize", (height, width)))
         for step, before in reversed(trans_info):
-            steps.append(("resize" if step == "resize" else "crop", tuple(before)))
+            steps.append(("resize" if step == "resize" else "crop", (before[0], before[1])))
         coarse = self.runtime.run(images, COARSE)
         return [labels_at_full_size(scores, steps) for scores in coarse]

@@ -1,4 +1,4 @@
-"""The optional packages of export and deployment."""
+"""Optional packages of export and deployment."""
 
 from __future__ import annotations
 
@@ -8,16 +8,20 @@ from types import ModuleType
 from liteseg.errors import UserError
 
 
-def need(name: str, purpose: str) -> ModuleType:
-    """Import a package.
+def require(name: str, purpose: str) -> ModuleType:
+    """Import an optional package.
+
+    Args:
+        name: the package.
+        purpose: the feature that needs it, for the error message.
 
     Raises:
-        UserError: it is not installed; the message has the pip line.
+        UserError: it is not installed; the message contains the pip command.
     """
     try:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
             f"{purpose} needs the package {name}, which can't be imported ({error}); install it: "
-            f"pip install {name}  (or all that deployment can use: pip install 'liteseg[export]')"
+            f"pip install {name}  (or all of deployment: pip install 'liteseg[export]')"
         ) from None

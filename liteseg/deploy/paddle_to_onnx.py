@@ -1,6 +1,6 @@
-"""Convert a saved Paddle model to ONNX, in a process of its own.
+"""Convert a saved Paddle model to ONNX.
 
-paddle2onnx ends the interpreter (abort) where it meets something that it can't convert.
+Run as a separate process, because paddle2onnx aborts the interpreter if it can't convert a model:
 
     python -m liteseg.deploy.paddle_to_onnx MODEL PARAMETERS TARGET.onnx OUTPUT_NAME…
 """
@@ -9,12 +9,16 @@ from __future__ import annotations
 
 import sys
 from collections.abc import Sequence
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    import onnx
 
 _OPSET = 17
 
 
 def main(model: str, parameters: str, target: str, *names: str) -> None:
-    """Convert, and give the outputs their names."""
+    """Convert and name the outputs."""
     import onnx
     import paddle2onnx
 
@@ -25,8 +29,8 @@ def main(model: str, parameters: str, target: str, *names: str) -> None:
     onnx.save(graph, target)
 
 
-def rename_outputs(model, names: Sequence[str]) -> None:
-    """Name the outputs of an ONNX model in their order, wherever they are used."""
+def rename_outputs(model: onnx.ModelProto, names: Sequence[str]) -> None:
+    """Rename the outputs of an ONNX model in order, in all nodes."""
     renamed = {output.name: name for output, name in zip(model.graph.output, names)}
     for output in model.graph.output:
         output.name = renamed[output.name]

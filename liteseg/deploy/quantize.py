@@ -6,23 +6,27 @@ import logging
 import os
 from collections.abc import Iterable
 from pathlib import Path
+from typing import TYPE_CHECKING
 
 import numpy as np
 
 from liteseg.deploy.manifest import COARSE
-from liteseg.deploy.packages import need
+from liteseg.deploy.packages import require
 from liteseg.errors import UserError
+
+if TYPE_CHECKING:
+    import openvino
 
 
 def quantize(path: Path, images: Iterable[np.ndarray]) -> int:
-    """Replace a model by its int8 form.
+    """Replace a model by its int8 version.
 
-    Convolutions compute in 8 bits; what follows the coarse logits stays in float, where an 8-bit
-    step of a logit would move the borders of the regions.
+    Convolutions compute in 8 bits. The operations after the coarse logits stay in float, because
+    logits rounded to 8 bits would move the borders of the regions.
 
     Args:
-        path: the `.xml` of the model; rewritten, with its `.bin`.
-        images: (1, H, W, 3) uint8 RGB each, to measure the range of every layer on.
+        path: the `.xml` of the model; overwritten, with its `.bin`.
+        images: (1, H, W, 3) uint8 RGB each, to calibrate the range of every layer.
 
     Returns:
         The number of images.
@@ -30,9 +34,9 @@ def quantize(path: Path, images: Iterable[np.ndarray]) -> int:
     Raises:
         UserError: no image, or a package is missing.
     """
-    nncf = need("nncf", "--int8")
-    openvino = need("openvino", "--int8")
-    # Not nncf.set_log_level, which changes all handlers it finds there, whoever put them.
+    nncf = require("nncf", "--int8")
+    openvino = require("openvino", "--int8")
+    # nncf.set_log_level would change the handlers of other packages too.
     logging.getLogger("nncf").setLevel(logging.ERROR)
     images = list(images)
     if not images:
@@ -43,7 +47,7 @@ def quantize(path: Path, images: Iterable[np.ndarray]) -> int:
         nncf.Dataset(images),
         subset_size=len(images),
         preset=nncf.QuantizationPreset.MIXED,
-        ignored_scope=nncf.IgnoredScope(names=_behind(model.output(COARSE))),
+        ignored_scope=nncf.IgnoredScope(names=_downstream(model.output(COARSE))),
     )
     fresh = path.with_name("int8.xml")
     openvino.save_model(quantized, fresh, compress_to_fp16=False)
@@ -52,15 +56,16 @@ def quantize(path: Path, images: Iterable[np.ndarray]) -> int:
     return len(images)
 
 
-def _behind(output) -> list[str]:
-    """The names of the operations that use a model's output."""
-    # The output itself is fed by what computes it, which others read too.
-    found, waiting = {}, list(output.node.input_value(0).get_target_inputs())
+def _downstream(output: openvino.Output) -> list[str]:
+    """The names of the operations that depend on an output of the model."""
+    # The Result node of the output has no consumers; its input value has.
+    found, waiting = set(), list(output.node.input_value(0).get_target_inputs())
     while waiting:
         node = waiting.pop().get_node()
-        if node.get_friendly_name() in found or node.get_type_name() == "Result":
+        name = node.get_friendly_name()
+        if name in found or node.get_type_name() == "Result":
             continue
-        found[node.get_friendly_name()] = node
+        found.add(name)
         for port in node.outputs():
             waiting.extend(port.get_target_inputs())
-    return list(found)
+    return sorted(found)

@@ -1,4 +1,4 @@
-"""Inference as PaddleSeg's deployment script does it, to compare with."""
+"""PaddleSeg's inference path, as the reference of benchmarks."""
 
 from __future__ import annotations
 
@@ -12,18 +12,17 @@ from paddle import inference, nn
 
 
 class PaddleSegPath:
-    """Normalise in numpy, run Paddle Inference on float images, arg-max inside the graph.
+    """Normalization in numpy, Paddle Inference on float images, arg-max inside the graph.
 
-    As its `export.py` and `infer.py` do by default: NCHW float32 input of any size, int32 labels
-    out; oneDNN off, without which Paddle 3.3.1 can't run the network at all. The network is the
-    one given, in PaddleSeg's form (batch norm not folded beforehand).
+    These are the defaults of its `export.py` and `infer.py`: NCHW float32 images of any size, int32
+    labels, batch norm not folded. oneDNN is off, because Paddle 3.3.1 fails with it.
 
     Args:
         model: maps (N, 3, H, W) to a list whose first item is (N, C, H, W) logits.
         mean: of R, G, B in units of 255.
-        std: likewise.
-        folder: empty, to write the exported model into.
-        threads: on CPU.
+        std: of R, G, B in units of 255.
+        folder: an empty directory for the exported model.
+        threads: CPU threads.
     """
 
     def __init__(
@@ -48,27 +47,29 @@ class PaddleSegPath:
         self._predictor = inference.create_predictor(config)
 
     def labels(self, images: np.ndarray, scale: float) -> np.ndarray:
-        """(N, H, W, 3) uint8 RGB -> (N, H, W) int32, pre- and post-processing included.
+        """(N, H, W, 3) uint8 RGB -> (N, H, W) int32, pre- and postprocessing included.
 
-        With a scale other than 1 the images are resized before, and the labels after (nearest).
+        With a scale other than 1 the images are resized, and the labels are resized back (nearest).
         """
         height, width = images.shape[1:3]
         if scale != 1:
             size = int(width * scale + 0.5), int(height * scale + 0.5)
             images = np.stack([cv2.resize(image, size) for image in images])
-        found = self.run(self.prepare(images))
+        labels = self.run(self.prepare(images))
         if scale != 1:
-            nearest = {"interpolation": cv2.INTER_NEAREST}
-            found = np.stack([cv2.resize(one, (width, height), **nearest) for one in found])
-        return found
+            back = (width, height)
+            labels = np.stack(
+                [cv2.resize(x, back, interpolation=cv2.INTER_NEAREST) for x in labels]
+            )
+        return labels
 
     def prepare(self, images: np.ndarray) -> np.ndarray:
-        """Normalised (N, 3, H, W) float32."""
-        normal = (images.astype(np.float32) / 255.0 - self.mean) / self.std
-        return np.ascontiguousarray(normal.transpose(0, 3, 1, 2))
+        """(N, H, W, 3) uint8 -> normalized (N, 3, H, W) float32."""
+        normalized = (images.astype(np.float32) / 255.0 - self.mean) / self.std
+        return np.ascontiguousarray(normalized.transpose(0, 3, 1, 2))
 
     def run(self, images: np.ndarray) -> np.ndarray:
-        """Labels of prepared images; what PaddleSeg's script times."""
+        """Labels of prepared images; the part that PaddleSeg's script times."""
         handle = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
         handle.copy_from_cpu(images)
         self._predictor.run()

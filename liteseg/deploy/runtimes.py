@@ -1,7 +1,6 @@
-"""Running exported models: Paddle Inference, ONNX Runtime and OpenVINO behind one face.
+"""Runtimes of exported models: Paddle Inference, ONNX Runtime and OpenVINO with one interface.
 
-Each has `run(images, output)`: images (N, H, W, 3) uint8 RGB to one output of the model by its
-name (see `Manifest.output`). ONNX Runtime and OpenVINO compute only what that output needs.
+ONNX Runtime and OpenVINO compute only the operations that the requested output needs.
 """
 
 from __future__ import annotations
@@ -9,34 +8,46 @@ from __future__ import annotations
 import importlib.util
 from collections import OrderedDict
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, Optional, Protocol, Union
 
 import numpy as np
 
 from liteseg.deploy.manifest import COARSE, INPUT, Manifest
-from liteseg.deploy.packages import need
+from liteseg.deploy.packages import require
 from liteseg.errors import UserError
 from liteseg.utils.runtime import DEVICES, cpu_threads
 
 PRECISIONS = ("fp32", "bf16")
-# A model compiled for one size of image is faster. Compiling takes seconds, so not for every size.
+# A model compiled for one image size is faster, but compiling takes seconds.
 _SIZES_COMPILED = 4
 _BROKEN_PASS = "onednn_placement_pass"
 
 
-class PaddleInference:
-    """Paddle's own inference library, for the paddle format.
+class Runtime(Protocol):
+    """A loaded model."""
 
-    Paddle 3 runs all that it can by oneDNN, and fails at bilinear interpolation. Without the pass
-    that does so, others still give it the convolutions: half the time of doing without oneDNN.
-    Paddle 2.6.2 gives other logits with its graph optimisations, with or without oneDNN, and the
-    network's own without them.
+    def run(self, images: np.ndarray, output: str) -> np.ndarray:
+        """Compute one output of the model.
+
+        Args:
+            images: (N, H, W, 3) uint8 RGB.
+            output: its name; see `Manifest.output`.
+        """
+        ...
+
+
+class PaddleInference:
+    """Paddle Inference, for the paddle format.
+
+    Paddle 3 runs as much as it can with oneDNN and fails at bilinear interpolation. Without the
+    pass that does so, oneDNN still runs the convolutions, in half the time of Paddle's own. Paddle
+    2.6.2 computes wrong logits with its graph optimizations, with or without oneDNN.
     """
 
     package, formats = "paddle", ("paddle",)
 
     def __init__(self, path: Path, device: str, threads: int, precision: str):
-        paddle = need(self.package, "Paddle Inference")
+        paddle = require(self.package, "Paddle Inference")
         from paddle import inference
 
         _only_fp32("Paddle Inference", precision)
@@ -56,10 +67,10 @@ class PaddleInference:
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
 
     def run(self, images: np.ndarray, output: str) -> np.ndarray:
-        """See the module."""
+        """See `Runtime.run`."""
         self._input.copy_from_cpu(np.ascontiguousarray(images))
         self._predictor.run()
-        # Paddle names outputs as it likes, but keeps their order.
+        # Paddle renames the outputs, but keeps their order.
         names = self._predictor.get_output_names()
         name = names[1] if output == COARSE else names[0]
         return self._predictor.get_output_handle(name).copy_to_cpu()
@@ -71,7 +82,7 @@ class OnnxRuntime:
     package, formats = "onnxruntime", ("onnx",)
 
     def __init__(self, path: Path, device: str, threads: int, precision: str):
-        ort = need(self.package, "ONNX Runtime")
+        ort = require(self.package, "ONNX Runtime")
         _only_fp32("ONNX Runtime", precision)
         options = ort.SessionOptions()
         options.intra_op_num_threads = threads
@@ -81,17 +92,17 @@ class OnnxRuntime:
             providers.insert(0, gpu)
         elif device == "gpu":
             raise UserError(
-                f"device: 'gpu' was asked for, but ONNX Runtime {ort.__version__} has only "
+                f"device: 'gpu' was requested, but ONNX Runtime {ort.__version__} has only "
                 f"{', '.join(ort.get_available_providers())}; install onnxruntime-gpu, or use cpu"
             )
         self._session = ort.InferenceSession(str(path), options, providers=providers)
-        self._partly = ort.RunOptions()
-        self._partly.only_execute_path_to_fetches = True
+        self._only_requested = ort.RunOptions()
+        self._only_requested.only_execute_path_to_fetches = True
 
     def run(self, images: np.ndarray, output: str) -> np.ndarray:
-        """See the module."""
+        """See `Runtime.run`."""
         images = np.ascontiguousarray(images)
-        return self._session.run([output], {INPUT: images}, self._partly)[0]
+        return self._session.run([output], {INPUT: images}, self._only_requested)[0]
 
 
 class OpenVino:
@@ -100,22 +111,22 @@ class OpenVino:
     package, formats = "openvino", ("openvino", "onnx")
 
     def __init__(self, path: Path, device: str, threads: int, precision: str):
-        self._openvino = need(self.package, "OpenVINO")
+        self._openvino = require(self.package, "OpenVINO")
         self._core = self._openvino.Core()
         if device == "gpu" and "GPU" not in self._core.available_devices:
             raise UserError(
-                "device: 'gpu' was asked for, but OpenVINO sees "
+                "device: 'gpu' was requested, but OpenVINO sees "
                 f"{', '.join(self._core.available_devices)} (its GPUs are Intel's); use cpu"
             )
         self._device = "GPU" if device == "gpu" else "CPU"
         if precision == "bf16" and self._device == "CPU":
-            able = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
-            if "BF16" not in able:
+            capabilities = self._core.get_property("CPU", "OPTIMIZATION_CAPABILITIES")
+            if "BF16" not in capabilities:
                 raise UserError(
-                    "precision: 'bf16' was asked for, but this processor has no bfloat16 "
-                    f"instructions (OpenVINO names {', '.join(able)}); use fp32, or export int8"
+                    "precision: 'bf16' was requested, but this processor has no bfloat16 "
+                    f"instructions (OpenVINO lists {', '.join(capabilities)}); use fp32 or int8"
                 )
-        self._options = {
+        self._options: dict[str, Any] = {
             "PERFORMANCE_HINT": "LATENCY",
             "INFERENCE_PRECISION_HINT": {"fp32": "f32", "bf16": "bf16"}[precision],
         }
@@ -125,15 +136,15 @@ class OpenVino:
         self._compiled: OrderedDict[tuple, Any] = OrderedDict()
 
     def run(self, images: np.ndarray, output: str) -> np.ndarray:
-        """See the module."""
+        """See `Runtime.run`."""
         request = self._request(output, images.shape)
         tensor = self._openvino.Tensor(np.ascontiguousarray(images), shared_memory=True)
         request.infer([tensor], share_inputs=True)
         return request.get_output_tensor(0).data.copy()
 
     def _request(self, output: str, shape: tuple[int, ...]) -> Any:
-        """What computes `output` for images of `shape`, or of any once there were many."""
-        key = (output, shape)
+        """A request for `output` and images of `shape`, or of any size after several shapes."""
+        key: tuple[str, Optional[tuple[int, ...]]] = (output, shape)
         if key not in self._compiled and len(self._compiled) >= _SIZES_COMPILED:
             key = (output, None)
         if key not in self._compiled:
@@ -146,8 +157,7 @@ class OpenVino:
         return self._compiled[key]
 
 
-Runtime = Union[PaddleInference, OnnxRuntime, OpenVino]
-RUNTIMES: dict[str, type[Runtime]] = {
+RUNTIMES: dict[str, type[Union[PaddleInference, OnnxRuntime, OpenVino]]] = {
     "paddle": PaddleInference,
     "onnxruntime": OnnxRuntime,
     "openvino": OpenVino,
@@ -166,24 +176,24 @@ def open_runtime(
     """Load an exported model.
 
     Args:
-        folder: where `manifest` lies.
-        manifest: describes the model.
+        folder: the directory of the exported model.
+        manifest: its description.
         runtime: paddle, onnxruntime or openvino; None: the first installed one for the format.
-        device: auto, cpu or gpu.
-        threads: on CPU; None: all cores this process may use.
-        precision: fp32 or bf16: what floating-point layers compute in. None: fp32.
+        device: auto, cpu or gpu; None: auto.
+        threads: CPU threads; None: all cores this process may use.
+        precision: fp32 or bf16 for floating-point layers; None: fp32.
 
     Raises:
-        UserError: an unknown value, a missing package, or what the runtime does not do.
+        UserError: an unknown value, a missing package, or an option the runtime does not support.
     """
-    able = [name for name, kind in RUNTIMES.items() if manifest.format in kind.formats]
+    suitable = [name for name, kind in RUNTIMES.items() if manifest.format in kind.formats]
     if runtime is None:
-        there = [name for name in able if importlib.util.find_spec(RUNTIMES[name].package)]
-        runtime = (there or able)[0]
-    if runtime not in able:
+        found = [name for name in suitable if importlib.util.find_spec(RUNTIMES[name].package)]
+        runtime = (found or suitable)[0]
+    if runtime not in suitable:
         raise UserError(
             f"runtime: {runtime!r} can't run the {manifest.format} format; expected "
-            f"{' or '.join(able)}"
+            f"{' or '.join(suitable)}"
         )
     device, precision = device or "auto", precision or "fp32"
     for name, value, known in (("device", device, DEVICES), ("precision", precision, PRECISIONS)):

@@ -1,9 +1,9 @@
-"""Timing several ways of doing the same, in turns, so that what the machine does meets all alike.
+"""Interleaved timing of several cases, so that other load on the machine affects all equally.
 
-Method: each case is called `warm_up` times, uncounted. Then the cases take turns: in each round a
-case runs a burst of calls, of which the first is not counted (it pays for the caches and the idle
-threads of the case before it). Every call ends when its result is in memory, so nothing is left
-running. The clock is the wall's.
+First each case is called `warm_up` times, without timing. Then the cases alternate: in each round
+every case runs a burst of calls, the first of which is not timed because caches and threads are
+still in the state of the previous case. A call returns when its result is in memory. Times are wall
+time.
 """
 
 from __future__ import annotations
@@ -17,22 +17,22 @@ import numpy as np
 BURST = 5
 
 
-def in_turns(
+def time_interleaved(
     cases: Mapping[Hashable, Callable[[], object]],
     calls: int,
     warm_up: int,
     on_burst: Callable[[], object] = lambda: None,
 ) -> dict[Hashable, np.ndarray]:
-    """Seconds of each counted call.
+    """Time all cases.
 
     Args:
-        cases: what to time, by name.
-        calls: counted calls of each case, at least; filled up to whole bursts.
-        warm_up: calls before.
-        on_burst: called after every burst, for progress.
+        cases: functions to time, by name.
+        calls: timed calls per case, rounded up to whole bursts.
+        warm_up: calls per case before timing.
+        on_burst: called after every burst, to show progress.
 
     Returns:
-        One array of seconds for each case.
+        The seconds of each timed call, one array per case.
     """
     for run in cases.values():
         for _ in range(warm_up):
@@ -42,9 +42,9 @@ def in_turns(
         for name, run in cases.items():
             burst = []
             for _ in range(BURST):
-                begin = time.perf_counter()
+                start = time.perf_counter()
                 run()
-                burst.append(time.perf_counter() - begin)
+                burst.append(time.perf_counter() - start)
             seconds[name] += burst[1:]
             on_burst()
     return {name: np.array(values) for name, values in seconds.items()}

@@ -1,9 +1,9 @@
-"""Does the exported model say what the trained one says?"""
+"""Compare an exported model with the trained one."""
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-from typing import Any, Callable, NamedTuple, Optional
+from collections.abc import Callable, Iterable, Sequence
+from typing import Any, NamedTuple, Optional, Protocol
 
 import cv2
 import numpy as np
@@ -13,52 +13,69 @@ from liteseg.deploy.network import ExportedNetwork
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
 
-# float32 differs by rounding, seen up to 1e-5 of the largest logit; labels only where two tie.
-_LOGITS_WITHIN = 1e-3
+# Limits. float32 logits differ by rounding, by up to 1e-5 of the largest logit as measured, and
+# labels only where two classes tie.
+_LOGIT_TOLERANCE = 1e-3
 _EQUAL_LABELS = 0.998
 _INT8_MIOU_LOSS = 0.01
 _INT8_EQUAL_LABELS = 0.9
 
 
 class Example(NamedTuple):
-    """An (H, W, 3) uint8 RGB image and, where it is known, its (H, W) uint8 label map."""
+    """An (H, W, 3) uint8 RGB image and, if known, its (H, W) uint8 label map."""
 
     image: np.ndarray
     label: Optional[np.ndarray] = None
 
 
+class Predictor(Protocol):
+    """A trained or exported model with its transforms, such as a `Segmenter`."""
+
+    class_names: Sequence[str]
+    transforms: Callable[[dict[str, Any]], dict[str, Any]]
+    network: Any
+
+    def predict(self, image: np.ndarray) -> np.ndarray:
+        """(H, W, 3) uint8 RGB -> (H, W) uint8 labels."""
+        ...
+
+
 def compare(
-    trained: Any,
-    exported: Any,
+    trained: Predictor,
+    exported: Predictor,
     reference: Callable[[np.ndarray], np.ndarray],
     examples: Iterable[Example],
     ignore_index: int = 255,
 ) -> dict[str, Any]:
-    """Run both on the same images.
+    """Run both models on the same images.
 
     Args:
-        trained: a `Segmenter`, of the Paddle model.
-        exported: a `Segmenter`, of the exported one.
-        reference: the trained model's (C, H, W) logits of a transformed image (H, W, 3).
+        trained: the Paddle model.
+        exported: the exported model; its `network` is an `ExportedNetwork`.
+        reference: maps a transformed image (H, W, 3) to the trained model's (C, H, W) logits.
         examples: at least one.
-        ignore_index: label that is not counted in the mIoU.
+        ignore_index: label to leave out of the mIoU.
 
     Returns:
-        `images`; `largest_logit` of the trained model and `logit_difference`, the largest one, at
-        full size; `equal_labels`, the share of pixels on which both Segmenters agree;
-        `equal_output`, the share on which the model's own first output agrees with the trained
-        logits; and, where there are labels, `miou_trained` and `miou_exported`.
+        `images`: their number; `largest_logit` of the trained model and `logit_difference`, the
+        largest one, both at full size; `equal_labels`, the share of pixels with the same prediction
+        of both models; `equal_output`, the share of pixels where the first output of the exported
+        model agrees with the trained logits; and, if there are labels, `miou_trained` and
+        `miou_exported`.
+
+    Raises:
+        UserError: there are no examples.
     """
     classes = len(trained.class_names)
     matrices = [ConfusionMatrix(classes, ignore_index) for _ in range(2)]
-    found = {"images": 0, "largest_logit": 0.0, "logit_difference": 0.0}
+    found: dict[str, Any] = {"images": 0, "largest_logit": 0.0, "logit_difference": 0.0}
     pixels = {"labels": [0, 0], "output": [0, 0]}
     for image, label in examples:
         labels = [segmenter.predict(image) for segmenter in (trained, exported)]
         _count(pixels["labels"], *labels)
-        inner = exported.transforms({"img": image})["img"]
-        logits = reference(inner)
-        output, difference = _of_the_graph(exported.network, inner, logits)
+        transformed = exported.transforms({"img": image})["img"]
+        logits = reference(transformed)
+        output, difference = _compare_outputs(exported.network, transformed, logits)
         _count(pixels["output"], output, logits.argmax(axis=0))
         found["images"] += 1
         found["largest_logit"] = max(found["largest_logit"], float(np.abs(logits).max()))
@@ -77,17 +94,19 @@ def compare(
 
 
 def disagreements(found: dict[str, Any], precision: str) -> list[str]:
-    """What in a comparison is beyond its limit, a sentence each; empty: the models agree."""
+    """One sentence for each value of a comparison beyond its limit; empty: the models agree."""
     problems = []
-    least = _INT8_EQUAL_LABELS if precision == "int8" else _EQUAL_LABELS
-    for name, what in (("equal_labels", "labels"), ("equal_output", "labels of the graph itself")):
-        if found[name] < least:
-            problems.append(f"{100 * found[name]:.2f}% of the {what} are equal, not {100 * least}%")
+    minimum = _INT8_EQUAL_LABELS if precision == "int8" else _EQUAL_LABELS
+    for key, name in (("equal_labels", "labels"), ("equal_output", "labels of the graph itself")):
+        if found[key] < minimum:
+            problems.append(
+                f"{100 * found[key]:.2f}% of the {name} are equal, not {100 * minimum}%"
+            )
     if precision == "int8":
         loss = found.get("miou_trained", 0) - found.get("miou_exported", 0)
         if loss > _INT8_MIOU_LOSS:
             problems.append(f"the mIoU is {100 * loss:.2f} points lower, not under 1")
-    elif not found["logit_difference"] <= _LOGITS_WITHIN * found["largest_logit"]:  # NaN as well
+    elif not found["logit_difference"] <= _LOGIT_TOLERANCE * found["largest_logit"]:  # NaN as well
         problems.append(
             f"logits differ by {found['logit_difference']:.3g} where the largest is "
             f"{found['largest_logit']:.3g}"
@@ -95,16 +114,16 @@ def disagreements(found: dict[str, Any], precision: str) -> list[str]:
     return problems
 
 
-def _of_the_graph(
+def _compare_outputs(
     network: ExportedNetwork, image: np.ndarray, logits: np.ndarray
 ) -> tuple[np.ndarray, float]:
-    """Labels by the model's first output, and how far its coarse logits are from `logits`."""
-    about, run = network.manifest, network.runtime.run
-    output = run(image[None], OUTPUTS[about.output["kind"]])[0]
+    """Labels of the model's first output, and the largest difference of its logits to `logits`."""
+    description, run = network.manifest, network.runtime.run
+    output = run(image[None], OUTPUTS[description.output["kind"]])[0]
     labels = output if output.ndim == 2 else output.argmax(axis=0)
     difference = 0.0
     height, width = image.shape[:2]
-    inner = int(width * about.scale + 0.5), int(height * about.scale + 0.5)
+    inner = int(width * description.scale + 0.5), int(height * description.scale + 0.5)
     for plane, expected in zip(run(image[None], COARSE)[0], logits):
         for size in (inner, (width, height)):
             plane = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)

@@ -49,8 +49,8 @@ class LovaszSoftmaxLoss(nn.Layer):
             losses.append((paddle.gather(errors, order) * gradient).sum())
             present = (foreground.sum() > 0).astype(logits.dtype)
             counted.append(present if self.classes == "present" else paddle.ones_like(present))
-        counted = paddle.stack(counted)
-        return (paddle.stack(losses) * counted).sum() / counted.sum().clip(min=1)
+        share = paddle.stack(counted)
+        return (paddle.stack(losses) * share).sum() / share.sum().clip(min=1)
 
 
 def _jaccard_gradient(foreground: paddle.Tensor) -> paddle.Tensor:

@@ -186,7 +186,7 @@ class FLD(nn.Layer):
     def forward(self, features: Sequence[paddle.Tensor]) -> list[paddle.Tensor]:
         """Features at 1/8, 1/16, 1/32 -> decoded features of the same sizes, finest first."""
         high = self.cm(features[-1])
-        decoded = []
+        decoded: list[paddle.Tensor] = []
         for fusion, low in zip(reversed(list(self.arm_list)), reversed(features)):
             high = fusion(low, high)
             decoded.insert(0, high)

@@ -7,6 +7,8 @@ import ctypes
 import functools
 import logging
 import os
+from collections.abc import Iterator
+from contextvars import ContextVar
 
 import paddle
 
@@ -14,12 +16,23 @@ from liteseg.errors import UserError
 from liteseg.utils.runtime import DEVICES, cpu_threads, is_main, world_size
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt(3), from malloc.h
+_portable: ContextVar[bool] = ContextVar("portable", default=False)
 
 
 def is_eager_cpu(x: paddle.Tensor) -> bool:
-    """Whether `x` is a float32 tensor on a CPU, outside of any graph (export)."""
-    eager = paddle.in_dynamic_mode()
+    """Whether `x` is a float32 tensor on a CPU, outside of graphs and `portable_operators`."""
+    eager = paddle.in_dynamic_mode() and not _portable.get()
     return eager and x.place.is_cpu_place() and x.dtype == paddle.float32
+
+
+@contextlib.contextmanager
+def portable_operators() -> Iterator[None]:
+    """Use the same operators on a CPU as on a GPU, in this thread and block."""
+    token = _portable.set(True)
+    try:
+        yield
+    finally:
+        _portable.reset(token)
 
 
 def select_device(name: str = "auto") -> str:

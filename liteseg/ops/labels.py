@@ -45,8 +45,8 @@ def labels_at_full_size(scores: np.ndarray, steps: Steps) -> np.ndarray:
     candidates = _candidates(scores, rows.reach, columns.reach)
     labels = np.empty((rows.outputs, columns.outputs), np.uint8)
     for row in rows.tiles:
-        in_row = candidates[:, row.windows].any(axis=1)  # (C, windows)
-        classes = np.flatnonzero(in_row.any(axis=1))
+        in_row = np.any(candidates[:, row.windows], axis=1)  # (C, windows)
+        classes = np.flatnonzero(np.any(in_row, axis=1))
         tall = np.matmul(row.weights, scores[classes, row.inputs])  # (C,k,w) -> (C,r,w)
         for column in columns.tiles:
             part = coarse[row.inputs, column.inputs]
@@ -54,7 +54,7 @@ def labels_at_full_size(scores: np.ndarray, steps: Steps) -> np.ndarray:
             if part.min() == part.max():
                 patch[:] = part[0, 0]
                 continue
-            here = in_row[classes, column.windows].any(axis=1)
+            here = np.any(in_row[classes, column.windows], axis=1)
             wide = np.matmul(tall[here][:, :, column.inputs], column.weights)
             patch[:] = _argmax(wide, classes[here].astype(np.uint8))
     return labels

@@ -14,9 +14,9 @@ from liteseg.ops.labels import Steps, interpolated, labels_at_full_size
 
 
 def resize(x: paddle.Tensor, size: Sequence[int], mode: str = "bilinear") -> paddle.Tensor:
-    """(N, C, h, w) -> (N, C, *size)."""
-    if mode != "bilinear":
-        return F.interpolate(x, size, mode=mode)
+    """(N, C, h, w) -> (N, C, *size), with `mode` bilinear or nearest."""
+    if mode == "nearest":
+        return F.interpolate(x, size, mode="nearest")
     if device.is_eager_cpu(x):
         # Paddle's kernel uses one core; two products with mostly zeros are faster.
         rows, columns = (_interpolation_matrix(n, m) for n, m in zip(x.shape[2:], size))

@@ -11,7 +11,7 @@ from paddle import nn
 
 from liteseg.deploy.graph import DeployGraph, folded, with_exact_pooling
 from liteseg.config.test_config import TestConfig
-from liteseg.engine.inference import predict_logits
+from liteseg.engine.inference import predict_scores
 from liteseg.models import STDC1, PPLiteSeg
 from liteseg.transforms import Normalize
 
@@ -69,7 +69,7 @@ def test_pooling_by_products(size, bins):
 def test_scores_are_those_of_evaluation(model, scale):
     images, normalize = pixels(70, 101), Normalize([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
     test = TestConfig(aug_eval=True, scales=(scale,))
-    expected = predict_logits(model, normalize.batch(paddle.to_tensor(images)), test).numpy()
+    expected = predict_scores(model, normalize.batch(paddle.to_tensor(images)), test).numpy()
     graphs = {
         kind: DeployGraph(model, normalize.mean, normalize.std, scale, kind)
         for kind in ("logits", "softmax", "label")

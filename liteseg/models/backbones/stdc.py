@@ -85,7 +85,7 @@ class STDCNet(nn.Layer):
         super().__init__()
         if init not in _INITIALIZERS:
             raise ValueError(f"init: {init!r} is not one of {', '.join(_INITIALIZERS)}")
-        blocks = [conv_bn_relu(3, 32, stride=2), conv_bn_relu(32, 64, stride=2)]
+        blocks: list[nn.Layer] = [conv_bn_relu(3, 32, stride=2), conv_bn_relu(32, 64, stride=2)]
         self._stage_ends = [1, 2]
         channels = 64
         for count, out_channels in zip(modules, self.feat_channels[2:]):
