@@ -27,6 +27,8 @@ from typing import Any, NamedTuple
 import paddle
 from paddle import nn
 
+from liteseg.ops.device import portable_operators
+
 OUTSIDE = "final upsample and other functions"
 
 
@@ -73,7 +75,7 @@ def measure(model: nn.Layer, size: tuple[int, int]) -> Complexity:
     training = model.training
     model.eval()
     try:
-        with meter.attached(model), meter.memory.watching(image):
+        with portable_operators(), meter.attached(model), meter.memory.watching(image):
             model(image)
     finally:
         if training:
