@@ -1,11 +1,13 @@
-"""scripts/bench without PaddleSeg: our side of every case, and the comparison of made-up peers."""
+"""scripts/bench without PaddleSeg: every case on liteseg, and the comparison of fake peers."""
 
 from __future__ import annotations
 
+import json
 import subprocess
 import sys
 from pathlib import Path
 
+import golden_rule
 import numpy as np
 import pytest
 from conftest import ROOT
@@ -18,7 +20,7 @@ import numpy as np
 import protocol
 values = {values}
 protocol.serve({about!r}, {{"confusion counts": lambda work: protocol.Case(
-    lambda: print("chatter"), lambda: {{"hits": np.array(values)}})}})
+    lambda: print("noise"), lambda: {{"hits": np.array(values)}})}})
 """
 
 
@@ -26,7 +28,7 @@ protocol.serve({about!r}, {{"confusion counts": lambda work: protocol.Case(
 def bench(monkeypatch):
     """The modules of scripts/bench, imported as its scripts do."""
     monkeypatch.syspath_prepend(str(BENCH))
-    names = ("protocol", "prepare", "peer_liteseg", "compare", "scale")
+    names = ("protocol", "prepare", "peer_liteseg", "compare", "scale", "torch_twin")
     yield lambda name: __import__(name)
     for name in names:
         sys.modules.pop(name, None)
@@ -34,13 +36,13 @@ def bench(monkeypatch):
 
 @pytest.fixture
 def small(bench, monkeypatch):
-    """Cases of a moment."""
+    """Cases that take milliseconds."""
     protocol = bench("protocol")
     sizes = {
         "CROP": (64, 32),
         "SCALES": (0.5, 1.0, 0.25),
-        "SAMPLES_A_RUN": 3,
-        "STEP_SHAPE": (2, 64, 64),
+        "SAMPLES_PER_RUN": 3,
+        "TRAIN_SHAPE": (2, 64, 64),
         "OHEM_SHAPE": (2, 5, 16, 24),
     }
     for name, value in sizes.items():
@@ -49,12 +51,12 @@ def small(bench, monkeypatch):
     return protocol
 
 
-def test_our_side_of_every_case(bench, small, tmp_path):
+def test_every_case_runs_on_liteseg(bench, small, tmp_path):
     bench("prepare").prepare(tmp_path, cityscapes=None, camvid=None)
     ours = bench("peer_liteseg")
     tolerances = bench("compare").TOLERANCES
     for name, make in ours.CASES.items():
-        if name == "evaluate CamVid":  # whose data is not made up
+        if name == "evaluate CamVid":  # which has no synthetic data
             continue
         case = make(tmp_path)
         case.run()
@@ -67,7 +69,7 @@ def test_our_side_of_every_case(bench, small, tmp_path):
     assert all(f'"{name}"' in paddleseg for name in ours.CASES)
 
 
-def test_counts_are_those_of_numpy(bench, tmp_path):
+def test_counts_equal_those_of_numpy(bench, tmp_path):
     pred, label = bench("protocol").prediction()
     result = bench("peer_liteseg").CASES["confusion counts"](tmp_path).result()
     for i in range(19):
@@ -77,7 +79,7 @@ def test_counts_are_those_of_numpy(bench, tmp_path):
 
 
 def peers(bench, monkeypatch, folder: Path, **values) -> list:
-    """Commands of peers with these results, in a folder that stands in for scripts/bench."""
+    """Commands of fake peers with these results, in a folder used as scripts/bench."""
     compare = bench("compare")
     (folder / "protocol.py").write_text((BENCH / "protocol.py").read_text())
     monkeypatch.setattr(compare, "BENCH", folder)
@@ -86,8 +88,24 @@ def peers(bench, monkeypatch, folder: Path, **values) -> list:
     return [compare.Command(sys.executable, f"{name}.py", {}) for name in values]
 
 
+def test_torch_twin_has_the_published_logits(bench, golden):
+    """And the parameters of PP-LiteSeg-T under the same keys."""
+    torch = pytest.importorskip("torch")
+    twin = bench("torch_twin")
+    model = twin.PPLiteSeg(19).eval()
+    published = json.loads((golden / "state_dict_T.json").read_text())
+    shapes = {key: list(value.shape) for key, value in model.state_dict().items() if value.dim()}
+    assert shapes == {twin.torch_key(key): shape for key, shape in published.items()}
+    model.load_arrays({key: golden_rule.value(key, shape) for key, shape in published.items()})
+    images = torch.tensor(golden_rule.image(1, (1, 3, 101, 157)).numpy())
+    with torch.no_grad():
+        (logits,) = model(images.contiguous(memory_format=torch.channels_last))
+    expected = np.load(golden / "model_T.npz")["eval_odd_logits_every7"]
+    assert np.abs(logits[:, :, ::7, ::7].numpy() - expected).max() <= 1e-4
+
+
 def test_measures_and_compares(bench, monkeypatch, tmp_path):
-    """What a peer prints does not get between its answers."""
+    """Output of a peer's libraries is kept apart from its answers."""
     commands = peers(bench, monkeypatch, tmp_path, first=[3, 4], same=[3, 4], other=[3, 5])
     compare = bench("compare")
     rows = compare.measure(commands, compare.Case("confusion counts"), tmp_path, 2)
@@ -104,7 +122,7 @@ def test_measures_and_compares(bench, monkeypatch, tmp_path):
     assert table.count("DIFFERS") == 1
 
 
-def test_a_peer_that_breaks_ends_it(bench, monkeypatch, tmp_path):
+def test_failing_peer_is_reported(bench, monkeypatch, tmp_path):
     commands = peers(bench, monkeypatch, tmp_path, first=[1])
     (tmp_path / "first.py").write_text("raise SystemExit('no such library')")
     compare = bench("compare")
@@ -113,10 +131,10 @@ def test_a_peer_that_breaks_ends_it(bench, monkeypatch, tmp_path):
 
 
 @pytest.mark.parametrize(
-    ("name", "found", "wanted", "told"),
+    ("name", "found", "expected", "sentences"),
     [
         ("image at 0.5", [10.0, 20.4], [10.0, 20.0], []),
-        ("image at 0.5", [10.0, 22.0], [10.0, 20.0], ["grey levels 1, at most 0.5"]),
+        ("image at 0.5", [10.0, 22.0], [10.0, 20.0], ["gray levels 1, at most 0.5"]),
         ("label at 0.5", [1, 2], [1, 3], ["share of other labels 0.5"]),
         ("losses", [2.0, 3.0], [2.0, 3.00001], []),
         ("losses", [2.0, 3.0], [2.0, 3.1], ["relative difference 0.0271"]),
@@ -124,27 +142,27 @@ def test_a_peer_that_breaks_ends_it(bench, monkeypatch, tmp_path):
         ("hits", [1, 2], [1, 2, 3], ["hits is (2,), not (3,)"]),
     ],
 )
-def test_differences(bench, name, found, wanted, told):
-    said = bench("compare").differences({name: np.array(found)}, {name: np.array(wanted)})
-    assert len(said) == len(told)
-    assert all(part in sentence for part, sentence in zip(told, said))
+def test_differences(bench, name, found, expected, sentences):
+    actual = bench("compare").differences({name: np.array(found)}, {name: np.array(expected)})
+    assert len(actual) == len(sentences)
+    assert all(part in sentence for part, sentence in zip(sentences, actual))
 
 
-def test_nothing_in_common_is_a_difference(bench):
+def test_no_common_result_is_a_difference(bench):
     assert bench("compare").differences({"hits": np.zeros(1)}, {}) == ["no result in common"]
 
 
-def test_run_sh():
+def test_help_of_run_sh():
     script = BENCH / "run.sh"
     assert subprocess.run(["bash", "-n", str(script)]).returncode == 0
-    helped = subprocess.run(["bash", str(script), "--help"], capture_output=True, text=True)
-    assert helped.returncode == 0
-    assert "bash scripts/bench/run.sh --cityscapes DIR --camvid DIR" in helped.stdout
+    done = subprocess.run(["bash", str(script), "--help"], capture_output=True, text=True)
+    assert done.returncode == 0
+    assert "bash scripts/bench/run.sh --cityscapes DIR --camvid DIR" in done.stdout
 
 
-def test_scale_varies_one_thing_at_a_time(bench):
+def test_scale_varies_one_value_at_a_time(bench):
     scale = bench("scale")
-    found = scale.points((480, 352))
+    found = scale.all_points((480, 352))
     base = scale.Point(4, (480, 352), 1, 1)
     assert base in found
     assert len(found) == len(set(found)) == 9
@@ -153,11 +171,11 @@ def test_scale_varies_one_thing_at_a_time(bench):
         assert all(side % 32 == 0 for side in point.crop)
 
 
-def test_scale_measures_a_point(bench, tmp_path, capsys, monkeypatch):
-    """With `liteseg bench train`, of which one process is enough here."""
+def test_scale_measures_a_row(bench, tmp_path, capsys, monkeypatch):
+    """One process is enough here."""
     scale = bench("scale")
     root = bench("prepare").generate(tmp_path / "s", 2, 1, (128, 64), progress=False)
-    monkeypatch.setattr(scale, "points", lambda crop: [scale.Point(2, (64, 32), 0, 1)])
+    monkeypatch.setattr(scale, "all_points", lambda crop: [scale.Point(2, (64, 32), 0, 1)])
     monkeypatch.setenv("PYTHONPATH", str(ROOT))
     sets = [f"{split}_dataset.dataset_root={root}" for split in ("train", "val")]
     arguments = ["--config", f"{ROOT}/configs/quickstart.yml", "--steps", "1"]
@@ -180,7 +198,7 @@ def test_scale_needs_a_crop(bench, capsys):
     assert "no RandomPaddingCrop" in capsys.readouterr().err
 
 
-def test_each_is_compared_with_paddleseg_on_its_own_paddle(bench):
+def test_peers_are_compared_with_paddleseg_on_the_same_paddle(bench):
     base = bench("compare")._base
     old, new = "PaddleSeg 2.8.0, Paddle 2.6.2", "PaddleSeg 2.8.0, Paddle 3.3.1"
     ours = ["liteseg, Paddle 2.6.2", "liteseg, Paddle 3.3.1"]

@@ -1,10 +1,9 @@
-"""Time liteseg against PaddleSeg: the same work by turns, the same results, a table of ratios.
+"""Time liteseg against PaddleSeg: the same work in turns, results compared, a table of ratios.
 
-`run.sh` makes the environments and starts this. Each peer works in a process of its own; those of a
-case are alive together and take turns, so that whatever else the machine does falls on all alike.
-The others are compared with the PaddleSeg that has the same Paddle, or with the first one, by the
-ratio of the medians, in wall time and in CPU time (of all threads: how much less work it is,
-whatever the number of cores).
+`run.sh` makes the environments and starts this. Each peer is a process; the peers of a case run
+together and take turns, so that any other load on the machine affects all of them. A peer is
+compared with PaddleSeg on the same Paddle, or with the first peer, by the ratio of the medians: in
+wall time, and in CPU time of all threads, which does not depend on the number of cores.
 """
 
 from __future__ import annotations
@@ -29,17 +28,25 @@ BENCH = Path(__file__).resolve().parent
 
 
 class Case(NamedTuple):
-    """A piece of work, `samples` of them a run; `needs` is a name in the work folder."""
+    """A piece of work.
+
+    Attributes:
+        name: one of `CASES` in the peers.
+        samples: samples per run; the case then runs on one core and reports samples per second.
+        share: share of the rounds.
+        warm_up: whether an untimed run comes first.
+        needs: name in the work folder without which the case is left out.
+    """
 
     name: str
-    samples: int = 0  # above 0: on one core, and told as samples a second
-    share: float = 1.0  # of the rounds
+    samples: int = 0
+    share: float = 1.0
     warm_up: bool = True
     needs: str = ""
 
 
 CASES = (
-    Case("training step"),
+    Case("training iteration"),
     Case("OHEM head"),
     Case("samples from PNG", samples=10, needs="cityscapes"),
     Case("samples from a pack", samples=10, needs="cityscapes.pack"),
@@ -48,17 +55,17 @@ CASES = (
     Case("evaluate CamVid", share=0.3, warm_up=False, needs="camvid"),
 )
 
-# First word of a result: how two of them are compared, and the largest value that is the same.
+# First word of a result: measure of its difference, and the largest one accepted.
 TOLERANCES = {
-    "image": ("mean difference in grey levels", 0.5),
+    "image": ("mean difference in gray levels", 0.5),
     "label": ("share of other labels", 1e-3),
     "hits": ("largest difference", 0),
     "area": ("largest difference", 0),
     "loss": ("relative difference", 1e-4),
     "losses": ("relative difference", 1e-4),
     "gradient": ("relative difference", 1e-3),
-    # Random weights magnify rounding: PaddleSeg's own gradient in float32 is 0.4 % from that in
-    # float64, ours 0.5 %.
+    # Random weights amplify rounding: PaddleSeg's gradient in float32 differs from the one in
+    # float64 by 0.4 %, liteseg's by 0.5 %.
     "weights": ("relative difference", 0.02),
     "statistics": ("relative difference", 1e-4),
     "accuracy": ("largest difference", 1e-4),
@@ -66,7 +73,7 @@ TOLERANCES = {
     "IoU": ("largest difference", 1e-3),
 }
 MEASURES = {
-    "mean difference in grey levels": lambda a, b: np.abs(a - b).mean(),
+    "mean difference in gray levels": lambda a, b: np.abs(a - b).mean(),
     "share of other labels": lambda a, b: (a != b).mean(),
     "largest difference": lambda a, b: np.abs(a - b).max(),
     "relative difference": lambda a, b: np.linalg.norm(a - b) / max(np.linalg.norm(b), 1e-12),
@@ -74,7 +81,7 @@ MEASURES = {
 
 
 class Command(NamedTuple):
-    """How a peer is started."""
+    """The command line of a peer."""
 
     python: str
     script: str
@@ -82,7 +89,7 @@ class Command(NamedTuple):
 
 
 class Peer:
-    """A process that works on one case; `protocol.serve` is its other end."""
+    """A process that runs one case with `protocol.serve`."""
 
     def __init__(self, command: Command, case: Case, work: Path):
         arguments = [command.python, str(BENCH / command.script), case.name, str(work)]
@@ -104,24 +111,24 @@ class Peer:
     def _answer(self) -> dict[str, Any]:
         line = self._process.stdout.readline()
         if not line:
-            raise SystemExit(f"{' '.join(self._process.args)} ended early; see above")
+            raise SystemExit(f"{' '.join(self._process.args)} ended early; its error is above")
         return json.loads(line)
 
-    def _ask(self, order: str) -> dict[str, Any]:
-        print(order, file=self._process.stdin, flush=True)
+    def _request(self, command: str) -> dict[str, Any]:
+        print(command, file=self._process.stdin, flush=True)
         return self._answer()
 
-    def run(self, counts: bool = True) -> None:
-        """Work once."""
-        answer = self._ask("run")
-        if counts:
+    def run(self, timed: bool = True) -> None:
+        """Run the case once."""
+        answer = self._request("run")
+        if timed:
             self.seconds.append(answer["seconds"])
             self.cpu_seconds.append(answer["cpu_seconds"])
             self.peak_mib = answer["peak_mib"]
 
     def result(self, folder: Path) -> dict[str, np.ndarray]:
-        """What the case computes."""
-        with np.load(self._ask(f"result {folder / 'result.npz'}")["result"]) as arrays:
+        """The results of the case."""
+        with np.load(self._request(f"result {folder / 'result.npz'}")["result"]) as arrays:
             return dict(arrays)
 
     def close(self) -> None:
@@ -140,25 +147,25 @@ def _peers(commands: Sequence[Command], case: Case, work: Path) -> Iterator[list
         yield peers
 
 
-def differences(found: dict[str, np.ndarray], wanted: dict[str, np.ndarray]) -> list[str]:
-    """What is not the same in two results, a sentence each; compares what both have."""
-    told = []
-    for name in found.keys() & wanted.keys():
-        how, limit = TOLERANCES[name.split()[0]]
-        a, b = (np.asarray(side[name], np.float64) for side in (found, wanted))
+def differences(found: dict[str, np.ndarray], expected: dict[str, np.ndarray]) -> list[str]:
+    """A sentence for each result that is in both and differs."""
+    sentences = []
+    for name in found.keys() & expected.keys():
+        measure_name, limit = TOLERANCES[name.split()[0]]
+        a, b = (np.asarray(side[name], np.float64) for side in (found, expected))
         if a.shape != b.shape:
-            told.append(f"{name} is {a.shape}, not {b.shape}")
-        elif not (measured := MEASURES[how](a, b)) <= limit:
-            told.append(f"{name}: {how} {measured:.3g}, at most {limit:g}")
-    return sorted(told) if found.keys() & wanted.keys() else ["no result in common"]
+            sentences.append(f"{name} is {a.shape}, not {b.shape}")
+        elif not (measured := MEASURES[measure_name](a, b)) <= limit:
+            sentences.append(f"{name}: {measure_name} {measured:.3g}, at most {limit:g}")
+    return sorted(sentences) if found.keys() & expected.keys() else ["no result in common"]
 
 
 def measure(commands: Sequence[Command], case: Case, work: Path, rounds: int) -> list[dict]:
-    """One case: a row of figures for each peer."""
+    """The measurements of one case: a row for each peer."""
     with _peers(commands, case, work) as peers:
         for number in range(-1 if case.warm_up else 0, max(1, round(rounds * case.share))):
             for peer in peers if number % 2 else peers[::-1]:
-                peer.run(counts=number >= 0)
+                peer.run(timed=number >= 0)
         with tempfile.TemporaryDirectory() as folder:
             results = [peer.result(Path(folder)) for peer in peers]
         bases = [_base(peer.about, [other.about for other in peers]) for peer in peers]
@@ -169,13 +176,13 @@ def measure(commands: Sequence[Command], case: Case, work: Path, rounds: int) ->
 
 
 def _base(about: str, all_abouts: Sequence[str]) -> int:
-    """The peer that `about` is compared with: PaddleSeg on the same Paddle, else the first."""
-    same = ("PaddleSeg", about.partition(", ")[2])
-    known = [(other.split()[0], other.partition(", ")[2]) for other in all_abouts]
-    return known.index(same) if same in known else 0
+    """Index of the peer to compare with: PaddleSeg on the same Paddle, else the first peer."""
+    base = ("PaddleSeg", about.partition(", ")[2])
+    peers = [(other.split()[0], other.partition(", ")[2]) for other in all_abouts]
+    return peers.index(base) if base in peers else 0
 
 
-def _row(case: Case, peer: Peer, base: Peer, wrong: list[str]) -> dict[str, Any]:
+def _row(case: Case, peer: Peer, base: Peer, found_differences: list[str]) -> dict[str, Any]:
     median = statistics.median
     return {
         "work": case.name,
@@ -187,7 +194,7 @@ def _row(case: Case, peer: Peer, base: Peer, wrong: list[str]) -> dict[str, Any]
         "cpu_ratio": median(base.cpu_seconds) / median(peer.cpu_seconds),
         "peak_mib": peer.peak_mib,
         "is_base": peer is base,
-        "differences": wrong,
+        "differences": found_differences,
     }
 
 
@@ -202,11 +209,11 @@ def table(rows: list[dict]) -> str:
 
 
 def _cell(row: dict) -> str:
-    """Median and range, ratio to the base, memory; for samples by CPU time, which is per core."""
+    """Median and range, ratio to the base, memory. Samples are counted per second of CPU time."""
     if row["samples"]:
         speeds = [row["samples"] / seconds for seconds in row["cpu_seconds"]]
         ratio = f", **{row['cpu_ratio']:.1f}x**"
-        text = f"{_range(speeds)} a second and core"
+        text = f"{_range(speeds)} per second and core"
     else:
         milli = statistics.median(row["seconds"]) < 1
         text = f"{_range([s * (1000 if milli else 1) for s in row['seconds']])} {'m' * milli}s"
@@ -220,7 +227,7 @@ def _range(values: list[float]) -> str:
 
 
 def machine() -> str:
-    """What this ran on."""
+    """Cores, processor and system."""
     info = Path("/proc/cpuinfo").read_text()
     model = next((line.split(":")[1] for line in info.splitlines() if "model name" in line), "")
     cores = len(os.sched_getaffinity(0))
@@ -228,29 +235,40 @@ def machine() -> str:
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:
-    """Measure; 1 if two peers that should compute the same don't."""
+    """Measure; 1 if results differ."""
     parser = argparse.ArgumentParser(description=__doc__.splitlines()[0])
     parser.add_argument(
         "--paddleseg",
         action="append",
         required=True,
         metavar="PYTHON",
-        help="that has PaddleSeg; may be repeated, for several versions of Paddle",
+        help="Python with PaddleSeg; may be repeated, for several versions of Paddle",
     )
     parser.add_argument(
         "--liteseg",
         action="append",
         metavar="PYTHON",
-        help="that has liteseg's dependencies; may be repeated (default: this one)",
+        help="Python with liteseg's dependencies; may be repeated (default: this one)",
     )
     parser.add_argument(
-        "--twin", nargs=2, metavar=("PYTHON", "DIR"), help="one with PyTorch, and torch_twin.py's"
+        "--torch",
+        metavar="PYTHON",
+        help="Python with PyTorch, which runs the training iteration too (default: left out)",
     )
-    parser.add_argument("--cityscapes", type=Path, metavar="DIR", help="default: synthetic streets")
-    parser.add_argument("--camvid", type=Path, metavar="DIR", help="default: not evaluated")
-    parser.add_argument("--rounds", type=int, default=7, metavar="N", help="runs of each case")
-    parser.add_argument("--only", action="append", choices=[case.name for case in CASES])
-    parser.add_argument("--json", type=Path, metavar="FILE", help="write all figures")
+    parser.add_argument(
+        "--cityscapes", type=Path, metavar="DIR", help="Cityscapes (default: synthetic streets)"
+    )
+    parser.add_argument("--camvid", type=Path, metavar="DIR", help="CamVid (default: left out)")
+    parser.add_argument(
+        "--rounds", type=int, default=7, metavar="N", help="timed runs per case (default: 7)"
+    )
+    parser.add_argument(
+        "--only",
+        action="append",
+        choices=[case.name for case in CASES],
+        help="run this case; may be repeated (default: all cases)",
+    )
+    parser.add_argument("--json", type=Path, metavar="FILE", help="write all measurements")
     args = parser.parse_args(argv)
     if args.rounds < 1:
         parser.error(f"--rounds is {args.rounds}; give 1 or more")
@@ -280,8 +298,8 @@ def _measure_all(commands: list[Command], args: argparse.Namespace, work: Path) 
             print(f"{case.name}: left out, no --{case.needs}", file=sys.stderr)
             continue
         extra = []
-        if args.twin and case.name == "training step":
-            extra = [Command(args.twin[0], "peer_torch.py", {"TWIN": args.twin[1]})]
+        if args.torch and case.name == "training iteration":
+            extra = [Command(args.torch, "peer_torch.py", {})]
         for row in measure([*commands, *extra], case, work, args.rounds):
             print(f"{case.name}: {row['peer']}: {_cell(row)}", file=sys.stderr)
             for sentence in row["differences"]:

@@ -1,7 +1,8 @@
-"""liteseg as its own commands use it."""
+"""The peer that runs liteseg as its commands do."""
 
 from __future__ import annotations
 
+import itertools
 from pathlib import Path
 from typing import Optional
 
@@ -47,10 +48,10 @@ def _training_samples(work: Path, pack: Optional[str] = None) -> protocol.Case:
         Normalize(),
     ]
     dataset = Cityscapes(transforms, str(work / "cityscapes"), "train", pack=pack)
-    draws = iter(range(10**9))
+    counter = itertools.count()
 
     def run():
-        keys = [next(draws) for _ in range(protocol.SAMPLES_A_RUN)]
+        keys = [next(counter) for _ in range(protocol.SAMPLES_PER_RUN)]
         batch = training_batch([dataset[key % len(dataset), key] for key in keys])
         return dataset.transforms.normalize.planes(paddle.to_tensor(batch["img"]))
 
@@ -60,7 +61,7 @@ def _training_samples(work: Path, pack: Optional[str] = None) -> protocol.Case:
             crop = RandomPaddingCrop(protocol.CROP)
             transforms = Compose([ResizeStepScaling(scale, scale, 0), crop])
             raw = dataset.load(number % len(dataset))
-            sample = transforms(raw, protocol.Draws(number))
+            sample = transforms(raw, protocol.LegacyGenerator(number))
             found[f"image at {scale}"] = sample["img"]
             found[f"label at {scale}"] = sample["label"]
         return found
@@ -97,56 +98,56 @@ def _ohem(work: Path) -> protocol.Case:
 
 
 class _OneBatch:
-    """What the trainer asks of a dataset, for batches that come from elsewhere."""
+    """The attributes of a dataset that the trainer reads; its batches come from elsewhere."""
 
     seed = 0
     transforms = Compose([Normalize()])
 
 
-def _step(work: Path) -> protocol.Case:
-    images, label = protocol.step_batch()
+def _training_iteration(work: Path) -> protocol.Case:
+    images, label = protocol.train_batch()
     images, label = paddle.to_tensor(stack_planes(images)), paddle.to_tensor(label)
     batch = {"img": images, "label": label, "index": paddle.arange(len(images))}
     kept = int(label.size * protocol.KEPT)
     losses = [(f"head{i}", OhemCrossEntropyLoss(min_kept=kept), 1.0) for i in range(3)]
 
     def training():
-        model = _model(protocol.STEP_CLASSES, work / "step.pdparams")
+        model = _model(protocol.TRAIN_CLASSES, work / "train.pdparams")
         model.train()
-        rate = paddle.optimizer.lr.LambdaDecay(protocol.STEP_RATE, lambda step: 1.0)
+        rate = paddle.optimizer.lr.LambdaDecay(protocol.LEARNING_RATE, lambda iteration: 1.0)
         optimizer = paddle.optimizer.Momentum(rate, 0.9, model.parameters(), weight_decay=5e-4)
         options = TrainOptions(iters=1, batch_size=len(images))
         return Trainer(model, _OneBatch(), losses, optimizer, options)
 
     trainer = training()
 
-    def step_of(trainer):
+    def iterate(trainer):
         trainer.run_iteration(iter([batch]))
         return list(trainer.take_mean_losses().values())[1:]
 
     def result():
         trainer = training()
         weights = {key: value.numpy() for key, value in trainer.model.state_dict().items()}
-        losses = step_of(trainer)
+        losses = iterate(trainer)
         now = {key: value.numpy() for key, value in trainer.model.state_dict().items()}
-        return {"losses": np.array(losses), **protocol.moves(weights, now)}
+        return {"losses": np.array(losses), **protocol.updates(weights, now)}
 
-    return protocol.Case(lambda: step_of(trainer), result)
+    return protocol.Case(lambda: iterate(trainer), result)
 
 
 def _evaluation(model, dataset, test: TestConfig, batch_size: int = 1) -> protocol.Case:
     model.eval()
     with paddle.no_grad():
-        model(paddle.zeros([1, 3, 64, 64]))  # warms up
-    figures = {}
+        model(paddle.zeros([1, 3, 64, 64]))  # warm-up
+    metrics = {}
 
     def run():
-        figures.update(evaluate(model, dataset, test, batch_size=batch_size, progress=False))
+        metrics.update(evaluate(model, dataset, test, batch_size=batch_size, progress=False))
 
     def result():
-        # PaddleSeg 2.8 counts a class in neither labels nor predictions as 0.
-        iou = [iou or 0.0 for iou in figures["class_iou"].values()]
-        scalars = {"accuracy": figures["acc"], "kappa": figures["kappa"]}
+        # PaddleSeg 2.8 gives 0 to a class that is in neither labels nor predictions.
+        iou = [iou or 0.0 for iou in metrics["class_iou"].values()]
+        scalars = {"accuracy": metrics["acc"], "kappa": metrics["kappa"]}
         return {"IoU": np.array(iou), **{key: np.array(value) for key, value in scalars.items()}}
 
     return protocol.Case(run, result)
@@ -169,7 +170,7 @@ CASES = {
     "samples from a pack": _packed_samples,
     "confusion counts": _counts,
     "OHEM head": _ohem,
-    "training step": _step,
+    "training iteration": _training_iteration,
     "evaluate Cityscapes": _evaluate_cityscapes,
     "evaluate CamVid": _evaluate_camvid,
 }

@@ -1,4 +1,4 @@
-"""PaddleSeg as its own tools use it: the peer that liteseg is compared with."""
+"""The peer that runs PaddleSeg as its tools do: liteseg is compared with it."""
 
 from __future__ import annotations
 
@@ -19,7 +19,7 @@ _concat = paddle.concat
 
 
 def _concat_scalars(parts, *args, **kwargs):
-    """PaddleSeg counts areas as of Paddle 2.4, whose sums were vectors of one element."""
+    """PaddleSeg counts areas for Paddle 2.4, whose sums are vectors of one element."""
     return _concat(
         [part.reshape([1]) if part.ndim == 0 else part for part in parts], *args, **kwargs
     )
@@ -29,7 +29,7 @@ paddle.concat = _concat_scalars
 
 
 def _add_as_paddle_2(a, b):
-    """Its OHEM adds integers to floats, which Paddle 3 refuses."""
+    """Add integers to floats, as PaddleSeg's OHEM does and Paddle 3 refuses."""
     if isinstance(b, paddle.Tensor) and a.is_floating_point() and not b.is_floating_point():
         b = b.astype(a.dtype)
     return paddle.add(a, b) if isinstance(b, paddle.Tensor) else _add(a, b)
@@ -59,7 +59,7 @@ def _training_samples(work: Path) -> protocol.Case:
     np.random.seed(0)
 
     def run():
-        samples = [dataset[i % len(dataset)] for i in range(protocol.SAMPLES_A_RUN)]
+        samples = [dataset[i % len(dataset)] for i in range(protocol.SAMPLES_PER_RUN)]
         return paddle.to_tensor(np.stack([sample["img"] for sample in samples]))
 
     def result():
@@ -95,52 +95,52 @@ def _ohem(work: Path) -> protocol.Case:
     return protocol.ohem_case(paddle, OhemCrossEntropyLoss(min_kept=int(pixels * protocol.KEPT)))
 
 
-def _step(work: Path) -> protocol.Case:
-    images, label = protocol.step_batch()
+def _training_iteration(work: Path) -> protocol.Case:
+    images, label = protocol.train_batch()
     images = ((images / 255 - 0.5) / 0.5).transpose(0, 3, 1, 2).astype("float32")
     images, label = paddle.to_tensor(images), paddle.to_tensor(label)
     kept = int(label.size * protocol.KEPT)
     losses = {"types": [OhemCrossEntropyLoss(min_kept=kept)] * 3, "coef": [1, 1, 1]}
 
     def training():
-        model = _model(protocol.STEP_CLASSES, work / "step.pdparams")
+        model = _model(protocol.TRAIN_CLASSES, work / "train.pdparams")
         model.train()
         optimizer = paddle.optimizer.Momentum(
-            protocol.STEP_RATE, 0.9, model.parameters(), weight_decay=5e-4
+            protocol.LEARNING_RATE, 0.9, model.parameters(), weight_decay=5e-4
         )
 
-        def step():
+        def iterate():
             found = loss_computation(model(images), label.astype("int64"), None, losses)
             sum(found).backward()
             optimizer.step()
             model.clear_gradients()
             return [float(loss) for loss in found]
 
-        return model, step
+        return model, iterate
 
-    _, step = training()
+    _, iterate = training()
 
     def result():
-        model, step = training()
+        model, iterate = training()
         weights = {key: value.numpy() for key, value in model.state_dict().items()}
-        losses = step()
+        losses = iterate()
         now = {key: value.numpy() for key, value in model.state_dict().items()}
-        return {"losses": np.array(losses), **protocol.moves(weights, now)}
+        return {"losses": np.array(losses), **protocol.updates(weights, now)}
 
-    return protocol.Case(step, result)
+    return protocol.Case(iterate, result)
 
 
 def _evaluation(model, dataset, **options) -> protocol.Case:
     model.eval()
     with paddle.no_grad():
-        model(paddle.zeros([1, 3, 64, 64]))  # warms up
-    figures = []
+        model(paddle.zeros([1, 3, 64, 64]))  # warm-up
+    metrics = []
 
     def run():
-        figures[:] = evaluate(model, dataset, print_detail=False, **options)
+        metrics[:] = evaluate(model, dataset, print_detail=False, **options)
 
     def result():
-        _, acc, class_iou, _, kappa = figures
+        _, acc, class_iou, _, kappa = metrics
         return {"accuracy": np.array(acc), "IoU": np.array(class_iou), "kappa": np.array(kappa)}
 
     return protocol.Case(run, result)
@@ -164,7 +164,7 @@ CASES = {
     "samples from a pack": _training_samples,
     "confusion counts": _counts,
     "OHEM head": _ohem,
-    "training step": _step,
+    "training iteration": _training_iteration,
     "evaluate Cityscapes": _evaluate_cityscapes,
     "evaluate CamVid": _evaluate_camvid,
 }

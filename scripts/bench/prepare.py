@@ -1,4 +1,4 @@
-"""The data and weights that all peers work on, in one folder."""
+"""Data and weights for all peers, in one folder."""
 
 from __future__ import annotations
 
@@ -22,25 +22,25 @@ CITYSCAPES_SIZE = (2048, 1024)
 
 
 def prepare(work: Path, cityscapes: Optional[Path], camvid: Optional[Path]) -> None:
-    """Fill `work` with data in a form that PaddleSeg reads too, a pack, and random weights.
+    """Fill `work` with data in a layout that PaddleSeg reads too, a pack, and random weights.
 
     Args:
         work: an empty folder.
-        cityscapes: Cityscapes in its official layout; synthetic streets of that size if None.
-        camvid: CamVid in a layout that `CamVid` reads; left out if None.
+        cityscapes: Cityscapes in its official layout; None: synthetic streets of the same size.
+        camvid: CamVid in a layout that `CamVid` reads; None: left out.
     """
     if cityscapes is None:
         cityscapes = generate(work / "streets", train=5, val=1, size=CITYSCAPES_SIZE)
     for source in ("train", "val"):
         dataset = Cityscapes([], str(cityscapes), source)
-        for split in ("train", "val"):  # few pairs may be at hand: both splits have all
+        for split in ("train", "val"):  # there may be few pairs: both splits have all
             folder = f"{split}/{source}"
             _write_cityscapes(dataset, work / "cityscapes", folder)
     build_pack(Cityscapes([], str(work / "cityscapes"), "train"), work / "cityscapes.pack")
     if camvid is not None:
         _write_camvid(CamVid([], str(camvid), "val"), work / "camvid")
     paddle.seed(0)
-    for name, classes in (("cityscapes", 19), ("camvid", 11), ("step", protocol.STEP_CLASSES)):
+    for name, classes in (("cityscapes", 19), ("camvid", 11), ("train", protocol.TRAIN_CLASSES)):
         model = PPLiteSeg(classes, STDC1(init="kaiming"), **protocol.MODEL)
         state = model.state_dict()
         paddle.save(state, str(work / f"{name}.pdparams"))
@@ -48,7 +48,7 @@ def prepare(work: Path, cityscapes: Optional[Path], camvid: Optional[Path]) -> N
 
 
 def _write_cityscapes(dataset: SegmentationDataset, root: Path, folder: str) -> None:
-    """The pairs, with labels as train ids: PaddleSeg reads no others."""
+    """Write the pairs, with labels as train ids: PaddleSeg reads no others."""
     for index, sample in enumerate(dataset.samples):
         image = root / "leftImg8bit" / folder / sample.image.name
         image.parent.mkdir(parents=True, exist_ok=True)
@@ -58,7 +58,7 @@ def _write_cityscapes(dataset: SegmentationDataset, root: Path, folder: str) -> 
 
 
 def _write_camvid(dataset: SegmentationDataset, root: Path) -> None:
-    """The images with labels whose void is 255, and the list of them."""
+    """Write the images, labels whose void is 255, and their list."""
     lines = []
     for index, sample in enumerate(dataset.samples):
         image = root / "images" / sample.image.name

@@ -1,12 +1,12 @@
-"""What the peers share: the inputs of every case, and how a peer answers `compare.py`.
+"""Inputs of every case, and the protocol between `compare.py` and its peers.
 
-A peer is started as `python peer_x.py CASE WORK_FOLDER`, says `{"about": "<names and versions>"}`
-once everything is loaded, and then answers each line on its standard input with a line of JSON:
+A peer is started as `python peer_x.py CASE WORK_FOLDER`. It writes `{"about": "<name, versions>"}`
+once everything is loaded, and then answers each line of its standard input with a line of JSON:
 
-    run             one measured run: {"seconds": 1.23, "cpu_seconds": 2.4, "peak_mib": 456.7}
-    result FILE     writes what the case computes to FILE (.npz): {"result": "FILE"}
+    run             times one run: {"seconds": 1.23, "cpu_seconds": 2.4, "peak_mib": 456.7}
+    result FILE     writes the results of the case to FILE (.npz): {"result": "FILE"}
 
-Needs numpy alone, so that it runs in every peer's environment.
+Needs nothing but numpy, so that it runs in every peer's environment.
 """
 
 from __future__ import annotations
@@ -23,7 +23,7 @@ from typing import NamedTuple
 import numpy as np
 
 IGNORE = 255
-# Cityscapes' published recipe at test scale 0.5.
+# The published Cityscapes recipe for test scale 0.5.
 CROP = (1024, 512)  # w, h
 SCALES = (0.125, 1.5, 0.125)  # smallest, largest, step
 JITTER = {
@@ -31,9 +31,9 @@ JITTER = {
     "contrast_range": 0.5,
     "saturation_range": 0.5,
 }
-SAMPLES_A_RUN = 10
+SAMPLES_PER_RUN = 10
 # PP-LiteSeg-T on CamVid, and one OHEM head of the Cityscapes recipe.
-STEP_SHAPE, STEP_CLASSES, STEP_RATE = (4, 352, 480), 11, 0.01
+TRAIN_SHAPE, TRAIN_CLASSES, LEARNING_RATE = (4, 352, 480), 11, 0.01
 OHEM_SHAPE = (2, 19, 512, 1024)
 KEPT = 1 / 16  # share of the pixels, as in the recipes
 MODEL = {"arm_out_chs": [32, 64, 128], "seg_head_inter_chs": [32, 64, 64]}
@@ -41,24 +41,24 @@ CITYSCAPES_SCALE = 0.5
 
 
 class Case(NamedTuple):
-    """One piece of work: `run` is timed; the arrays of `result` begin with a key of TOLERANCES."""
+    """A piece of work: `run` is timed; names of `result` start with a key of TOLERANCES."""
 
     run: Callable[[], object]
     result: Callable[[], dict[str, np.ndarray]]
 
 
-class Draws:
-    """Stands in for a `numpy.random.Generator`, drawing whole numbers like `numpy.random`."""
+class LegacyGenerator:
+    """The part of `numpy.random.Generator` that a crop needs, with the draws of `numpy.random`."""
 
     def __init__(self, seed: int):
         self.state = np.random.RandomState(seed)
 
     def integers(self, stop: int) -> int:
-        """A number from 0 to `stop` - 1."""
+        """An integer below `stop`."""
         return self.state.randint(stop)
 
     def uniform(self, low: float, high: float) -> float:
-        """The one number of an empty range."""
+        """The only number of an empty range."""
         assert low == high
         return low
 
@@ -69,11 +69,11 @@ def scales() -> np.ndarray:
     return np.arange(smallest, largest + step / 2, step)
 
 
-def step_batch() -> tuple[np.ndarray, np.ndarray]:
-    """Images (N, H, W, 3) uint8 and labels (N, H, W) uint8 of a training step."""
+def train_batch() -> tuple[np.ndarray, np.ndarray]:
+    """Images (N, H, W, 3) uint8 and labels (N, H, W) uint8 of a training iteration."""
     rng = np.random.RandomState(0)
-    images = rng.randint(0, 256, (*STEP_SHAPE, 3)).astype(np.uint8)
-    return images, _labels(rng, STEP_SHAPE, STEP_CLASSES)
+    images = rng.randint(0, 256, (*TRAIN_SHAPE, 3)).astype(np.uint8)
+    return images, _labels(rng, TRAIN_SHAPE, TRAIN_CLASSES)
 
 
 def ohem_batch() -> tuple[np.ndarray, np.ndarray]:
@@ -85,7 +85,7 @@ def ohem_batch() -> tuple[np.ndarray, np.ndarray]:
 
 
 def prediction() -> tuple[np.ndarray, np.ndarray]:
-    """A prediction and a label of 2048x1024, both uint8, of 19 classes; the two agree often."""
+    """A prediction and a label, both (1024, 2048) uint8 with 19 classes; 90 % of them agree."""
     rng = np.random.RandomState(2)
     label = np.kron(_labels(rng, (64, 128), 19), np.ones((16, 16), np.uint8))
     wrong = rng.uniform(size=label.shape) < 0.1
@@ -94,7 +94,7 @@ def prediction() -> tuple[np.ndarray, np.ndarray]:
 
 
 def ohem_case(paddle: ModuleType, loss_of: Callable) -> Case:
-    """Forward and backward of a loss on `ohem_batch`, with whichever Paddle the peer has."""
+    """Forward and backward pass of a loss on `ohem_batch`, with the Paddle of the peer."""
     logits, label = (paddle.to_tensor(array) for array in ohem_batch())
     logits.stop_gradient = False
 
@@ -107,13 +107,13 @@ def ohem_case(paddle: ModuleType, loss_of: Callable) -> Case:
     return Case(run, lambda: {"loss": np.array(run()), "gradient": logits.grad.numpy()})
 
 
-def moves(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
-    """How far a step moved all weights, and how far the statistics of batch norm."""
-    moved = {key: (after[key] - before[key]).ravel() for key in sorted(before)}
-    of_norm = {key for key in moved if key.endswith(("._mean", "._variance"))}
+def updates(before: dict[str, np.ndarray], after: dict[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """The changes of all weights, and those of the batch norm statistics."""
+    changes = {key: (after[key] - before[key]).ravel() for key in sorted(before)}
+    statistics = {key for key in changes if key.endswith(("._mean", "._variance"))}
     return {
-        "weights": np.concatenate([moved[key] for key in moved if key not in of_norm]),
-        "statistics": np.concatenate([moved[key] for key in moved if key in of_norm]),
+        "weights": np.concatenate([changes[key] for key in changes if key not in statistics]),
+        "statistics": np.concatenate([changes[key] for key in changes if key in statistics]),
     }
 
 
@@ -125,29 +125,29 @@ def _labels(rng: np.random.RandomState, shape: tuple[int, ...], classes: int) ->
 
 def serve(about: str, cases: dict[str, Callable[[Path], Case]]) -> None:
     """Answer `compare.py` until it closes the standard input; `about` names the peer."""
-    # Libraries print to the standard output: keep it for the answers, give them the other one.
+    # Libraries print to the standard output: keep it for the answers, send theirs to stderr.
     answers = os.fdopen(os.dup(1), "w")
     os.dup2(2, 1)
 
-    def say(**answer: object) -> None:
-        print(json.dumps(answer), file=answers, flush=True)
+    def answer(**fields: object) -> None:
+        print(json.dumps(fields), file=answers, flush=True)
 
     name, work = sys.argv[1], Path(sys.argv[2])
     case = cases[name](work)
-    say(about=about)
+    answer(about=about)
     for line in sys.stdin:
-        order, _, argument = line.strip().partition(" ")
-        if order == "run":
+        command, _, argument = line.strip().partition(" ")
+        if command == "run":
             begin, cpu_begin = time.perf_counter(), time.process_time()
             case.run()
             seconds, cpu_seconds = time.perf_counter() - begin, time.process_time() - cpu_begin
-            say(seconds=seconds, cpu_seconds=cpu_seconds, peak_mib=_peak_mib())
+            answer(seconds=seconds, cpu_seconds=cpu_seconds, peak_mib=_peak_mib())
         else:
             np.savez(argument, **case.result())
-            say(result=argument)
+            answer(result=argument)
 
 
 def _peak_mib() -> float:
-    """The most memory this process had; getrusage's figure would begin with its parent's."""
+    """Peak memory of this process; the one of getrusage starts at its parent's."""
     status = Path("/proc/self/status").read_text()
     return int(status.partition("VmHWM:")[2].split()[0]) / 1024
