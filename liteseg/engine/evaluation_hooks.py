@@ -55,6 +55,8 @@ class Evaluate(Hook):
             starts with it.
     """
 
+    saved = ("owed",)
+
     def __init__(
         self,
         interval: int,
@@ -104,14 +106,6 @@ class Evaluate(Hook):
         for hook in trainer.hooks:
             hook.after_evaluation(trainer, metrics)
 
-    def state_dict(self) -> dict[str, Any]:
-        """Whether an evaluation is owed."""
-        return {"owed": self.owed}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Restore it."""
-        self.owed = state["owed"]
-
 
 class EarlyStop(Hook):
     """Stops training after `patience` evaluations in a row without a better mIoU.
@@ -122,6 +116,8 @@ class EarlyStop(Hook):
         patience: number of evaluations; None only counts and never stops.
         min_delta: smallest increase of mIoU (0 to 1) over the best so far that counts as better.
     """
+
+    saved = ("best", "best_iteration", "stalled")
 
     def __init__(self, patience: Optional[int] = None, min_delta: float = 0.0):
         self.patience, self.min_delta = patience, min_delta
@@ -146,19 +142,6 @@ class EarlyStop(Hook):
                 f"{self.best:.4f} of iteration {self.best_iteration}"
             )
 
-    def state_dict(self) -> dict[str, Any]:
-        """The best mIoU, its iteration, and the evaluations since the last gain."""
-        return {
-            "best": self.best,
-            "best_iteration": self.best_iteration,
-            "stalled": self.stalled,
-        }
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue counting."""
-        self.best, self.best_iteration = state["best"], state["best_iteration"]
-        self.stalled = state["stalled"]
-
 
 class KeepBest(Hook):
     """Saves the checkpoint `best` after each evaluation with a higher mIoU than all before.
@@ -171,6 +154,8 @@ class KeepBest(Hook):
         best_iteration: the iteration it belongs to.
     """
 
+    saved = ("best", "best_iteration")
+
     def __init__(self, checkpointer: Checkpointer):
         self.checkpointer = checkpointer
         self.best, self.best_iteration = -math.inf, 0
@@ -181,14 +166,6 @@ class KeepBest(Hook):
             self.best, self.best_iteration = metrics["miou"], trainer.iteration
             if is_main():
                 self.checkpointer.save("best", *trainer.checkpoint())
-
-    def state_dict(self) -> dict[str, Any]:
-        """The best mIoU and its iteration."""
-        return {"best": self.best, "best_iteration": self.best_iteration}
-
-    def load_state_dict(self, state: Mapping[str, Any]) -> None:
-        """Continue comparing with the best of the interrupted run."""
-        self.best, self.best_iteration = state["best"], state["best_iteration"]
 
 
 class WriteReport(Hook):

@@ -5,7 +5,6 @@ from __future__ import annotations
 import functools
 import traceback
 from collections.abc import Callable, Generator, Iterator, Sequence
-from dataclasses import dataclass
 from typing import Any
 
 import numpy as np
@@ -16,25 +15,13 @@ from liteseg.errors import UserError
 from liteseg.utils.images import stack_planes
 from liteseg.utils.runtime import rank, world_size
 
-_USER_ERROR, _TRACEBACK = "user_error", "traceback"  # keys of a batch that carries an exception
 _BYTES_PER_SAMPLE = 2048 * 1024 * 4  # a Cityscapes image with its label, as uint8
-
-
-@dataclass(frozen=True)
-class WorkerError:
-    """An exception of a worker process, to be raised in the training process.
-
-    Attributes:
-        kind: `_USER_ERROR`, or `_TRACEBACK` for any other exception (a bug, perhaps in a plugin).
-        message: the message of a `UserError`, or the traceback.
-    """
-
-    kind: str
-    message: str
+# Keys of a sample or batch that carries an exception instead of data.
+_ERRORS = {"user_error": UserError, "traceback": RuntimeError}
 
 
 class GuardedDataset(paddle.io.Dataset):
-    """`dataset`, but an exception is returned as a `WorkerError` instead of being raised.
+    """`dataset`, but an exception is returned as a sample that carries it instead of being raised.
 
     Paddle's loader would print it in a thread and raise a different one in the training process.
     Needs a `guarded` collate function, and `raise_if_error` on every batch.
@@ -50,24 +37,27 @@ class GuardedDataset(paddle.io.Dataset):
         try:
             return self.dataset[key]
         except UserError as error:
-            return WorkerError(_USER_ERROR, str(error))
-        except Exception:
-            return WorkerError(_TRACEBACK, traceback.format_exc())
+            return _carry("user_error", str(error))
+        except Exception:  # a bug, perhaps in a plugin
+            return _carry("traceback", traceback.format_exc())
 
 
 def guarded(collate: Callable[[list], Any]) -> Callable[[list], Any]:
-    """`collate`, but the first `WorkerError` among the samples becomes the batch."""
+    """`collate`, but the first sample that carries an exception becomes the batch."""
     return functools.partial(_collate_guarded, collate)
 
 
 def _collate_guarded(collate: Callable[[list], Any], samples: list) -> Any:
-    error = next((sample for sample in samples if isinstance(sample, WorkerError)), None)
-    return collate(samples) if error is None else _error_batch(error.kind, error.message)
+    return next(filter(_carried, samples), None) or collate(samples)
 
 
-def _error_batch(kind: str, message: str) -> dict[str, np.ndarray]:
+def _carry(key: str, message: str) -> dict[str, np.ndarray]:
     # An array, because Paddle treats a batch without one as the end of the data.
-    return {kind: np.frombuffer(message.encode(), np.uint8)}
+    return {key: np.frombuffer(message.encode(), np.uint8)}
+
+
+def _carried(data: Any) -> list[str]:
+    return [key for key in _ERRORS if isinstance(data, dict) and key in data]
 
 
 def raise_if_error(batch: Any) -> Any:
@@ -77,9 +67,8 @@ def raise_if_error(batch: Any) -> Any:
         UserError: raised by the dataset.
         RuntimeError: any other exception; the message is the traceback in the worker.
     """
-    for key, kind in ((_USER_ERROR, UserError), (_TRACEBACK, RuntimeError)):
-        if isinstance(batch, dict) and key in batch:
-            raise kind(np.asarray(batch[key]).tobytes().decode())
+    for key in _carried(batch):
+        raise _ERRORS[key](np.asarray(batch[key]).tobytes().decode())
     return batch
 
 
@@ -236,7 +225,7 @@ def training_batch(samples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
             f"train_dataset: a batch needs labelled images of one size, found (h, w) {found}; end "
             "the transforms with a crop (RandomPaddingCrop) or a Resize before Normalize"
         )
-        return _error_batch(_USER_ERROR, message)
+        return _carry("user_error", message)
     return _stack(samples, ("img", "label", "index"))
 
 

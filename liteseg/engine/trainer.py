@@ -56,7 +56,13 @@ class TrainOptions:
 
 
 class Hook:
-    """Work to do around the iterations; every method is optional."""
+    """Work to do around the iterations; every method is optional.
+
+    Attributes:
+        saved: names of the attributes that checkpoints contain and a resume restores.
+    """
+
+    saved: Sequence[str] = ()
 
     def before_training(self, trainer: Trainer) -> None:
         """Called once, before the first iteration (also after a resume)."""
@@ -71,11 +77,13 @@ class Hook:
         """Called once at the end, also when an error ended training."""
 
     def state_dict(self) -> dict[str, Any]:
-        """State to save in checkpoints."""
-        return {}
+        """The state to save in checkpoints."""
+        return {name: getattr(self, name) for name in self.saved}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Restore what `state_dict` returned. Not called if the checkpoint has no such hook."""
+        for name in self.saved:
+            setattr(self, name, state[name])
 
 
 class Trainer:

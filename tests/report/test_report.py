@@ -1,4 +1,4 @@
-"""`report.html`: its content, that it needs nothing else, and how it fits a phone."""
+"""`report.html`: its content, that it is self-contained, and that it fits a phone."""
 
 from __future__ import annotations
 
@@ -72,7 +72,7 @@ def page(run):
     return (run / "report.html").read_text(encoding="utf-8")
 
 
-def test_the_page_is_whole_and_needs_nothing_else(page):
+def test_the_page_is_complete_and_self_contained(page):
     tags = Tags(page)
     for _, attrs in tags.found:
         for key in ("src", "href", "srcset", "action", "data"):
