@@ -38,14 +38,13 @@ setup(
     install_requires=[
         # 2.4: float(tensor) fails on Paddle 3.3. Paddle 2.6 needs <2: scripts/constraints.
         "numpy>=1.22,<2.4",
-        "filelock>=3.12",
-        "jinja2>=3.1",
         "opencv-python>=4.5",
-        "packaging>=22",
         "pillow>=9",
         "pyyaml>=6",
         "tqdm>=4.60",
         "visualdl>=2.5.3,<3",
+        "filelock>=3.12",
+        "jinja2>=3.1",
         # Paddle 2.6 imports it without saying so, and Python no longer brings it along.
         "setuptools; python_version >= '3.12'",
     ],

@@ -19,4 +19,5 @@ make_venv "$venv" "$extras" "$paddle"
 
 "$venv/bin/python" -m ruff check .
 "$venv/bin/python" -m ruff format --check .
+"$venv/bin/python" -m mypy
 "$venv/bin/python" -m pytest "$@"

@@ -28,7 +28,7 @@ COMMANDS = {
 
 
 # Import names of the packages that liteseg requires.
-PACKAGES = ("paddle", "numpy", "cv2", "PIL", "yaml", "tqdm", "visualdl")
+PACKAGES = ("paddle", "numpy", "cv2", "PIL", "yaml", "tqdm", "visualdl", "filelock", "jinja2")
 
 
 def main(argv: Optional[Sequence[str]] = None) -> int:

@@ -1,0 +1,1 @@
+"""Environment checks behind `liteseg doctor`; they run without any package installed."""

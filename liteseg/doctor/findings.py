@@ -1,4 +1,4 @@
-"""One finding of `liteseg doctor`, and what finding it takes: metadata and child processes."""
+"""Findings of `liteseg doctor`, and the package metadata and child processes they come from."""
 
 from __future__ import annotations
 
@@ -18,25 +18,36 @@ _TIMEOUT_S = 120
 
 
 class Finding(NamedTuple):
-    """One line of the report: `state` is "ok", "note" (goes on, less well) or "bad"."""
+    """Result of a check.
+
+    Attributes:
+        check: name of the check.
+        state: "ok", "note" (works, with limits) or "bad" (training would fail).
+        found: versions, sizes or the problem.
+        fix: the command or change that fixes it.
+    """
 
     check: str
     state: str
     found: str
-    mend: str = ""
+    fix: str = ""
+
+    def __str__(self) -> str:
+        line = f"{self.state:4}  {self.check:13}  {self.found}"
+        return f"{line}\n{'':21}-> {self.fix}" if self.fix else line
 
 
-class Child(NamedTuple):
-    """What a child process said: its last line of JSON, or how and where it ended."""
+class ChildResult(NamedTuple):
+    """The JSON output of a child process, and how it failed (None: it did not)."""
 
-    said: dict[str, Any]
+    reported: dict[str, Any]
     problem: Optional[str]
 
 
-def run_child(code: str, *arguments: str) -> Child:
-    """Run Python code that prints JSON objects; the union of them, and what went wrong, if it did.
+def run_child(code: str, *arguments: str) -> ChildResult:
+    """Run Python code that prints lines of JSON, and merge the objects it printed.
 
-    `liteseg` is importable in it, wherever it was started from.
+    The code can import liteseg, whatever the current folder is.
     """
     command = [sys.executable, "-c", code, *arguments]
     try:
@@ -44,12 +55,12 @@ def run_child(code: str, *arguments: str) -> Child:
             command, capture_output=True, timeout=_TIMEOUT_S, env=child_environment(), check=False
         )
     except subprocess.TimeoutExpired:
-        return Child({}, f"no answer within {_TIMEOUT_S} s")
-    said: dict[str, Any] = {}
+        return ChildResult({}, f"no answer within {_TIMEOUT_S} s")
+    reported: dict[str, Any] = {}
     for line in done.stdout.decode(errors="replace").splitlines():
         with contextlib.suppress(ValueError):
-            said.update(json.loads(line) if line.startswith("{") else {})
-    return Child(said, ending(done.returncode, done.stderr.decode(errors="replace")))
+            reported.update(json.loads(line) if line.startswith("{") else {})
+    return ChildResult(reported, exit_problem(done.returncode, done.stderr))
 
 
 def child_environment() -> dict[str, str]:
@@ -59,25 +70,25 @@ def child_environment() -> dict[str, str]:
     return {**os.environ, "PYTHONPATH": path}
 
 
-def ending(code: int, errors: str) -> Optional[str]:
-    """How a process ended: None if well; the signal that killed it; or its last words."""
+def exit_problem(code: int, stderr: bytes) -> Optional[str]:
+    """How a process failed: its signal, or the last line of `stderr`; None if it succeeded."""
     if code == 0:
         return None
     if code < 0:
         with contextlib.suppress(ValueError):
             return f"killed by {signal.Signals(-code).name}"
-    lines = [line.strip() for line in errors.splitlines() if line.strip()]
+    lines = [line.strip() for line in stderr.decode(errors="replace").splitlines() if line.strip()]
     return lines[-1][:300] if lines else f"exit code {code}"
 
 
 def pip(*requirements: str, constraints: Optional[Path] = None) -> str:
-    """The line that installs `requirements` for this Python."""
+    """The command that installs `requirements` for this Python."""
     words = [sys.executable, "-m", "pip", "install", *requirements]
     return " ".join([*words, "-c", str(constraints)] if constraints else words)
 
 
 def installed(names: Sequence[str]) -> dict[str, str]:
-    """name -> version of those that are installed."""
+    """name -> version of the installed ones among `names`."""
     found = {}
     for name in names:
         with contextlib.suppress(PackageNotFoundError):

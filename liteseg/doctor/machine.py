@@ -1,4 +1,4 @@
-"""What `liteseg doctor` says of the machine: cores, memory, disk, and VisualDL's server on it."""
+"""Checks of the machine: cores, memory, disk and VisualDL's server."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from liteseg.doctor.findings import (
     OK,
     Finding,
     child_environment,
-    ending,
+    exit_problem,
     installed,
     pip,
 )
@@ -31,12 +31,12 @@ from liteseg.utils.files import check_writable
 from liteseg.utils.runtime import cpu_threads
 
 _GIB = 2**30
-# 8 readers, each with 2 batches ready of 4 Cityscapes images, and the batch in use.
-_READERS_NEED = (2 * 8 + 2) * 4 * 2048 * 1024 * 4
+# 8 workers with 2 prefetched batches each, and the batch in use, of 4 Cityscapes images.
+_WORKER_MEMORY = (2 * 8 + 2) * 4 * 2048 * 1024 * 4
 
 
-def check_cpu() -> Finding:
-    """Cores this process may use, and what keeps Paddle from using them well."""
+def check_cpu() -> list[Finding]:
+    """Cores this process may use, and settings that keep Paddle from using them."""
     usable, cores = cpu_threads(), os.cpu_count() or 1
     found = f"{usable} of {cores} cores"
     try:
@@ -44,25 +44,26 @@ def check_cpu() -> Finding:
     except OSError:  # not Linux
         flags = []
     if "sse2" in flags and "avx" not in flags:
-        mend = "take a machine or a virtual CPU that has AVX (all since 2011)"
-        return Finding("CPU", BAD, f"{found}; no AVX, which Paddle's wheels need", mend)
+        fix = "use a machine or a virtual CPU that has AVX (all since 2011)"
+        return [Finding("CPU", BAD, f"{found}; no AVX, which Paddle's wheels need", fix)]
     if kind := os.environ.get("MKL_DEBUG_CPU_TYPE"):
         found += f"; MKL_DEBUG_CPU_TYPE={kind}, for MKL's vector code on AMD"
     threads = os.environ.get("OMP_NUM_THREADS", "1")
     if threads.isdecimal() and 1 < int(threads) < usable:
-        return Finding("CPU", NOTE, f"{found}; OMP_NUM_THREADS={threads}", "unset OMP_NUM_THREADS")
-    return Finding("CPU", OK, found)
+        found += f"; OMP_NUM_THREADS={threads}"
+        return [Finding("CPU", NOTE, found, "unset OMP_NUM_THREADS")]
+    return [Finding("CPU", OK, found)]
 
 
-def check_memory() -> Finding:
+def check_memory() -> list[Finding]:
     """Free memory, within the container's limit if there is one."""
     free = _free_memory()
     if free is None:
-        return Finding("memory", OK, "unknown")
+        return [Finding("memory", OK, "unknown")]
     found = f"{free / _GIB:.1f} GiB free"
     if free < 2 * _GIB:
-        return Finding("memory", NOTE, found, "choose a smaller batch_size (and total_batch_size)")
-    return Finding("memory", OK, found)
+        return [Finding("memory", NOTE, found, "use a smaller batch_size (and total_batch_size)")]
+    return [Finding("memory", OK, found)]
 
 
 def _free_memory() -> Optional[int]:
@@ -71,7 +72,7 @@ def _free_memory() -> Optional[int]:
     except OSError:  # not Linux
         return None
     free = int(meminfo.partition("MemAvailable:")[2].split()[0]) * 1024
-    with contextlib.suppress(OSError, ValueError):  # ValueError: no limit is "max"
+    with contextlib.suppress(OSError, ValueError):  # ValueError: "max" means no limit
         group = Path("/sys/fs/cgroup")
         limit = int((group / "memory.max").read_text())
         free = min(free, limit - int((group / "memory.current").read_text()))
@@ -79,20 +80,20 @@ def _free_memory() -> Optional[int]:
 
 
 def check_shared_memory(folder: Path = Path("/dev/shm")) -> list[Finding]:
-    """Room for the batches that reader processes hand over."""
+    """Shared memory for the batches that worker processes pass on."""
     try:
         free = shutil.disk_usage(folder).free
     except OSError:  # not Linux
         return []
     found = f"{free / _GIB:.2f} GiB free"
-    if free >= _READERS_NEED:
+    if free >= _WORKER_MEMORY:
         return [Finding(str(folder), OK, found)]
-    mend = f"docker run --shm-size=2g, or mount -o remount,size=2g {folder}"
-    return [Finding(str(folder), NOTE, f"{found}: batches go through slower pipes", mend)]
+    fix = f"docker run --shm-size=2g, or mount -o remount,size=2g {folder}"
+    return [Finding(str(folder), NOTE, f"{found}: batches go through slower pipes", fix)]
 
 
-def check_disk(output: Path) -> Finding:
-    """Whether runs can be written below `output`; makes nothing there that stays."""
+def check_disk(output: Path) -> list[Finding]:
+    """Whether runs can be written below `output`; leaves no file or folder behind."""
     folder = output.expanduser().absolute()
     while not folder.exists() and folder != folder.parent:
         folder = folder.parent
@@ -100,11 +101,11 @@ def check_disk(output: Path) -> Finding:
         check_writable(folder)
         free = shutil.disk_usage(folder).free
     except (UserError, OSError) as error:
-        return Finding("output", BAD, str(error), "give the commands another --output")
+        return [Finding("output", BAD, str(error), "give the commands another --output")]
     found = f"{output} can be written; {free / _GIB:.0f} GiB free"
     if free < _GIB:
-        return Finding("output", NOTE, found, "free some space: a run takes a few hundred MiB")
-    return Finding("output", OK, found)
+        return [Finding("output", NOTE, found, "free some space: a run needs a few hundred MiB")]
+    return [Finding("output", OK, found)]
 
 
 _SERVE = """
@@ -120,49 +121,48 @@ main()
 """
 
 
-def check_dashboard(seconds: float = 60) -> Finding:
-    """Write a curve with VisualDL, start its server on a free port and ask for the curve.
+def check_dashboard(seconds: float = 60) -> list[Finding]:
+    """Write a curve with VisualDL, start its server on a free port and request the curve.
 
     Args:
-        seconds: to wait for the answer.
+        seconds: timeout for the answer.
     """
     if not installed(["visualdl"]):
-        return Finding("VisualDL", NOTE, "not installed: training goes on without a dashboard")
+        return [Finding("VisualDL", NOTE, "not installed: training works without a dashboard")]
     begin, tested = time.monotonic(), current_set()
     with tempfile.TemporaryDirectory() as folder, _server(folder) as (process, address):
         while time.monotonic() - begin < seconds and process.poll() is None:
-            if "doctor/works" in _ask(f"{address}/app/api/scalar/tags"):
+            if "doctor/works" in _get(f"{address}/app/api/scalar/tags"):
                 took = time.monotonic() - begin
-                return Finding("VisualDL", OK, f"the server answered after {took:.1f} s")
+                return [Finding("VisualDL", OK, f"the server answered after {took:.1f} s")]
             time.sleep(0.1)
         ended = process.poll() is not None
         process.kill()
-        errors = process.communicate()[1].decode(errors="replace")
-        problem = ending(process.returncode, errors) if ended else f"silent for {seconds:.0f} s"
-    mend = pip(f"visualdl=={tested.pins['visualdl']}", constraints=tested.path)
-    return Finding("VisualDL", NOTE, f"the server fails: {problem}", mend)
+        stderr = process.communicate()[1]
+        silent = f"no answer within {seconds:.0f} s"
+        problem = exit_problem(process.returncode, stderr) if ended else silent
+    fix = pip(f"visualdl=={tested.pins['visualdl']}", constraints=tested.path)
+    return [Finding("VisualDL", NOTE, f"the server fails: {problem}", fix)]
 
 
 @contextlib.contextmanager
 def _server(folder: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """VisualDL's server over `folder`, and its address; ended at the end."""
+    """VisualDL's server for `folder` and its address, within the block."""
     with socket.socket() as free:
         free.bind(("127.0.0.1", 0))
         port = free.getsockname()[1]
     command = [sys.executable, "-c", _SERVE, folder, str(port)]
-    process = subprocess.Popen(
+    with subprocess.Popen(
         command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_environment()
-    )
-    try:
-        yield process, f"http://127.0.0.1:{port}"
-    finally:
-        process.kill()
-        process.wait()
-        process.stderr.close()
+    ) as process:
+        try:
+            yield process, f"http://127.0.0.1:{port}"
+        finally:
+            process.kill()
 
 
-def _ask(url: str) -> str:
-    """The answer, or nothing while there is none; no proxy is asked for this machine."""
+def _get(url: str) -> str:
+    """The answer, or "" while there is none; without a proxy, since the server is local."""
     opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
     try:
         with opener.open(url, timeout=5) as response:

@@ -1,4 +1,4 @@
-"""`liteseg doctor` on this machine, on one without packages, and on one where they are broken."""
+"""`liteseg doctor` on this machine, without packages, and with broken packages."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liteseg.cli import main
 
 
 def doctor(python, folder, *paths, command="doctor"):
-    """The command under another interpreter or with other packages first on its path."""
+    """Run the command with another interpreter, or with other packages first on its path."""
     path = os.pathsep.join(str(path) for path in (*paths, ROOT))
     done = subprocess.run(
         [python, "-m", "liteseg", *command.split()],
@@ -67,7 +67,7 @@ def test_other_commands_without_packages(command, bare_python, tmp_path):
     code, out = doctor(bare_python, tmp_path, command=command)
     assert code == 2
     assert "can't be imported (No module named" in out
-    assert "`liteseg doctor` says how to mend it" in out
+    assert "run `liteseg doctor` for the fix" in out
 
 
 BROKEN = {

@@ -1,4 +1,4 @@
-"""The reader of the tested sets against pip's own."""
+"""The tested sets, compared with the `packaging` library that pip uses."""
 
 from __future__ import annotations
 
@@ -11,7 +11,7 @@ from liteseg.doctor.constraints import read_constraints
 
 
 @pytest.mark.parametrize("minor", range(9, 14))
-def test_pins_are_those_that_pip_takes(minor):
+def test_pins_equal_those_of_packaging(minor):
     newest, oldest = read_constraints(minor)
     assert (newest.line, oldest.line) == ("3.3", "2.6")
     for tested in (newest, oldest):
@@ -26,22 +26,21 @@ def test_pins_are_those_that_pip_takes(minor):
         assert tested.pins["paddlepaddle"].startswith(tested.line)
 
 
-def test_pythons():
+def test_python_versions():
     assert [tested.pythons for tested in read_constraints()] == [(9, 13), (9, 12)]
 
 
 def test_installed_from_a_wheel(tmp_path, monkeypatch):
     package = tmp_path / "site-packages" / "liteseg"
-    (package / "utils").mkdir(parents=True)
-    (package / "constraints").mkdir()
+    (package / "constraints").mkdir(parents=True)
     text = (ROOT / "scripts/constraints/paddle-3.3.txt").read_text()
     (package / "constraints" / "paddle-3.3.txt").write_text(text)
     here = [(tested.line, tested.pins) for tested in read_constraints()]
-    monkeypatch.setattr(constraints, "__file__", str(package / "utils" / "constraints.py"))
+    monkeypatch.setattr(constraints, "__file__", str(package / "doctor" / "constraints.py"))
     assert [(tested.line, tested.pins) for tested in read_constraints()] == here[:1]
 
 
-def test_a_line_that_is_no_pin(tmp_path, monkeypatch):
+def test_line_without_a_pin(tmp_path, monkeypatch):
     path = tmp_path / "paddle-9.9.txt"
     path.write_text("# Python 3.9 to 3.13\nnumpy>=2\n")
     monkeypatch.setattr(constraints, "_folders", lambda: [tmp_path])

@@ -1,18 +1,18 @@
-"""The checks behind `liteseg doctor`, each on a machine that has the trouble it looks for."""
+"""The checks of `liteseg doctor`, each on a machine that has the problem it detects."""
 
 from __future__ import annotations
 
+import re
 import shutil
 import sys
 from collections import namedtuple
-from pathlib import Path
 
 import pytest
+from conftest import ROOT
 
-from liteseg.doctor import machine as machine
-from liteseg.doctor import packages as packages
+from liteseg.doctor import machine, packages
 from liteseg.doctor.constraints import read_constraints
-from liteseg.doctor.findings import Child, run_child
+from liteseg.doctor.findings import ChildResult, run_child
 
 NEWEST, OLDEST = read_constraints()
 SOUND = {name: NEWEST.pins[name] for name in ("paddlepaddle", *packages.RUNTIME)}
@@ -20,7 +20,7 @@ SOUND = {name: NEWEST.pins[name] for name in ("paddlepaddle", *packages.RUNTIME)
 
 @pytest.fixture
 def having(monkeypatch):
-    """Let these packages be the installed ones."""
+    """Sets the installed packages."""
 
     def change(found):
         def installed(names):
@@ -37,12 +37,13 @@ def without(*names):
 
 def test_sound_packages(having):
     having(SOUND)
-    assert packages.check_paddle()[:3] == ("Paddle", "ok", "paddlepaddle 3.3.1, as tested")
+    (paddle,) = packages.check_paddle()
+    assert paddle[:3] == ("Paddle", "ok", "paddlepaddle 3.3.1, as tested")
     assert [finding.state for finding in packages.check_packages()] == ["ok"]
 
 
 @pytest.mark.parametrize(
-    ("changes", "state", "found", "mend"),
+    ("changes", "state", "found", "fix"),
     [
         ({"paddlepaddle": "3.3.0"}, "note", "paddlepaddle 3.3.0; tested: 3.3.1, 2.6.2", "==3.3.1"),
         ({"paddlepaddle": "2.6.1"}, "note", "tested: 3.3.1, 2.6.2", "paddlepaddle==2.6.2"),
@@ -52,26 +53,26 @@ def test_sound_packages(having):
         ({"paddlepaddle-gpu": "3.3.1"}, "bad", "overwrite each other", "pip uninstall -y paddle"),
     ],
 )
-def test_other_paddles(having, changes, state, found, mend):
+def test_other_paddles(having, changes, state, found, fix):
     having({**SOUND, **changes})
-    finding = packages.check_paddle()
+    (finding,) = packages.check_paddle()
     assert finding.state == state
     assert found in finding.found
-    assert mend in finding.mend
-    assert bool(finding.mend) == (state != "ok")
+    assert fix in finding.fix
+    assert bool(finding.fix) == (state != "ok")
 
 
 def test_no_paddle(having):
     having(without("paddlepaddle"))
-    finding = packages.check_paddle()
+    (finding,) = packages.check_paddle()
     assert finding.state == "bad"
     line = f"{sys.executable} -m pip install paddlepaddle==3.3.1 -c {NEWEST.path}"
-    assert finding.mend.startswith(line)
+    assert finding.fix.startswith(line)
     assert packages.check_device() == packages.check_import_order() == []
 
 
 @pytest.mark.parametrize(
-    ("paddle", "numpy", "trap"),
+    ("paddle", "numpy", "symptom"),
     [
         ("3.3.1", "2.4.0", "TypeError"),
         ("3.3.1", "2.3.9", None),
@@ -80,27 +81,27 @@ def test_no_paddle(having):
         ("2.6.2", "1.26.0", None),
     ],
 )
-def test_numpy_traps(having, paddle, numpy, trap):
+def test_numpy_limits(having, paddle, numpy, symptom):
     having({**SOUND, "paddlepaddle": paddle, "numpy": numpy})
     found = [finding for finding in packages.check_packages() if finding.check == "numpy"]
-    assert [finding.state for finding in found] == (["bad"] if trap else [])
-    if trap:
+    assert [finding.state for finding in found] == (["bad"] if symptom else [])
+    if symptom:
         pin = (NEWEST if paddle == "3.3.1" else OLDEST).pins["numpy"]
-        assert trap in found[0].found
-        assert f"numpy=={pin} -c " in found[0].mend
+        assert symptom in found[0].found
+        assert f"numpy=={pin} -c " in found[0].fix
 
 
 def test_missing_and_other_versions(having):
     having({**without("tqdm", "pillow"), "pyyaml": "5.0"})
     missing, other = packages.check_packages()
     assert (missing.state, missing.found) == ("bad", "missing: pillow, tqdm")
-    assert f"pillow=={NEWEST.pins['pillow']} tqdm==" in missing.mend
+    assert f"pillow=={NEWEST.pins['pillow']} tqdm==" in missing.fix
     assert (other.state, other.found) == ("note", "pyyaml 5.0 (tested 6.0.3)")
     having(without("visualdl"))
     assert packages.check_packages()[0].state == "note"
 
 
-def test_headless_opencv_will_do(having):
+def test_headless_opencv_is_accepted(having):
     version = SOUND["opencv-python"]
     having({**without("opencv-python"), "opencv-python-headless": version})
     assert [finding.state for finding in packages.check_packages()] == ["ok"]
@@ -109,10 +110,13 @@ def test_headless_opencv_will_do(having):
     assert "opencv-python and opencv-python-headless overwrite" in twice.found
 
 
-def test_runtime_is_what_setup_asks_for():
-    setup = (Path(__file__).parents[2] / "setup.py").read_text()
-    asked = setup.partition("install_requires")[2].partition("]")[0]
-    assert all(f'"{name}' in asked for name in packages.RUNTIME if name != "protobuf")
+def test_runtime_packages_are_those_of_setup():
+    setup = (ROOT / "setup.py").read_text()
+    required = re.findall(
+        r'"([\w-]+)[<>=]', setup.partition("install_requires")[2].partition("]")[0]
+    )
+    # protobuf comes with visualdl
+    assert {*required, "protobuf"} == set(packages.RUNTIME)
 
 
 @pytest.mark.parametrize(
@@ -122,16 +126,16 @@ def test_runtime_is_what_setup_asks_for():
 def test_pythons(having, monkeypatch, version, paddle, state):
     having({**SOUND, "paddlepaddle": paddle})
     monkeypatch.setattr(packages.sys, "version_info", version)
-    assert packages.check_python().state == state
+    assert packages.check_python()[0].state == state
 
 
-FACTS = {"version": "2.6.2", "seconds": 1.0, "step": "x", "cuda_build": True, "device": "cpu"}
+FACTS = {"version": "2.6.2", "seconds": 1.0, "stage": "x", "cuda_build": True, "device": "cpu"}
 
 
 @pytest.mark.parametrize(
-    ("said", "problem", "driver", "state", "words"),
+    ("reported", "problem", "driver", "state", "words"),
     [
-        ({"device": "cpu"}, None, False, "note", "sees no GPU"),
+        ({"device": "cpu"}, None, False, "note", "finds no GPU"),
         ({"device": "cpu"}, None, True, "note", "nvidia-smi"),
         ({"device": "cpu", "cuda_build": False}, None, True, "note", "paddlepaddle-gpu==2.6.2"),
         ({"device": "cpu", "cuda_build": False}, None, False, "ok", "CPU"),
@@ -139,28 +143,30 @@ FACTS = {"version": "2.6.2", "seconds": 1.0, "step": "x", "cuda_build": True, "d
             {"device": "gpu", "gpus": [["GTX 1080 Ti", 11 * 2**30]], "cuda": "11.8"},
             *(None, True, "ok", "GTX 1080 Ti 11 GiB; CUDA 11.8"),
         ),
-        ({"step": "a convolution"}, "no kernel image", True, "bad", "a convolution fails: no ker"),
+        ({"stage": "convolution"}, "no kernel image", True, "bad", "convolution fails: no kernel"),
         ({}, "ImportError: libgomp.so.1: cannot open", False, "bad", "apt-get install -y libgomp1"),
         ({}, "TypeError: only 0-dimensional arrays", False, "bad", "pip install numpy=="),
         ({}, "ModuleNotFoundError: No module named 'setuptools'", False, "bad", "install setupto"),
     ],
 )
-def test_devices(having, monkeypatch, said, problem, driver, state, words):
+def test_devices(having, monkeypatch, reported, problem, driver, state, words):
     having(SOUND)
-    monkeypatch.setattr(packages, "run_child", lambda code: Child({**FACTS, **said}, problem))
+    monkeypatch.setattr(
+        packages, "run_child", lambda code: ChildResult({**FACTS, **reported}, problem)
+    )
     monkeypatch.setattr(packages, "has_gpu", lambda: driver)
     version, finding = packages.check_device()
     assert version.found == "2.6.2 in 1.0 s"
     assert finding.state == state
-    assert words in f"{finding.found} {finding.mend}"
+    assert words in f"{finding.found} {finding.fix}"
 
 
-def test_how_children_end():
-    assert run_child("print('{\"a\": 1}'); print('noise'); print('{\"b\": 2}')") == Child(
+def test_results_of_child_processes():
+    assert run_child("print('{\"a\": 1}'); print('noise'); print('{\"b\": 2}')") == ChildResult(
         {"a": 1, "b": 2}, None
     )
-    said, problem = run_child("print('{\"a\": 1}', flush=True); import os; os.abort()")
-    assert (said, problem) == ({"a": 1}, "killed by SIGABRT")
+    reported, problem = run_child("print('{\"a\": 1}', flush=True); import os; os.abort()")
+    assert (reported, problem) == ({"a": 1}, "killed by SIGABRT")
     assert run_child("raise ValueError('why')").problem == "ValueError: why"
     assert run_child("import sys; sys.exit(7)").problem == "exit code 7"
     assert run_child("import sys; assert sys.argv[1:] == ['x', 'y']", "x", "y").problem is None
@@ -168,32 +174,32 @@ def test_how_children_end():
 
 def test_cpu(monkeypatch):
     monkeypatch.setattr(machine, "cpu_threads", lambda: 8)
-    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # what Paddle sets when it is imported
+    monkeypatch.setenv("OMP_NUM_THREADS", "1")  # as Paddle sets it on import
     monkeypatch.setenv("MKL_DEBUG_CPU_TYPE", "5")
-    finding = machine.check_cpu()
+    (finding,) = machine.check_cpu()
     assert finding.state == "ok"
     assert "8 of " in finding.found
     assert "MKL_DEBUG_CPU_TYPE=5" in finding.found
     monkeypatch.setenv("OMP_NUM_THREADS", "2")
-    assert machine.check_cpu().mend == "unset OMP_NUM_THREADS"
+    assert machine.check_cpu()[0].fix == "unset OMP_NUM_THREADS"
 
 
 def test_memory(monkeypatch):
     for free, state in ((8 << 30, "ok"), (1 << 30, "note"), (None, "ok")):
         monkeypatch.setattr(machine, "_free_memory", lambda free=free: free)
-        assert machine.check_memory().state == state
+        assert machine.check_memory()[0].state == state
 
 
 Usage = namedtuple("Usage", "total used free")
 
 
 @pytest.mark.parametrize(("free", "state"), [(64 << 20, "note"), (2 << 30, "ok")])
-def test_room_for_batches_and_runs(monkeypatch, tmp_path, free, state):
+def test_shared_memory_and_disk_space(monkeypatch, tmp_path, free, state):
     monkeypatch.setattr(shutil, "disk_usage", lambda path: Usage(free, 0, free))
     (finding,) = machine.check_shared_memory()
     assert finding.state == state
-    assert ("--shm-size" in finding.mend) == (state == "note")
-    assert machine.check_disk(tmp_path).state == state
+    assert ("--shm-size" in finding.fix) == (state == "note")
+    assert machine.check_disk(tmp_path)[0].state == state
     assert machine.check_shared_memory(tmp_path / "missing")[0].state == state
 
 
@@ -201,18 +207,18 @@ def test_no_shared_memory(tmp_path):
     assert machine.check_shared_memory(tmp_path / "missing") == []
 
 
-def test_an_output_that_cannot_be_written(tmp_path):
+def test_output_cannot_be_written(tmp_path):
     (tmp_path / "file").write_text("")
-    finding = machine.check_disk(tmp_path / "file" / "runs")
+    (finding,) = machine.check_disk(tmp_path / "file" / "runs")
     assert finding.state == "bad"
     assert "cannot write in" in finding.found
-    assert machine.check_disk(tmp_path / "a" / "b").state == "ok"
+    assert machine.check_disk(tmp_path / "a" / "b")[0].state == "ok"
     assert not (tmp_path / "a").exists()
 
 
-def test_a_dashboard_that_does_not_answer(monkeypatch):
+def test_dashboard_does_not_answer(monkeypatch):
     monkeypatch.setattr(machine, "_SERVE", "import time; time.sleep(60)")
-    finding = machine.check_dashboard(seconds=0.5)
-    assert (finding.state, finding.found) == ("note", "the server fails: silent for 0 s")
+    (finding,) = machine.check_dashboard(seconds=0.5)
+    assert (finding.state, finding.found) == ("note", "the server fails: no answer within 0 s")
     monkeypatch.setattr(machine, "_SERVE", "raise OSError('no port')")
-    assert machine.check_dashboard().found == "the server fails: OSError: no port"
+    assert machine.check_dashboard()[0].found == "the server fails: OSError: no port"
