@@ -177,7 +177,7 @@ def _damage(path: Path) -> Optional[str]:
 
 
 def _with_current_hooks(state: dict[str, Any]) -> dict[str, Any]:
-    """The training state with the hook `Evaluate` of 0.1.0 split into those that replaced it."""
+    """The state with the former hook `Evaluate` split into the hooks that have replaced it."""
     old = state.get("hooks", {}).get("Evaluate", {})
     if "best" not in old:
         return state

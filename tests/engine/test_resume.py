@@ -170,8 +170,8 @@ def test_a_signal_in_the_evaluation_leaves_it_to_the_resume(tmp_path, whole, wor
     assert_as_if_never_interrupted(run, run.train(), whole)
 
 
-def as_version_0_1_0(store):
-    """Rewrite `last` as liteseg 0.1.0 wrote it: all state of the evaluation under one hook."""
+def merge_hook_state(store):
+    """Rewrite `last` in the former format: all state of the evaluation under one hook."""
     last = store.load_last()
     hooks = dict(last.state["hooks"])
     early_stop = hooks.pop("EarlyStop")
@@ -186,13 +186,13 @@ def as_version_0_1_0(store):
 
 
 @pytest.mark.parametrize("owed", [False, True])
-def test_a_run_of_version_0_1_0_resumes(tmp_path, whole, owed):
+def test_a_checkpoint_in_the_former_format_resumes(tmp_path, whole, owed):
     run = Run(tmp_path / "run")
     if owed:
         stop_in_evaluation_of_8(run)
     else:
         run.train(At(9, lambda trainer: setattr(trainer, "stop_reason", "x")))
-    as_version_0_1_0(run.store)
+    merge_hook_state(run.store)
     assert_as_if_never_interrupted(run, run.train(init_seed=99), whole)
 
 
