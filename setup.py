@@ -11,7 +11,7 @@ ROOT = Path(__file__).resolve().parent
 
 
 def read_version() -> str:
-    """The version in `liteseg/__init__.py`, read as text: importing it would need OpenCV."""
+    """The version in `liteseg/__init__.py`, read as text, because imports would need packages."""
     text = (ROOT / "liteseg" / "__init__.py").read_text(encoding="utf-8")
     return re.search(r'^__version__ = "(.+)"$', text, re.MULTILINE)[1]
 
@@ -27,14 +27,15 @@ setup(
         "liteseg.configs",
         "liteseg.constraints",
     ],
-    # A wheel carries these folders inside the package; a checkout has them beside it.
+    # In a wheel these folders are inside the package, in a checkout next to it.
     package_dir={"liteseg.configs": "configs", "liteseg.constraints": "scripts/constraints"},
     package_data={
+        "liteseg": ["py.typed"],
         "liteseg.configs": ["*.yml", "*/*.yml"],
         "liteseg.constraints": ["*.txt"],
         "liteseg.report": ["*.jinja"],
     },
-    # Paddle is an extra: users with a GPU install the build for it themselves.
+    # Paddle is an extra: users with a GPU install the build for their GPU themselves.
     install_requires=[
         # 2.4: float(tensor) fails on Paddle 3.3. Paddle 2.6 needs <2: scripts/constraints.
         "numpy>=1.22,<2.4",
@@ -45,15 +46,15 @@ setup(
         "visualdl>=2.5.3,<3",
         "filelock>=3.12",
         "jinja2>=3.1",
-        # Paddle 2.6 imports it without saying so, and Python no longer brings it along.
+        # Paddle 2.6 imports it without declaring it, and Python no longer includes it.
         "setuptools; python_version >= '3.12'",
     ],
     extras_require={
-        # 3.3.1 unless a constraint says 2.6.2, the other line that is tested.
+        # Tested: 3.3.1 and, with its constraints, 2.6.2.
         "cpu": ["paddlepaddle>=2.6.2,<=3.3.1"],
-        # PNGs in two thirds of OpenCV's time.
+        # Decodes PNGs in two thirds of OpenCV's time.
         "fast": ["imagecodecs>=2023.3.16"],
-        # Tested on Paddle 3.3 and Python 3.11; paddle2onnx 2 reads what Paddle 3 writes.
+        # Tested on Paddle 3.3 and Python 3.11; paddle2onnx 2 reads the models of Paddle 3.
         "export": [
             "nncf>=2.14",
             "onnx>=1.16",
@@ -61,7 +62,7 @@ setup(
             "openvino>=2024.6",
             "paddle2onnx>=2.1.0; python_version < '3.13'",  # has no wheel for 3.13
         ],
-        # playwright drives the Chromium that is installed; its own download is not needed.
+        # playwright uses the installed Chromium, not a download of its own.
         "test": [
             "cityscapesscripts==2.3.0",
             "hypothesis>=6.100",

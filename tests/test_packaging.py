@@ -1,7 +1,8 @@
-"""The package as a wheel has it, used from a folder of its own."""
+"""The package as in a wheel, used from another folder, and its public names."""
 
 from __future__ import annotations
 
+import ast
 import os
 import subprocess
 import sys
@@ -9,6 +10,7 @@ import sys
 import pytest
 from conftest import ROOT
 
+import liteseg
 from liteseg import __version__
 
 NAME = "pp_liteseg/pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k"
@@ -16,7 +18,7 @@ NAME = "pp_liteseg/pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k"
 
 @pytest.fixture(scope="module")
 def installed(tmp_path_factory):
-    """What `pip install .` puts into site-packages, without its metadata."""
+    """The files that `pip install .` copies to site-packages, without metadata."""
     folder = tmp_path_factory.mktemp("built")
     lib = folder / "lib"
     build = ["build", "--build-base", str(folder / "build"), "--build-lib", str(lib)]
@@ -46,11 +48,12 @@ def run(installed, tmp_path):
     return call
 
 
-def test_every_file_is_in_it(installed):
+def test_every_file_is_installed(installed):
     def below(folder, pattern):
         return {path.relative_to(folder) for path in folder.rglob(pattern)}
 
-    assert below(installed / "liteseg", "*.py") == below(ROOT / "liteseg", "*.py")
+    for pattern in ("*.py", "*.jinja", "py.typed"):
+        assert below(installed / "liteseg", pattern) == below(ROOT / "liteseg", pattern) != set()
     assert below(installed / "liteseg" / "configs", "*.yml") == below(ROOT / "configs", "*.yml")
     constraints = below(ROOT / "scripts" / "constraints", "*.txt")
     assert below(installed / "liteseg" / "constraints", "*.txt") == constraints
@@ -68,9 +71,8 @@ def test_configs_by_name_from_any_folder(run, installed):
     assert "did you mean" in run("config", "check", "pp_liteseg_stdc1_cityscape", code=2)
 
 
-def test_the_tested_versions_come_along(run, installed):
-    found = run("doctor", "--help")
-    assert "--output" in found
+def test_tested_versions_are_installed(run, installed):
+    assert "--output" in run("doctor", "--help")
     code = "from liteseg.doctor.constraints import read_constraints as r; print(r()[0].path)"
     done = subprocess.run(
         [sys.executable, "-c", code],
@@ -80,3 +82,11 @@ def test_the_tested_versions_come_along(run, installed):
         text=True,
     )
     assert done.stdout.strip() == str(installed / "liteseg" / "constraints" / "paddle-3.3.txt")
+
+
+def test_public_names_are_the_same_for_users_and_type_checkers():
+    tree = ast.parse((ROOT / "liteseg" / "__init__.py").read_text(encoding="utf-8"))
+    (block,) = (node for node in tree.body if isinstance(node, ast.If))
+    typed = {alias.name: node.module for node in block.body for alias in node.names}
+    assert typed == liteseg._MODULES
+    assert {*typed, "__version__"} == set(liteseg.__all__) == set(dir(liteseg))
