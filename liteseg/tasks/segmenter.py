@@ -10,7 +10,7 @@ import numpy as np
 
 from liteseg.config.build import build_model
 from liteseg.config.component import build
-from liteseg.config.resolve import AnyConfig
+from liteseg.config.resolve import AnyConfig, load_checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.config.test_config import TestConfig
 from liteseg.deploy import manifest
@@ -144,8 +144,9 @@ class Segmenter:
         return cls.from_model(model, cfg)
 
     @classmethod
-    def from_model(cls, model: paddle.nn.Layer, cfg: CheckedConfig) -> Segmenter:
+    def from_model(cls, model: paddle.nn.Layer, cfg: AnyConfig) -> Segmenter:
         """Wrap a Paddle model and the config that it was built from."""
+        cfg = load_checked(cfg)
         names, palette = _names_and_palette(cfg)
         transforms = build_val_transforms(cfg)
         network = TrainedNetwork(model, transforms.normalize, cfg.test_config)
