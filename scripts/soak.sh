@@ -1,12 +1,12 @@
 #!/usr/bin/env bash
-# Soak tests, too long for the test suite: training that is killed again and again, and a long run.
+# Soak tests, too long for the test suite: a training that is killed many times, and a long one.
 #
-#   bash scripts/soak.sh kill --rounds 50         kill -9 at random moments, then --resume; exact?
-#   bash scripts/soak.sh long --steps 10000       memory, files, threads and /dev/shm stay flat?
-#   PYTHON=/path/to/python bash scripts/soak.sh … a Python with liteseg and Paddle (.venv's)
+#   bash scripts/soak.sh kill --rounds 50         kill -9 at random times, --resume, compare results
+#   bash scripts/soak.sh long --iters 10000       memory, files, threads and /dev/shm stay constant
+#   PYTHON=/path/to/python bash scripts/soak.sh … a Python with liteseg and Paddle (default: .venv)
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-help_if_asked "$@"
+help_if_requested "$@"
 
 case ${1:-} in
     kill | long) ;;

@@ -4,18 +4,18 @@
 #   DATA_ROOT=/data/camvid RECIPE=scratch bash scripts/train_camvid.sh
 #
 #   MODEL      t (default) or b
-#   RECIPE     how the name of a config ends: 10k (published, the default), 1k (the paper),
+#   RECIPE     end of the config name: 10k (default, published), 1k (paper),
 #              10k_for_test and 1k_for_test (trained on train and val, evaluated on test);
 #              for t also scratch (without an ImageNet encoder, at 480x360) and 600
 #   DATA_ROOT  the CamVid folder (default: data/camvid)
-#   DEVICES    number of devices (default: every GPU that Paddle sees, or the CPU)
+#   DEVICES    number of devices (default: all GPUs that Paddle sees, or the CPU)
 #   OUTPUT     the run directory (default: output/NAME_OF_THE_CONFIG)
-#   PYTHON     a Python with liteseg (default: that of .venv, else `python`)
+#   PYTHON     a Python with liteseg (default: .venv, else `python`)
 #
-# Arguments go to `liteseg train`, such as --resume or --set iters=100 --set batch_size=2.
+# Arguments are passed to `liteseg train`, such as --resume or --set iters=100 --set batch_size=2.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-help_if_asked "$@"
+help_if_requested "$@"
 
 encoder=$(encoder_of "${MODEL:-t}")
 recipe=${RECIPE:-10k}
@@ -35,7 +35,7 @@ data=${DATA_ROOT:-$ROOT/data/camvid}
        train/  trainannot/  val/  valannot/  train.txt  val.txt  …           (SegNet)
        701_StillsRaw_full/X.png  LabeledApproved_full/X_L.png
        train.txt  val.txt  test.txt, one name X a line                       (original)
-3. Start again, naming the folder if it is another one:
+3. Start again, with the path if it is another folder:
      DATA_ROOT=/path/to/camvid bash scripts/train_camvid.sh
 
 To try this recipe without CamVid, on synthetic streets:

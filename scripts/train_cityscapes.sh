@@ -6,14 +6,14 @@
 #   MODEL      t (default) or b
 #   SCALE      scale of the images in evaluation: 0.5 (default), 0.75 or 1.0
 #   DATA_ROOT  the folder with leftImg8bit/ and gtFine/ (default: data/cityscapes)
-#   DEVICES    number of devices (default: every GPU that Paddle sees, or the CPU)
+#   DEVICES    number of devices (default: all GPUs that Paddle sees, or the CPU)
 #   OUTPUT     the run directory (default: output/NAME_OF_THE_CONFIG)
-#   PYTHON     a Python with liteseg (default: that of .venv, else `python`)
+#   PYTHON     a Python with liteseg (default: .venv, else `python`)
 #
-# Arguments go to `liteseg train`, such as --resume or --set iters=100 --set batch_size=2.
+# Arguments are passed to `liteseg train`, such as --resume or --set iters=100 --set batch_size=2.
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/lib.sh"
-help_if_asked "$@"
+help_if_requested "$@"
 
 encoder=$(encoder_of "${MODEL:-t}")
 scale=${SCALE:-0.5}
@@ -30,8 +30,8 @@ for folder in leftImg8bit/train leftImg8bit/val gtFine/train gtFine/val; do
      $data/
        leftImg8bit/{train,val,test}/CITY/*_leftImg8bit.png
        gtFine/{train,val,test}/CITY/*_gtFine_labelIds.png
-   The labels are used as they are; labelTrainIds.png are taken where present.
-3. Start again, naming the folder if it is another one:
+   The labels are used as they are; labelTrainIds.png are used if present.
+3. Start again, with the path if it is another folder:
      DATA_ROOT=/path/to/cityscapes bash scripts/train_cityscapes.sh
 
 To try it without Cityscapes, on synthetic streets in the same layout:

@@ -159,7 +159,7 @@ def test_quickstart_reuses_existing_results(clone, fake_python):
     assert first.returncode == 0, first.stderr
     assert "0.6543" in first.stdout
     assert f"{clone}/.venv/bin/visualdl --logdir {clone}/output/quickstart/vdl" in first.stdout
-    assert f"{clone}/output/quickstart/pictures" in first.stdout
+    assert f"{clone}/output/quickstart/overlays" in first.stdout
     verbs = [line.split()[1] for line in calls(clone, "liteseg")]
     assert verbs == ["data", "train", "eval", "predict"]
     assert "--resume" not in calls(clone, "liteseg")[1]

@@ -42,7 +42,7 @@ def _training_iteration(work: Path) -> protocol.Case:
             sum(losses).backward()
             optimizer.step()
             optimizer.zero_grad()
-            return [float(loss) for loss in losses]
+            return [loss.item() for loss in losses]
 
         return iterate
 

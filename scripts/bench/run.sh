@@ -9,7 +9,7 @@
 #   PYTHON=python3.11 bash scripts/bench/run.sh                       the Python of the environments
 set -euo pipefail
 source "$(dirname "${BASH_SOURCE[0]}")/../lib.sh"
-help_if_asked "$@"
+help_if_requested "$@"
 
 make_venv "$ROOT/.venv" cpu,fast 3.3
 pins=$ROOT/scripts/bench/paddleseg.txt

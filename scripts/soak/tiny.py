@@ -1,4 +1,4 @@
-"""A network, a dataset and a config so small that a step takes milliseconds (plugin of a run)."""
+"""A network, a dataset and a config whose iteration takes milliseconds; the plugin of the runs."""
 
 from __future__ import annotations
 
@@ -67,12 +67,12 @@ class TinyNet(nn.Layer):
 
 
 def liteseg(*arguments: object) -> list[str]:
-    """The command `liteseg`, with this Python."""
+    """The command `liteseg` of this Python."""
     return [sys.executable, "-m", "liteseg", *map(str, arguments)]
 
 
 def prepare(folder: Path, log: int, evaluate: int, save: int, keep: int) -> Path:
-    """Make dataset and config in `folder`; the config's path."""
+    """Make a dataset and a config in `folder`; returns the path of the config."""
     data = folder / "streets"
     streets = ["--train", 16, "--val", 4, "--size", 128, 64]
     subprocess.run(liteseg("data", "streets", "--output", data, *streets), check=True)
