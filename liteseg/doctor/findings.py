@@ -14,7 +14,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 OK, NOTE, BAD = "ok", "note", "bad"
-_TIMEOUT_S = 120
 
 
 class Finding(NamedTuple):
@@ -44,33 +43,30 @@ class ChildResult(NamedTuple):
     problem: Optional[str]
 
 
-def run_child(code: str, *arguments: str) -> ChildResult:
+def run_child(code: str, *arguments: str, timeout: float = 120) -> ChildResult:
     """Run Python code that prints lines of JSON, and merge the objects it printed.
 
-    The code can import liteseg, whatever the current folder is.
+    Args:
+        code: can import liteseg, whatever the current folder is.
+        arguments: `sys.argv[1:]` of the code.
+        timeout: in seconds.
     """
     command = [sys.executable, "-c", code, *arguments]
+    package = str(Path(__file__).resolve().parents[2])
+    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
+    environment = {**os.environ, "PYTHONPATH": path}
     try:
-        done = subprocess.run(
-            command, capture_output=True, timeout=_TIMEOUT_S, env=child_environment(), check=False
-        )
+        done = subprocess.run(command, capture_output=True, timeout=timeout, env=environment)
     except subprocess.TimeoutExpired:
-        return ChildResult({}, f"no answer within {_TIMEOUT_S} s")
+        return ChildResult({}, f"no answer within {timeout:g} s")
     reported: dict[str, Any] = {}
     for line in done.stdout.decode(errors="replace").splitlines():
         with contextlib.suppress(ValueError):
             reported.update(json.loads(line) if line.startswith("{") else {})
-    return ChildResult(reported, exit_problem(done.returncode, done.stderr))
+    return ChildResult(reported, _exit_problem(done.returncode, done.stderr))
 
 
-def child_environment() -> dict[str, str]:
-    """This environment, with liteseg importable from any folder."""
-    package = str(Path(__file__).resolve().parents[2])
-    path = os.pathsep.join(filter(None, [package, os.environ.get("PYTHONPATH")]))
-    return {**os.environ, "PYTHONPATH": path}
-
-
-def exit_problem(code: int, stderr: bytes) -> Optional[str]:
+def _exit_problem(code: int, stderr: bytes) -> Optional[str]:
     """How a process failed: its signal, or the last line of `stderr`; None if it succeeded."""
     if code == 0:
         return None

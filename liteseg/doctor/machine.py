@@ -5,26 +5,12 @@ from __future__ import annotations
 import contextlib
 import os
 import shutil
-import socket
-import subprocess
-import sys
 import tempfile
 import time
-import urllib.request
-from collections.abc import Iterator
 from pathlib import Path
 from typing import Optional
 
-from liteseg.doctor.findings import (
-    BAD,
-    NOTE,
-    OK,
-    Finding,
-    child_environment,
-    exit_problem,
-    installed,
-    pip,
-)
+from liteseg.doctor.findings import BAD, NOTE, OK, Finding, installed, pip, run_child
 from liteseg.doctor.packages import current_set
 from liteseg.errors import UserError
 from liteseg.utils.files import check_writable
@@ -109,15 +95,30 @@ def check_disk(output: Path) -> list[Finding]:
 
 
 _SERVE = """
-import sys
-folder, port = sys.argv[1:]
+import os, socket, sys, threading, time, urllib.request
 from visualdl import LogWriter
+from visualdl.server.app import main
+folder = sys.argv[1]
 with LogWriter(folder) as writer:
     writer.add_scalar("doctor/works", 1.0, 0)
-sys.argv = ["visualdl", "--logdir", folder, "--port", port, "--host", "127.0.0.1",
+with socket.socket() as free:
+    free.bind(("127.0.0.1", 0))
+    host, port = free.getsockname()
+sys.argv = ["visualdl", "--logdir", folder, "--host", host, "--port", str(port),
             "--disable-telemetry"]
-from visualdl.server.app import main
+def query():
+    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))  # the server is local
+    answer = b""
+    while b"doctor/works" not in answer:
+        time.sleep(0.1)
+        try:
+            answer = opener.open(f"http://{host}:{port}/app/api/scalar/tags", timeout=5).read()
+        except OSError:  # not ready
+            pass
+    os._exit(0)
+threading.Thread(target=query, daemon=True).start()
 main()
+sys.exit("the server stopped")
 """
 
 
@@ -130,42 +131,10 @@ def check_dashboard(seconds: float = 60) -> list[Finding]:
     if not installed(["visualdl"]):
         return [Finding("VisualDL", NOTE, "not installed: training works without a dashboard")]
     begin, tested = time.monotonic(), current_set()
-    with tempfile.TemporaryDirectory() as folder, _server(folder) as (process, address):
-        while time.monotonic() - begin < seconds and process.poll() is None:
-            if "doctor/works" in _get(f"{address}/app/api/scalar/tags"):
-                took = time.monotonic() - begin
-                return [Finding("VisualDL", OK, f"the server answered after {took:.1f} s")]
-            time.sleep(0.1)
-        ended = process.poll() is not None
-        process.kill()
-        stderr = process.communicate()[1]
-        silent = f"no answer within {seconds:.0f} s"
-        problem = exit_problem(process.returncode, stderr) if ended else silent
+    with tempfile.TemporaryDirectory() as folder:
+        problem = run_child(_SERVE, folder, timeout=seconds).problem
+    if problem is None:
+        took = time.monotonic() - begin
+        return [Finding("VisualDL", OK, f"the server answered after {took:.1f} s")]
     fix = pip(f"visualdl=={tested.pins['visualdl']}", constraints=tested.path)
     return [Finding("VisualDL", NOTE, f"the server fails: {problem}", fix)]
-
-
-@contextlib.contextmanager
-def _server(folder: str) -> Iterator[tuple[subprocess.Popen, str]]:
-    """VisualDL's server for `folder` and its address, within the block."""
-    with socket.socket() as free:
-        free.bind(("127.0.0.1", 0))
-        port = free.getsockname()[1]
-    command = [sys.executable, "-c", _SERVE, folder, str(port)]
-    with subprocess.Popen(
-        command, stdout=subprocess.DEVNULL, stderr=subprocess.PIPE, env=child_environment()
-    ) as process:
-        try:
-            yield process, f"http://127.0.0.1:{port}"
-        finally:
-            process.kill()
-
-
-def _get(url: str) -> str:
-    """The answer, or "" while there is none; without a proxy, since the server is local."""
-    opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
-    try:
-        with opener.open(url, timeout=5) as response:
-            return response.read().decode()
-    except OSError:
-        return ""

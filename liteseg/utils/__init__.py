@@ -1,1 +1,1 @@
-"""Helpers that know nothing of models, data or configs: files, weights, pictures, devices."""
+"""Small helpers for all packages: files, images, logging, processes and weights."""

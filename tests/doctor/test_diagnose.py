@@ -219,6 +219,6 @@ def test_output_cannot_be_written(tmp_path):
 def test_dashboard_does_not_answer(monkeypatch):
     monkeypatch.setattr(machine, "_SERVE", "import time; time.sleep(60)")
     (finding,) = machine.check_dashboard(seconds=0.5)
-    assert (finding.state, finding.found) == ("note", "the server fails: no answer within 0 s")
+    assert (finding.state, finding.found) == ("note", "the server fails: no answer within 0.5 s")
     monkeypatch.setattr(machine, "_SERVE", "raise OSError('no port')")
     assert machine.check_dashboard()[0].found == "the server fails: OSError: no port"
