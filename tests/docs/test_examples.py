@@ -172,6 +172,8 @@ def test_the_command(streets, capsys, monkeypatch):
     count = int(capsys.readouterr().out.split()[0].replace(",", ""))
     network = liteseg.build_model(liteseg.load_config("quickstart"))
     assert count == sum(p.size for p in network.parameters() if p.trainable)
+    assert main(["count", "--config", "quickstart", "--set", "model.cm_out_ch=64"]) == 0
+    assert int(capsys.readouterr().out.split()[0].replace(",", "")) < count
     with pytest.raises(SystemExit):
         main(["count", "--help"])
     assert "liteseg count --config quickstart" in capsys.readouterr().out
