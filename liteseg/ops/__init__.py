@@ -8,7 +8,8 @@ Every choice between the two is made here, by `device.is_eager_cpu` or `onednn.s
 - `cross_entropy`: softmax cross-entropy per pixel.
 - `pointwise`: linear interpolation of two features.
 - `device`: device selection, threads, malloc, deterministic mode.
+- `environment`: settings before Paddle is imported.
 - `onednn`, `onednn_cache`: oneDNN kernels in eager mode.
 
-Nothing is imported here: `labels` also runs without Paddle.
+Nothing is imported here: `environment` and `labels` run without Paddle.
 """

@@ -1,4 +1,4 @@
-"""The shipped graph against the network it is made of, eagerly."""
+"""The exported graph against its network in eager mode."""
 
 from __future__ import annotations
 
@@ -9,8 +9,10 @@ import paddle.nn.functional as F
 import pytest
 from paddle import nn
 
-from liteseg.deploy.graph import DeployGraph, folded, with_exact_pooling
 from liteseg.config.test_config import TestConfig
+from liteseg.deploy.export import save_paddle
+from liteseg.deploy.graph import DeployGraph, folded, with_exact_pooling
+from liteseg.deploy.runtimes import PaddleInference
 from liteseg.engine.inference import predict_scores
 from liteseg.models import STDC1, PPLiteSeg
 from liteseg.transforms import Normalize
@@ -42,22 +44,22 @@ def close(found, expected):
 
 
 @pytest.mark.parametrize("arm_type", ["UAFM", "UAFM_SpAtten", "UAFM_ChAtten"])
-def test_folding_changes_nothing_but_rounding(arm_type):
+def test_folding_changes_only_rounding(arm_type):
     model = network(arm_type)
     image = golden_rule.image(3, (1, 3, 65, 97))
     with paddle.no_grad():
         before = model(image)[0].numpy()
         without = folded(model)
         close(without(image)[0].numpy(), before)
-        np.testing.assert_array_equal(model(image)[0].numpy(), before)  # it was a copy
+        np.testing.assert_array_equal(model(image)[0].numpy(), before)  # folding makes a copy
     norms = [name for name, layer in without.named_sublayers() if isinstance(layer, nn.BatchNorm2D)]
-    # the heads that run in training only
+    # heads that run only in training
     assert {name.partition(".conv")[0] for name in norms} == {"seg_heads.1", "seg_heads.2"}
 
 
 @pytest.mark.parametrize("size", [(15, 19), (4, 4), (3, 2), (16, 32)])
 @pytest.mark.parametrize("bins", [1, 4, (2, 3)])
-def test_pooling_by_products(size, bins):
+def test_pooling_by_matrix_products(size, bins):
     x = golden_rule.image(1, (2, 5, *size))
     pool = with_exact_pooling(nn.Sequential(nn.AdaptiveAvgPool2D(bins)))
     assert not isinstance(pool[0], nn.AdaptiveAvgPool2D)
@@ -82,7 +84,7 @@ def test_scores_are_those_of_evaluation(model, scale):
     assert (found["label"] == expected.argmax(axis=1)).mean() > 0.999
 
 
-def test_a_network_without_coarse_logits_gives_full_ones():
+def test_a_network_without_coarse_logits_returns_full_ones():
     class Plain(nn.Layer):
         def __init__(self):
             super().__init__()
@@ -96,3 +98,24 @@ def test_a_network_without_coarse_logits_gives_full_ones():
         logits, coarse = graph(paddle.to_tensor(pixels(20, 24)))
     np.testing.assert_allclose(logits.numpy(), coarse.numpy(), rtol=1e-6)
     assert logits.shape == [2, 4, 20, 24]
+
+
+def test_export_right_after_training(tmp_path):
+    """The trained model needs no preparation, and continues training afterwards."""
+    model = network()
+    model.train()
+    x = golden_rule.image(5, (2, 3, 64, 96))
+    sum(logits.mean() for logits in model(x)).backward()
+    model.clear_gradients()
+    model.eval()
+    images = pixels(33, 50)
+    graph = DeployGraph(model, [0.5] * 3, [0.5] * 3, 1.0, "logits")
+    saved = save_paddle(graph, None, tmp_path)
+    runtime = PaddleInference(saved, "cpu", 1, "fp32")
+    normalized = Normalize().batch(paddle.to_tensor(images))
+    with paddle.no_grad():
+        expected = model(normalized)[0].numpy()
+    close(runtime.run(images, "logits"), expected)
+    model.train()
+    sum(logits.mean() for logits in model(x)).backward()
+    assert model.seg_heads[0].conv_out.weight.grad is not None

@@ -1,4 +1,4 @@
-"""Losses against published figures, pixel-by-pixel numpy twins and what must hold for each."""
+"""Losses against published values and pixel-by-pixel numpy twins, and properties of all."""
 
 from __future__ import annotations
 
@@ -15,7 +15,7 @@ from liteseg.registry import LOSSES
 
 WEIGHT = [0.5, 1, 1.5, 0.8, 1.2, 1, 2]
 SHAPE, CLASSES = (2, 24, 40), 7
-# What a component needs to be built; a new one without an entry is built by its defaults.
+# Arguments of the components; one without an entry is built with its defaults.
 ARGUMENTS = {
     "BootstrappedCrossEntropyLoss": lambda **k: {"min_K": 40, "loss_th": 0.5, **k},
     "MixedLoss": lambda **k: {
@@ -31,7 +31,7 @@ def make(name, **arguments):
 
 
 def batch():
-    """The logits and labels that the published figures were made on."""
+    """The logits and labels of the published values."""
     target = label(36, SHAPE, CLASSES)
     logits = image(35, (2, CLASSES, *SHAPE[1:])).numpy()
     easy = np.random.RandomState(33).uniform(size=SHAPE) < 0.8
@@ -136,14 +136,14 @@ def test_ohem_keeps_as_many_as_valid_pixels_or_mines():
 
 @pytest.mark.parametrize("min_kept", [1, 9, 10, 11, 25, 39])
 def test_ohem_leaves_out_pixels_that_tie_with_the_threshold(min_kept):
-    steps = np.random.RandomState(2).permutation(np.repeat([1.0, 2.0, 3.0, 4.0], 10))
+    values = np.random.RandomState(2).permutation(np.repeat([1.0, 2.0, 3.0, 4.0], 10))
     logits = np.zeros((1, 3, 5, 8), np.float32)
-    logits[0, 0] = steps.reshape(5, 8)
+    logits[0, 0] = values.reshape(5, 8)
     target = np.zeros((1, 5, 8), np.int64)
     loss = losses.OhemCrossEntropyLoss(thresh=0.5, min_kept=min_kept)
     value, gradient = run(loss, logits, target)
     # exp(1) / (exp(1) + 2) is 0.576: none is below 0.5, so the rank alone decides.
-    threshold = np.sort(steps)[min_kept - 1]
+    threshold = np.sort(values)[min_kept - 1]
     np.testing.assert_array_equal(np.abs(gradient[0]).sum(0) > 0, logits[0, 0] < threshold)
     assert value == pytest.approx(twins.ohem(logits, target, 0.5, min_kept), rel=2e-5)
 
@@ -179,7 +179,7 @@ def test_bootstrapped_decides_for_each_image():
 @pytest.mark.parametrize("arguments", [{}, {"weight": WEIGHT}, {"smooth": 0.1}])
 def test_dice(arguments):
     logits, target = batch()
-    target[0][target[0] == 2] = 255  # a class that one image has not
+    target[0][target[0] == 2] = 255  # a class that one image lacks
     loss = losses.DiceLoss(**arguments)
     agree(loss, lambda x, y: twins.dice(x, y, **arguments), logits, target)
 
@@ -216,7 +216,7 @@ def test_mixed():
 
 
 @pytest.mark.parametrize("name", REGISTERED)
-def test_every_loss_is_finite_and_blind_to_ignored_pixels(name):
+def test_every_loss_is_finite_and_ignores_ignored_pixels(name):
     logits, target = batch()
     value, gradient = run(make(name), logits, target)
     ignored = np.broadcast_to((target == 255)[:, None], logits.shape)
@@ -241,14 +241,14 @@ def test_every_loss_of_a_batch_without_valid_pixels_is_zero(name):
 def test_every_loss_ignores_a_class_as_it_ignores_255(name):
     logits, target = batch()
     expected, expected_gradient = run(make(name), logits, np.where(target == 0, 255, target))
-    relabelled = np.where(target == 255, 0, target)
-    value, gradient = run(make(name, ignore_index=0), logits, relabelled)
+    relabeled = np.where(target == 255, 0, target)
+    value, gradient = run(make(name, ignore_index=0), logits, relabeled)
     assert value == pytest.approx(expected, rel=1e-6)
     np.testing.assert_allclose(gradient, expected_gradient, rtol=1e-5, atol=1e-9)
 
 
 @pytest.mark.parametrize("name", REGISTERED)
-def test_every_loss_survives_extreme_logits(name):
+def test_every_loss_is_finite_for_extreme_logits(name):
     target = label(3, (1, 6, 8), 4)
     for logits in (np.zeros((1, 4, 6, 8)), 1e4 * image(4, (1, 4, 6, 8)).numpy()):
         value, gradient = run(make(name), logits, target)
@@ -283,7 +283,7 @@ def test_constructors_refuse(name, arguments, message):
 @pytest.mark.parametrize(
     "name", ["CrossEntropyLoss", "OhemCrossEntropyLoss", "BootstrappedCrossEntropyLoss", "DiceLoss"]
 )
-def test_one_weight_a_class_is_asked_for(name):
+def test_one_weight_per_class_is_required(name):
     for count in (1, CLASSES + 1):
         with pytest.raises(ValueError, match=f"weight: {count} class weights for 7 classes"):
             run(make(name, weight=[1.0] * count), *batch())

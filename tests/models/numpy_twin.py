@@ -53,7 +53,7 @@ def conv_bn(state, at, x):
 
 
 def upsample(x, size):
-    """Bilinear with half-pixel centres, one output pixel at a time."""
+    """Bilinear with half-pixel centers, one output pixel at a time."""
     out = np.empty((*x.shape[:2], *size))
     h, w = x.shape[2:]
     for i in range(size[0]):
@@ -69,7 +69,7 @@ def upsample(x, size):
 
 
 def pool_to(x, bins):
-    """Averages of bins x bins cells; neighbouring cells share a row where the size is odd."""
+    """Averages of bins x bins cells; neighboring cells share a row where the size is odd."""
     h, w = x.shape[2:]
     out = np.empty((*x.shape[:2], bins, bins))
     for i in range(bins):
@@ -81,7 +81,7 @@ def pool_to(x, bins):
 
 
 def pool_halving(x):
-    """Mean of the 3x3 neighbourhood of every second pixel, as much of it as is in the image."""
+    """Mean of the 3x3 neighborhood of every second pixel, as much of it as is in the image."""
     rows, cols = ((n + 1) // 2 for n in x.shape[2:])
     out = np.empty((*x.shape[:2], rows, cols))
     for i in range(rows):
@@ -131,12 +131,12 @@ def sppm(state, at, x, bins=(1, 2, 4)):
 
 
 def _attention_maps(kind, low, up):
-    """What the attention reads: low before up, and for channels averages before maxima."""
+    """The input of the attention: low before up, and for channels averages before maxima."""
     if kind.startswith("UAFM_Sp"):
-        ways = (np.mean,) if kind.endswith("_S") else (np.mean, np.max)
-        return np.concatenate([f(x, 1, keepdims=True) for x in (low, up) for f in ways], 1)
-    ways = (np.mean,) if kind.endswith("_S") else (np.mean, np.max)
-    return np.concatenate([f(x, (2, 3), keepdims=True) for f in ways for x in (low, up)], 1)
+        functions = (np.mean,) if kind.endswith("_S") else (np.mean, np.max)
+        return np.concatenate([f(x, 1, keepdims=True) for x in (low, up) for f in functions], 1)
+    functions = (np.mean,) if kind.endswith("_S") else (np.mean, np.max)
+    return np.concatenate([f(x, (2, 3), keepdims=True) for f in functions for x in (low, up)], 1)
 
 
 def uafm(state, at, low, high, kind="UAFM_SpAtten"):

@@ -1,4 +1,4 @@
-"""PP-LiteSeg against the published figures, a numpy twin and its own arithmetic."""
+"""PP-LiteSeg against published values, a numpy twin and its own arithmetic."""
 
 from __future__ import annotations
 
@@ -27,7 +27,7 @@ OTHER_FUSIONS = [arm for arm in FUSIONS if arm != "UAFM_SpAtten"]
 
 @cache
 def network(name="T", num_classes=19, arm_type="UAFM_SpAtten"):
-    """Filled, in evaluation mode; one network serves every test that does not change it."""
+    """Filled, in evaluation mode; one network for all tests that do not change it."""
     if name == "T":
         return evaluating(PPLiteSeg(num_classes, STDC1(), arm_type=arm_type, **SMALL))
     return evaluating(PPLiteSeg(num_classes, STDC2(), arm_type=arm_type))
@@ -199,7 +199,7 @@ def test_b_takes_any_size(size):
         assert [list(y.shape) for y in model(x)] == [[2, 19, *size]]
 
 
-def test_one_value_serves_all_levels():
+def test_a_single_value_is_used_for_all_levels():
     model = PPLiteSeg(4, STDC1(), arm_out_chs=[48], seg_head_inter_chs=[24])
     assert [arm.conv_out._conv.weight.shape[0] for arm in model.ppseg_head.arm_list] == [48] * 3
     assert [head.conv._conv.weight.shape[0] for head in model.seg_heads] == [24] * 3
@@ -215,13 +215,13 @@ def test_fewer_levels():
 
 def test_nearest_upsampling_repeats_the_high_feature():
     layer = evaluating(FUSIONS["UAFM"](4, 3, 3, resize_mode="nearest"))
-    seen = []
-    layer.conv_x.register_forward_post_hook(lambda _, __, out: seen.append(out.numpy()))
-    layer.conv_out.register_forward_pre_hook(lambda _, inputs: seen.append(inputs[0].numpy()))
+    found = []
+    layer.conv_x.register_forward_post_hook(lambda _, __, out: found.append(out.numpy()))
+    layer.conv_out.register_forward_pre_hook(lambda _, inputs: found.append(inputs[0].numpy()))
     high = image(2, (1, 3, 2, 3))
     layer(image(1, (1, 4, 4, 6)), high)
     repeated = high.numpy().repeat(2, axis=2).repeat(2, axis=3)
-    np.testing.assert_allclose(seen[1], seen[0] + repeated, rtol=1e-6, atol=1e-6)
+    np.testing.assert_allclose(found[1], found[0] + repeated, rtol=1e-6, atol=1e-6)
 
 
 @pytest.mark.parametrize(

@@ -20,7 +20,7 @@ MODULES = {STDC1: (2, 2, 2), STDC2: (4, 5, 3)}
 
 @cache
 def filled(encoder):
-    """One model serves every test that does not change it."""
+    """One model for all tests that do not change it."""
     return evaluating(encoder())
 
 
@@ -68,7 +68,7 @@ def test_sizes_are_halved_and_rounded_up(encoder, size):
 
 
 def parameters(modules):
-    """Weights of the convolutions and four figures a channel of each batch norm."""
+    """Weights of the convolutions and four values per channel of each batch norm."""
 
     def block(cin, cout, k):
         return cin * cout * k * k + 4 * cout
@@ -93,7 +93,7 @@ def test_published_keys_and_parameter_count(encoder, name, golden):
     assert sum(v.numpy().size for v in state.values()) == parameters(MODULES[encoder])
 
 
-def test_published_initialisation_is_tiny_and_kaiming_keeps_the_variance():
+def test_published_initialization_is_tiny_and_kaiming_keeps_the_variance():
     def deviation_ratios(init, expected):
         paddle.seed(1)
         return [
@@ -117,6 +117,6 @@ def test_pretrained_encoder_is_loaded(tmp_path):
         np.testing.assert_array_equal(loaded[key].numpy(), value.numpy())
 
 
-def test_unknown_initialisation_is_refused():
+def test_unknown_initialization_is_refused():
     with pytest.raises(ValueError, match="init: 'xavier' is not one of published, kaiming"):
         STDC1(init="xavier")

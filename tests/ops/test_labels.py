@@ -1,4 +1,4 @@
-"""Labels at full size against interpolating every class with OpenCV."""
+"""Full-size labels against OpenCV's interpolation of every class."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import pytest
 from liteseg.ops.labels import labels_at_full_size
 
 
-def plainly(scores, steps):
+def reference(scores, steps):
     """All scores at full size, then the arg-max."""
     planes = []
     for plane in scores.astype(np.float64):
@@ -49,22 +49,22 @@ def noisy(shape, seed=0):
         ((256, 4, 4), [("resize", (30, 30))]),
     ],
 )
-def test_equals_plain_interpolation(scores, shape, steps):
+def test_equals_interpolation_of_all_scores(scores, shape, steps):
     values = scores(shape)
     found = labels_at_full_size(values, steps)
     assert found.dtype == np.uint8
-    expected = plainly(values, steps)
-    # float32 against float64: where two classes are equal but for rounding
+    expected = reference(values, steps)
+    # float32 against float64: differs where two classes are equal up to rounding
     assert np.count_nonzero(found != expected) <= 1e-4 * expected.size
     assert found.shape == expected.shape
 
 
-def test_a_class_that_leads_nowhere_below_can_win_between():
-    """Second everywhere, but the two leaders cancel out half-way."""
+def test_a_class_below_the_maximum_everywhere_can_win_in_between():
+    """Second at both scores; halfway the two leading classes cancel out."""
     scores = np.array([[[10, -10]], [[-10, 10]], [[4, 4]]], np.float32)
     found = labels_at_full_size(scores, [("resize", (1, 16))])
     np.testing.assert_array_equal(np.unique(found), [0, 1, 2])
-    np.testing.assert_array_equal(found, plainly(scores, [("resize", (1, 16))]))
+    np.testing.assert_array_equal(found, reference(scores, [("resize", (1, 16))]))
 
 
 def test_the_first_class_wins_ties():
@@ -75,7 +75,7 @@ def test_the_first_class_wins_ties():
     assert set(np.unique(found)) == {0, 1}
 
 
-def test_the_scores_stay_as_they_were():
+def test_the_scores_are_not_modified():
     scores = noisy((3, 8, 8))
     before = scores.copy()
     labels_at_full_size(scores, [("resize", (64, 64))])

@@ -35,19 +35,19 @@ needs_onednn = pytest.mark.skipif(
 
 
 def twins(name):
-    """Paddle's convolution and ours with the same weights."""
+    """An `nn.Conv2D` and a `Conv2D` with the same weights."""
     arguments, options = CONVOLUTIONS[name]
     plain, fast = nn.Conv2D(*arguments, **options), Conv2D(*arguments, **options)
     fast.set_state_dict(plain.state_dict())
     return plain, fast
 
 
-def results(layer, images, wants_gradient):
+def results(layer, images, with_gradient):
     """Output and gradients, as arrays."""
-    x = paddle.to_tensor(images, stop_gradient=not wants_gradient)
+    x = paddle.to_tensor(images, stop_gradient=not with_gradient)
     y = layer(x)
     (y * paddle.cos(paddle.arange(y.size, dtype="float32")).reshape(y.shape)).sum().backward()
-    tensors = [y, *(p.grad for p in layer.parameters()), *([x.grad] if wants_gradient else [])]
+    tensors = [y, *(p.grad for p in layer.parameters()), *([x.grad] if with_gradient else [])]
     arrays = [tensor.numpy().copy() for tensor in tensors]
     layer.clear_gradients()
     return arrays
@@ -62,14 +62,14 @@ def calls(monkeypatch):
 
 
 @pytest.mark.parametrize("name", CONVOLUTIONS)
-@pytest.mark.parametrize("wants_gradient", [False, True])
-def test_output_and_gradients_at_several_sizes(name, wants_gradient, calls):
+@pytest.mark.parametrize("with_gradient", [False, True])
+def test_output_and_gradients_at_several_sizes(name, with_gradient, calls):
     plain, fast = twins(name)
     for shape in [(2, 17, 24), (3, 9, 8), (1, 17, 24)]:
         images = np.random.default_rng(0).normal(size=(shape[0], plain._in_channels, *shape[1:]))
         images = images.astype("float32")
-        expected = results(plain, images, wants_gradient)
-        for actual, array in zip(results(fast, images, wants_gradient), expected):
+        expected = results(plain, images, with_gradient)
+        for actual, array in zip(results(fast, images, with_gradient), expected):
             np.testing.assert_allclose(actual, array, rtol=1e-4, atol=1e-5 * np.abs(array).max())
     assert len(calls) == (3 if onednn.available() and name not in PLAIN else 0)
 
@@ -174,10 +174,10 @@ def test_parameter_names_and_hooks_are_those_of_paddle():
     assert isinstance(fast, nn.Conv2D)
     assert fast.weight.name.startswith("conv2d_")  # in optimizer states
     assert list(fast.state_dict()) == list(plain.state_dict())
-    seen = []
-    fast.register_forward_post_hook(lambda layer, inputs, output: seen.append(output.shape))
+    shapes = []
+    fast.register_forward_post_hook(lambda layer, inputs, output: shapes.append(output.shape))
     fast(paddle.ones([1, 16, 4, 4]))
-    assert seen == [[1, 20, 4, 4]]
+    assert shapes == [[1, 20, 4, 4]]
 
 
 def test_other_graphs_of_the_process_stay_without_onednn():

@@ -34,5 +34,5 @@ def test_values_and_gradient(inputs, outputs):
         np.testing.assert_allclose(actual, expected, atol=1e-5)
 
 
-def test_a_constant_stays_constant():
+def test_a_constant_remains_constant():
     assert np.ptp(resize(paddle.ones([1, 1, 5, 7]), (40, 56)).numpy()) < 1e-6
