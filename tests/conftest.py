@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-import liteseg  # noqa: F401  first: its import-order guard must precede Paddle's
+import liteseg  # first: its import-order guard must precede Paddle's
 from liteseg.utils.logging import get_logger
 
 ROOT = Path(__file__).resolve().parents[1]
@@ -43,6 +43,57 @@ def shared_data() -> Path:
     if not SHARED_DATA.is_dir():
         pytest.skip(f"needs the real images at {SHARED_DATA}")
     return SHARED_DATA
+
+
+@pytest.fixture(scope="session")
+def streets(tmp_path_factory) -> Path:
+    """A tiny Streets dataset: four images to train on, two to evaluate on."""
+    from liteseg.tasks.data import make_streets
+
+    root = tmp_path_factory.mktemp("data") / "streets"
+    return make_streets(root, train=4, val=2, size=(128, 64))
+
+
+@pytest.fixture(scope="session")
+def streets_config(streets, tmp_path_factory) -> Path:
+    """The config of a training of four iterations on it."""
+    from streets_run import write_config
+
+    return write_config(tmp_path_factory.mktemp("config") / "tiny.yml", streets)
+
+
+@pytest.fixture(scope="session")
+def streets_run(streets_config, tmp_path_factory) -> Path:
+    """The run directory of that training; tests must not change it."""
+    run = tmp_path_factory.mktemp("trained") / "run"
+    liteseg.train(streets_config, output=run)
+    return run
+
+
+@pytest.fixture(scope="session")
+def filled_run(tmp_path_factory) -> Path:
+    """A run directory with filled weights, next to three labeled images; see `filled_run.py`."""
+    from filled_run import make_run
+
+    return make_run(tmp_path_factory.mktemp("filled"))
+
+
+@pytest.fixture(scope="session")
+def exported(filled_run):
+    """Returns the folder of `filled_run` exported in a format; exports each format once."""
+    from filled_run import EXPORT_PACKAGES
+
+    folders: dict[str, Path] = {}
+
+    def export(format: str) -> Path:
+        for package in EXPORT_PACKAGES[format]:
+            pytest.importorskip(package, reason=f"{package} is not installed: the extra `export`")
+        if format not in folders:
+            folder = filled_run.parent / format
+            folders[format] = liteseg.export(filled_run, format, folder).output
+        return folders[format]
+
+    return export
 
 
 @pytest.fixture

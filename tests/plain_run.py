@@ -1,4 +1,4 @@
-"""A training that takes seconds, started as users start it."""
+"""A training of a few seconds, started from the command line in its own process."""
 
 from __future__ import annotations
 
@@ -21,7 +21,7 @@ from liteseg.registry import LOSSES, MODELS, TRANSFORMS
 
 @MODELS.register
 class PlainNet(nn.Layer):
-    """Without batch norm, whose statistics are of each process's own images."""
+    """No batch norm, whose statistics would be of each process's own images."""
 
     def __init__(self, num_classes: int):
         super().__init__()
@@ -34,7 +34,7 @@ class PlainNet(nn.Layer):
 
 @LOSSES.register
 class PerPixelLoss(nn.Layer):
-    """The sum over the pixels by their number: a mean of means is the mean of the whole batch."""
+    """Mean over all pixels, ignored ones too: the mean of parts is the mean of the batch."""
 
     def forward(self, logits, label):
         return F.cross_entropy(
@@ -43,14 +43,14 @@ class PerPixelLoss(nn.Layer):
 
 @TRANSFORMS.register
 class FailInProcess1:
-    """Takes the 15th image of process 1 for broken."""
+    """Raises at the 15th image of process 1."""
 
     calls = 0
 
     def __call__(self, sample, rng=None):
         FailInProcess1.calls += 1
         if os.environ.get("PADDLE_TRAINER_ID") == "1" and FailInProcess1.calls == 15:
-            raise UserError("picture_x.png: the file is truncated")
+            raise UserError("image_x.png: the file is truncated")
         return sample
 '''
 CONFIG = """
@@ -82,7 +82,7 @@ TIMES = {"images_per_second", "seconds_per_step", "reader_share", "seconds", "ti
 
 
 def prepare(folder):
-    """Five images to train on, three to evaluate on (uneven for two and four), `plain.yml`."""
+    """Write five training images, three validation images (uneven for 2 and 4) and `plain.yml`."""
     data = generate(folder / "streets", train=5, val=3, size=(128, 64), progress=False)
     (folder / "plugin.py").write_text(PLUGIN)
     (folder / "plain.yml").write_text(CONFIG.format(plugin=folder / "plugin.py", data=data))
@@ -90,9 +90,9 @@ def prepare(folder):
 
 
 def command(*arguments, **settings):
-    """`liteseg train` with these arguments and values of the config."""
-    given = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
-    return [sys.executable, "-m", "liteseg", "train", *map(str, arguments), *given]
+    """The command `liteseg train` with arguments and values of the config."""
+    changes = [part for key, value in settings.items() for part in ("--set", f"{key}={value}")]
+    return [sys.executable, "-m", "liteseg", "train", *map(str, arguments), *changes]
 
 
 ENVIRONMENT = {**os.environ, "PYTHONPATH": str(ROOT), "OMP_NUM_THREADS": "1"}
@@ -109,7 +109,7 @@ def train(*arguments, **settings):
 
 
 def start(*arguments, **settings):
-    """Such a training with a first checkpoint behind it; the last argument is its run."""
+    """Start a training and wait for its first checkpoint; the last argument is the run."""
     process = subprocess.Popen(
         command(*arguments, **settings),
         env=ENVIRONMENT,
@@ -125,10 +125,10 @@ def start(*arguments, **settings):
 
 def lines(run, phase):
     found = [json.loads(line) for line in (run / "metrics.jsonl").read_text().splitlines()]
-    wanted = [line for line in found if line.pop("phase") == phase]
-    return [{key: line[key] for key in line.keys() - TIMES} for line in wanted]
+    selected = [line for line in found if line.pop("phase") == phase]
+    return [{key: line[key] for key in line.keys() - TIMES} for line in selected]
 
 
 def last_checkpoint(run):
-    """The step of `checkpoints/last`."""
+    """The iteration of `checkpoints/last`."""
     return json.loads((run / "checkpoints/last/manifest.json").read_text())["iteration"]

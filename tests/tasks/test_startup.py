@@ -1,4 +1,4 @@
-"""What `liteseg train` says before the first step: of the data, and of hard-pixel mining."""
+"""The start of a training: sample checks, and warnings about hard-pixel mining."""
 
 from __future__ import annotations
 
@@ -12,7 +12,7 @@ import pytest
 from liteseg.datasets import Dataset
 from liteseg.errors import UserError
 from liteseg.losses import CrossEntropyLoss, MixedLoss, OhemCrossEntropyLoss
-from liteseg.tasks.startup import _announce_hard_pixels, probe
+from liteseg.tasks.startup import _check_hard_pixels, check_samples
 
 
 @pytest.fixture
@@ -29,21 +29,23 @@ def make(tmp_path):
     return dataset
 
 
-def test_what_is_sound_needs_no_words(make, caplog):
+def test_sound_data_gives_no_log_lines(make, caplog):
     with caplog.at_level(logging.INFO):
-        probe(train_dataset=make([f"i{i}.png l{i}.png" for i in range(20)]), val_dataset=None)
+        check_samples(
+            train_dataset=make([f"i{i}.png l{i}.png" for i in range(20)]), val_dataset=None
+        )
     assert caplog.messages == []
 
 
-def test_a_shifted_list_is_warned_of(make, caplog):
-    probe(train_dataset=make([f"i{i}.png l{i + 1}.png" for i in range(19)]))
+def test_shifted_list_gives_a_warning(make, caplog):
+    check_samples(train_dataset=make([f"i{i}.png l{i + 1}.png" for i in range(19)]))
     (warning,) = caplog.messages
     assert warning.startswith("train_dataset: 18 labels have the name of another image")
 
 
-def test_no_labels_are_known_before_the_first_evaluation(make):
+def test_missing_labels_are_reported_before_the_first_evaluation(make):
     with pytest.raises(UserError, match="val_dataset: 16 of 16 samples tried") as error:
-        probe(val_dataset=make([f"i{i}.png" for i in range(20)], "test"))
+        check_samples(val_dataset=make([f"i{i}.png" for i in range(20)], "test"))
     assert str(error.value).count("has no label") == 3
 
 
@@ -54,7 +56,7 @@ def warnings_of(loss, caplog, batch_size=4, height=360, width=480):
         options=SimpleNamespace(batch_size=batch_size),
         losses=[("head0", loss, 1.0)],
     )
-    _announce_hard_pixels(trainer)
+    _check_hard_pixels(trainer)
     return [record.getMessage() for record in caplog.records]
 
 
@@ -62,21 +64,21 @@ def warnings_of(loss, caplog, batch_size=4, height=360, width=480):
     ("min_kept", "batch_size", "width", "height"),
     [(43200, 4, 480, 360), (130000, 4, 1024, 512), (250000, 6, 960, 720), (0, 1, 8, 8)],
 )
-def test_the_published_recipes_say_nothing(min_kept, batch_size, width, height, caplog):
+def test_published_recipes_give_no_warning(min_kept, batch_size, width, height, caplog):
     loss = OhemCrossEntropyLoss(min_kept=min_kept)
     assert not warnings_of(loss, caplog, batch_size, height, width)
 
 
-def test_another_batch_is_told_with_the_mend(caplog):
+def test_another_batch_size_is_reported_with_the_fix(caplog):
     (message,) = warnings_of(OhemCrossEntropyLoss(min_kept=43200), caplog, batch_size=1)
     assert "head0: min_kept 43200 is 25.0% of the 172800 pixels" in message
     assert "min_kept 10800, or min_kept_ratio 0.0625" in message
 
 
-def test_a_loss_inside_a_mixed_one_is_seen(caplog):
+def test_a_loss_inside_a_mixed_loss_is_checked(caplog):
     mixed = MixedLoss([CrossEntropyLoss(), OhemCrossEntropyLoss(min_kept=10)], [1, 1])
     assert len(warnings_of(mixed, caplog)) == 1
 
 
-def test_a_ratio_follows_the_batch(caplog):
+def test_a_ratio_fits_any_batch_size(caplog):
     assert not warnings_of(OhemCrossEntropyLoss(min_kept_ratio=0.5), caplog)

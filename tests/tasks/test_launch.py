@@ -1,4 +1,4 @@
-"""`liteseg train --devices N` on CPU: the same training as in one process, and its accidents."""
+"""`liteseg train --devices N` on CPU: equal to one process, and stopped as a whole."""
 
 from __future__ import annotations
 
@@ -10,11 +10,11 @@ import time
 from pathlib import Path
 
 import pytest
-from tiny_run import last_checkpoint, lines, prepare, start, train
+from plain_run import last_checkpoint, lines, prepare, start, train
 
 from liteseg.utils.weights.load import read_state
 
-# Seconds in which all processes are gone, once one is.
+# Seconds within which all processes end, once one has ended.
 GONE_WITHIN = 30
 
 
@@ -36,15 +36,15 @@ def alone(folder):
     return folder / "alone"
 
 
-# Going on so, the weights are the same in any number of processes.
-STILL = {"iters": 7, "loss.coef": "[0, 0]", "num_pictures": 1}
+# Resumed like this, the weights are the same in any number of processes.
+FROZEN = {"iters": 7, "loss.coef": "[0, 0]", "num_pictures": 1}
 
 
 @pytest.fixture(scope="module")
 def resumed_alone(alone, folder):
     """That run, resumed in one process."""
     run = Path(shutil.copytree(alone, folder / "resumed"))
-    done = train("--resume", run, **STILL)
+    done = train("--resume", run, **FROZEN)
     assert done.returncode == 0, done.stderr
     return run
 
@@ -53,17 +53,15 @@ def weights(run):
     return read_state(run / "checkpoints/last/model.pdparams")
 
 
-def pictures(run):
-    """Names and mIoU over the worst and the best image of the report."""
+def captions(run):
+    """Names and mIoU of the worst and the best image in the report."""
     found = re.findall("<figcaption>(.*?)</figcaption>", (run / "report.html").read_text())
     assert len(found) == 2
     return found
 
 
 @pytest.mark.parametrize("devices", [2, 4])
-def test_the_same_curve_and_figures_as_in_one_process(
-    alone, resumed_alone, folder, tmp_path, devices
-):
+def test_several_processes_compute_what_one_does(alone, resumed_alone, folder, tmp_path, devices):
     several = {"batch_size": 4 // devices}
     options = ("--devices", devices, "--compare-weights", 1)
     run = tmp_path / "run"
@@ -77,7 +75,7 @@ def test_the_same_curve_and_figures_as_in_one_process(
     assert (run / "train.log").read_text().count("finished at iteration 6") == 1
 
     run = Path(shutil.copytree(alone, tmp_path / "resumed"))
-    done = train("--resume", run, *options, **several, **STILL)
+    done = train("--resume", run, *options, **several, **FROZEN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same(weights(run), weights(resumed_alone))
     found, expected = lines(run, "eval")[-1], lines(resumed_alone, "eval")[-1]
@@ -85,22 +83,22 @@ def test_the_same_curve_and_figures_as_in_one_process(
         assert found.pop(key) == pytest.approx(expected.pop(key))
     assert found == expected
     assert found["images"] == 3
-    assert pictures(run) == pictures(resumed_alone)
+    assert captions(run) == captions(resumed_alone)
 
 
-def test_a_user_error_in_one_process_ends_all_with_its_message(folder, tmp_path):
+def test_a_user_error_in_one_process_stops_all_with_its_message(folder, tmp_path):
     run = tmp_path / "run"
     config = ("--config", folder / "plain.yml", "--devices", 2)
     done = train(*config, "--output", run, batch_size=1, total_batch_size=2, iters=1000)
     assert done.returncode == 2
     assert "process 1 of 2 ended with code 2" in done.stderr
-    assert "liteseg train: picture_x.png: the file is truncated" in done.stderr
+    assert "liteseg train: image_x.png: the file is truncated" in done.stderr
     assert "--resume" in done.stderr
     assert last_checkpoint(run) == 14
 
 
 class Running:
-    """A training in two processes that has begun."""
+    """A training in two processes."""
 
     def __init__(self, folder, run):
         self.run = run
@@ -114,11 +112,11 @@ class Running:
         assert len(self.ranks) == 2
 
     def end(self):
-        """(exit code, standard error), when all processes have ended."""
-        _, told = self.process.communicate(timeout=GONE_WITHIN)
+        """Wait until all processes have ended; (exit code, standard error)."""
+        _, errors = self.process.communicate(timeout=GONE_WITHIN)
         while any(is_alive(pid) for pid in self.ranks):
             time.sleep(0.1)
-        return self.process.returncode, told
+        return self.process.returncode, errors
 
 
 def is_alive(pid):
@@ -128,13 +126,13 @@ def is_alive(pid):
         return False
 
 
-def test_a_killed_process_ends_all_and_the_run_can_go_on_alone(folder, tmp_path):
+def test_a_killed_process_stops_all_and_one_process_can_resume(folder, tmp_path):
     running = Running(folder, tmp_path / "run")
     os.kill(running.ranks[1], signal.SIGKILL)
-    code, told = running.end()
+    code, errors = running.end()
     assert code == 1
-    assert "process 1 of 2 was killed by SIGKILL" in told
-    assert "--resume" in told
+    assert "process 1 of 2 was killed by SIGKILL" in errors
+    assert "--resume" in errors
     last = last_checkpoint(running.run)
     done = train("--resume", running.run, iters=last + 1, batch_size=4)
     assert done.returncode == 0, done.stderr
@@ -145,7 +143,7 @@ def test_a_killed_process_ends_all_and_the_run_can_go_on_alone(folder, tmp_path)
 def test_stopping_the_command_stops_all_with_a_checkpoint(folder, tmp_path, how):
     running = Running(folder, tmp_path / "run")
     running.process.send_signal(how)
-    code, told = running.end()
-    assert code == (0 if how == signal.SIGTERM else -how), told
+    code, errors = running.end()
+    assert code == (0 if how == signal.SIGTERM else -how), errors
     assert last_checkpoint(running.run) == lines(running.run, "train")[-1]["step"]
     assert "stopped by SIGTERM" in (running.run / "train.log").read_text()

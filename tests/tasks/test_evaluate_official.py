@@ -1,15 +1,12 @@
-"""Saved Cityscapes predictions under the benchmark's own evaluator."""
+"""Saved Cityscapes predictions, scored by the benchmark's own evaluator."""
 
 from __future__ import annotations
 
-import argparse
-import json
-
 import pytest
-from test_eval import CITY, make_run
+from filled_run import CITYSCAPES, fill_run
 
-from liteseg.cli import eval as command
-from liteseg.datasets.streets.generate import generate
+import liteseg
+from liteseg.tasks.data import make_streets
 
 official = pytest.importorskip(
     "cityscapesscripts.evaluation.evalPixelLevelSemanticLabeling",
@@ -23,7 +20,7 @@ def cityscapes(request, tmp_path):
     """A folder in Cityscapes layout: one real pair, or four small synthetic ones."""
     if request.param == "real":
         return request.getfixturevalue("shared_data") / "cityscapes"
-    return generate(tmp_path / "streets", train=1, val=4, size=(256, 128), progress=False)
+    return make_streets(tmp_path / "streets", train=1, val=4, size=(256, 128))
 
 
 def scores_of_the_benchmark(truths, preds):
@@ -35,14 +32,9 @@ def scores_of_the_benchmark(truths, preds):
     return result["averageScoreClasses"], result["classScores"]
 
 
-def test_figures_equal_those_of_the_benchmark(cityscapes, tmp_path):
-    run = make_run(tmp_path, CITY.format(root=cityscapes))
-    parser = argparse.ArgumentParser()
-    command.add_arguments(parser)
-    options = ["--config", run / "config.yml", "--weights", run]
-    options += ["--save-pred", tmp_path / "pred", "--json", tmp_path / "f.json"]
-    assert command.run(parser.parse_args([str(option) for option in options])) == 0
-    found = json.loads((tmp_path / "f.json").read_text())
+def test_metrics_equal_those_of_the_benchmark(cityscapes, tmp_path):
+    run = fill_run(tmp_path, CITYSCAPES.format(root=cityscapes))
+    found = liteseg.evaluate(None, run, predictions=tmp_path / "pred").metrics
 
     truths = sorted((cityscapes / "gtFine" / "val").rglob("*_gtFine_labelIds.png"))
     preds = [

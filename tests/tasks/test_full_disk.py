@@ -1,4 +1,4 @@
-"""A disk that fills up, turns read-only or meets a quota under a training, for real."""
+"""A real disk that fills up, turns read-only or reaches a quota during a training."""
 
 from __future__ import annotations
 
@@ -9,7 +9,7 @@ import signal
 import subprocess
 
 import pytest
-from tiny_run import last_checkpoint, prepare, start, train
+from plain_run import last_checkpoint, prepare, start, train
 
 
 @pytest.fixture(scope="module")
@@ -25,7 +25,7 @@ def mount(*arguments):
 
 @pytest.fixture
 def disk(tmp_path):
-    """A file system of its own, 4 MB."""
+    """A file system of 4 MB."""
     disk = tmp_path / "disk"
     disk.mkdir()
     mount("-t", "tmpfs", "-o", "size=4m", "tmpfs", disk)
@@ -34,16 +34,16 @@ def disk(tmp_path):
 
 
 def fill(disk, process):
-    """No byte is free."""
+    """Fill the disk to the last byte."""
     done = subprocess.run(["dd", "if=/dev/zero", f"of={disk}/ballast"], capture_output=True)
     assert b"No space left" in done.stderr
     return (disk / "ballast").unlink
 
 
 def make_read_only(disk, process):
-    """As a file system does that finds itself damaged; files that are open stay writable."""
+    """What a damaged file system does; open files stay writable."""
     checkpoints = disk / "run" / "checkpoints"
-    process.send_signal(signal.SIGSTOP)  # while a file is being written, mounting it is refused
+    process.send_signal(signal.SIGSTOP)  # mounting is refused while a file is being written
     mount("--bind", checkpoints, checkpoints)
     mount("-o", "remount,ro,bind", checkpoints)
     process.send_signal(signal.SIGCONT)
@@ -51,7 +51,7 @@ def make_read_only(disk, process):
 
 
 def set_quota(disk, process):
-    """No file may grow beyond 100 bytes."""
+    """Let no file grow beyond 100 bytes."""
     resource.prlimit(process.pid, resource.RLIMIT_FSIZE, (100, 100))
     return lambda: None
 
@@ -68,17 +68,17 @@ def half_written(run):
         (set_quota, os.strerror(errno.EFBIG)),
     ],
 )
-def test_training_stops_with_the_reason_and_resumes_when_it_is_gone(folder, disk, accident, reason):
+def test_training_stops_with_the_reason_and_can_be_resumed(folder, disk, accident, reason):
     run = disk / "run"
     process = start("--config", folder / "plain.yml", "--output", run, iters=100_000)
-    mend = accident(disk, process)
-    _, told = process.communicate(timeout=60)
-    assert process.returncode == 2, told
-    assert "Traceback" not in told
-    assert f"{run}/checkpoints/" in told
-    assert reason in told
-    mend()
-    if accident is not make_read_only:  # where nothing can be deleted, either
+    undo = accident(disk, process)
+    _, errors = process.communicate(timeout=60)
+    assert process.returncode == 2, errors
+    assert "Traceback" not in errors
+    assert f"{run}/checkpoints/" in errors
+    assert reason in errors
+    undo()
+    if accident is not make_read_only:  # where nothing can be deleted either
         assert half_written(run) == []
     last = last_checkpoint(run)
     done = train("--resume", run, iters=last + 4)

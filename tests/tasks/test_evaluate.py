@@ -1,0 +1,121 @@
+"""`liteseg.evaluate` on small datasets of real files, through a whole PP-LiteSeg."""
+
+from __future__ import annotations
+
+import cv2
+import numpy as np
+import pytest
+from filled_run import CITYSCAPES, SIZE, draw, fill_run, write
+
+import liteseg
+from liteseg.datasets import train_id_to_id
+from liteseg.errors import UserError
+from liteseg.metrics import ConfusionMatrix
+
+
+def read(path):
+    return np.ascontiguousarray(cv2.imread(str(path))[..., ::-1])
+
+
+def city_name(i):
+    return f"ulm_00000{i}_000019_leftImg8bit.png"
+
+
+@pytest.fixture(scope="module")
+def city(tmp_path_factory):
+    """A run directory next to two images in Cityscapes layout."""
+    folder = tmp_path_factory.mktemp("city")
+    for i in range(2):
+        labels = np.random.default_rng(i).choice(np.array([0, 7, 26], np.uint8), SIZE)
+        name = city_name(i)
+        write(folder / "data/leftImg8bit/val/ulm" / name, draw(i))
+        name = name.replace("leftImg8bit", "gtFine_labelIds")
+        write(folder / "data/gtFine/val/ulm" / name, labels)
+    return fill_run(folder, CITYSCAPES.format(root=folder / "data"))
+
+
+def expected_metrics(run):
+    """Counted one image at a time from files, with predictions of `Segmenter`."""
+    segmenter = liteseg.Segmenter.from_pretrained(run)
+    assert segmenter.class_names == ("road", "car", "sky")
+    matrix = ConfusionMatrix(3)
+    for i in range(3):
+        label = cv2.imread(str(run.parent / "data" / f"{i}_label.png"), cv2.IMREAD_UNCHANGED)
+        matrix.update(segmenter.predict(read(run.parent / "data" / f"{i}.png")), label)
+    return matrix.compute()
+
+
+def test_metrics_equal_those_of_the_segmenter(filled_run):
+    result = liteseg.evaluate(filled_run / "config.yml", filled_run, batch_size=2)
+    expected = expected_metrics(filled_run)
+    for key in ("miou", "acc", "kappa", "mdice", "images"):
+        assert result.metrics[key] == pytest.approx(expected[key], abs=1e-3), key
+    assert list(result.metrics["class_iou"]) == ["road", "car", "sky"]
+    assert result.miou == result.metrics["miou"]
+    assert result.as_json()["split"] == "val"
+
+
+def test_the_config_of_the_run_is_the_default(filled_run):
+    changes = ["test_config.aug_eval=false"]
+    found = liteseg.evaluate(None, filled_run, overrides=changes)
+    cfg = liteseg.load_config(filled_run / "config.yml", changes)
+    assert found.miou == liteseg.evaluate(cfg, filled_run).miou
+
+
+def test_report(filled_run, tmp_path):
+    metrics_file = filled_run / "metrics.jsonl"
+    metrics_file.write_text('{"step": 7, "phase": "eval", "miou": 0.4321, "loss": 1}\n')
+    try:
+        path = tmp_path / "sub" / "r.html"
+        result = liteseg.evaluate(None, filled_run, report=path)
+    finally:
+        metrics_file.unlink()
+    page = path.read_text(encoding="utf-8")
+    assert f"<b>{result.miou:.4f}</b>" in page
+    assert "<b>0.4321</b><span>iteration 7</span>" in page  # of the training
+    assert page.count("<figcaption>") == 3
+
+
+def test_the_training_split_is_not_augmented(filled_run):
+    train, val = (liteseg.evaluate(None, filled_run, split=split) for split in ("train", "val"))
+    assert train.miou == val.miou
+
+
+def test_predictions_are_saved(filled_run, tmp_path):
+    result = liteseg.evaluate(None, filled_run, predictions=tmp_path / "pred", num_workers=1)
+    assert result.predictions == 3
+    files = sorted((tmp_path / "pred").iterdir())
+    assert [path.name for path in files] == ["0.png", "1.png", "2.png"]
+    segmenter = liteseg.Segmenter.from_pretrained(filled_run)
+    saved = cv2.imread(str(files[1]), cv2.IMREAD_UNCHANGED)
+    expected = segmenter.predict(read(filled_run.parent / "data/1.png"))
+    np.testing.assert_array_equal(saved, expected)
+
+
+def test_cityscapes_predictions_are_official(city, tmp_path):
+    liteseg.evaluate(None, city, predictions=tmp_path)
+    names = [city_name(i) for i in range(2)]
+    assert sorted(path.name for path in tmp_path.iterdir()) == names
+    saved = cv2.imread(str(tmp_path / names[0]), cv2.IMREAD_UNCHANGED)
+    image = city.parent / "data/leftImg8bit/val/ulm" / names[0]
+    label = liteseg.Segmenter.from_pretrained(city).predict(read(image))
+    assert saved.shape == SIZE
+    np.testing.assert_array_equal(saved, train_id_to_id()[label])
+
+
+def test_images_without_labels_are_predicted(city, tmp_path):
+    name = "bonn_000000_000019_leftImg8bit.png"
+    write(city.parent / "data/leftImg8bit/test/bonn" / name, draw(5))
+    changes = ["val_dataset.mode=test"]
+    result = liteseg.evaluate(None, city, overrides=changes, predictions=tmp_path)
+    assert result.metrics["images"] == 0
+    assert [path.name for path in tmp_path.iterdir()] == [name]
+    with pytest.raises(UserError, match="has no label"):
+        liteseg.evaluate(None, city, overrides=changes)
+
+
+def test_an_unwritable_path_is_reported_before_the_work(filled_run, tmp_path):
+    (tmp_path / "file").write_text("")
+    for path in ({"predictions": tmp_path / "file"}, {"report": tmp_path / "file" / "r.html"}):
+        with pytest.raises(UserError, match="cannot write"):
+            liteseg.evaluate(None, filled_run, **path)
