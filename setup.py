@@ -70,7 +70,7 @@ setup(
             "playwright>=1.48",
             "pytest>=8.2",
             "ruff==0.17.6",
-            "types-PyYAML>=6",
+            "types-pyyaml>=6",
         ],
     },
     entry_points={"console_scripts": ["liteseg=liteseg.cli:main"]},
