@@ -111,7 +111,7 @@ class SegmentationDataset(paddle.io.Dataset):
                 is neither a class nor `ignore_index`.
         """
         files = self.samples[index]
-        sample = {"img": read_image(files.image), "trans_info": []}
+        sample: dict = {"img": read_image(files.image), "trans_info": []}
         if files.label is not None:
             label = sample["label"] = self._read_label(files.label)
             if label.shape != sample["img"].shape[:2]:
@@ -121,12 +121,12 @@ class SegmentationDataset(paddle.io.Dataset):
                 )
         return sample
 
-    def load_label(self, index: int) -> np.ndarray:
-        """The label of a sample alone: (h, w) uint8 train ids, checked as in `load`."""
+    def load_label(self, index: int) -> Optional[np.ndarray]:
+        """Only the label of a sample: (h, w) uint8 train ids, checked as in `load`, or None."""
         files = self.samples[index]
-        if self.pack is None:
-            return self._read_label(files.label)
-        return self.pack.load(self._packed[files])[1]
+        if self.pack is not None:
+            return self.pack.load(self._packed[files])[1]
+        return None if files.label is None else self._read_label(files.label)
 
     def _read_label(self, path: Path) -> np.ndarray:
         label = self.decode_label(path)

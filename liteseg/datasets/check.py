@@ -26,7 +26,7 @@ _TRANSFORMED = 8  # samples that go through the transforms
 class _Result(NamedTuple):
     """The result of reading one sample."""
 
-    index: int
+    sample_index: int
     size: Optional[str]  # "WxH"
     histogram: Optional[np.ndarray]  # (256,) label values, None without a readable label
     problem: Optional[str]
@@ -125,10 +125,10 @@ def _read(dataset: SegmentationDataset, index: int, needs_label: bool) -> _Resul
         sample = dataset.load(index)
     except UserError as error:
         try:  # the values of a label that failed its check are counted, too
-            histogram = files.label and label_histogram(dataset.decode_label(files.label))
+            label = None if files.label is None else dataset.decode_label(files.label)
         except UserError:
-            histogram = None
-        return _Result(index, None, histogram, str(error))
+            label = None
+        return _Result(index, None, None if label is None else label_histogram(label), str(error))
     label = sample.get("label")
     problem = f"{files.image}: has no label" if needs_label and label is None else None
     histogram = None if label is None else label_histogram(label)
@@ -136,32 +136,22 @@ def _read(dataset: SegmentationDataset, index: int, needs_label: bool) -> _Resul
 
 
 class _Totals:
-    """Sums over the results.
-
-    Attributes:
-        pixels: (256,) int64 pixels of each label value.
-        images: (256,) int64 labels that contain each value.
-        labels: number of readable labels.
-        void: number of labels with nothing but ignored pixels.
-        sizes: "WxH" -> images.
-        examples: "WxH" -> the first sample of that size, for the first few sizes.
-        files: value that is no class -> the first few labels that contain it.
-        errors: {file, problem} of each bad sample.
-    """
+    """Sums over the results."""
 
     def __init__(self, dataset: SegmentationDataset):
         self.dataset = dataset
-        self.pixels = np.zeros(256, np.int64)
-        self.images = np.zeros(256, np.int64)
-        self.labels = self.void = 0
-        self.sizes: Counter[str] = Counter()
-        self.examples: dict[str, int] = {}
-        self.files: dict[int, list[str]] = defaultdict(list)
-        self.errors: list[dict[str, str]] = []
+        self.pixels = np.zeros(256, np.int64)  # of each label value
+        self.images = np.zeros(256, np.int64)  # labels that contain each value
+        self.labels = 0  # readable ones
+        self.void = 0  # labels with nothing but ignored pixels
+        self.sizes: Counter[str] = Counter()  # "WxH" -> images
+        self.examples: dict[str, int] = {}  # "WxH" -> a sample, for the first few sizes
+        self.files: dict[int, list[str]] = defaultdict(list)  # invalid value -> first few labels
+        self.errors: list[dict[str, str]] = []  # {file, problem} of each bad sample
 
     def add(self, result: _Result) -> None:
         """Count one sample."""
-        files = self.dataset.samples[result.index]
+        files = self.dataset.samples[result.sample_index]
         if result.problem is not None:
             is_of_label = result.problem.startswith(f"{files.label}: ")
             file = files.label if is_of_label else files.image
@@ -169,7 +159,7 @@ class _Totals:
         if result.size is not None:
             self.sizes[result.size] += 1
             if len(self.examples) < _TRANSFORMED:
-                self.examples.setdefault(result.size, result.index)
+                self.examples.setdefault(result.size, result.sample_index)
         if result.histogram is not None:
             self._count(result.histogram, files.label)
 

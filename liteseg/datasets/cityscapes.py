@@ -115,9 +115,9 @@ class Cityscapes(SegmentationDataset):
             without an image go into `notes`.
     """
 
-    CLASSES = CITYSCAPES_CLASSES
+    CLASSES: tuple[str, ...] = CITYSCAPES_CLASSES
     PALETTE = palette_of(CITYSCAPES_CLASSES)
-    LABEL_SUFFIXES = (TRAIN_IDS_SUFFIX, LABEL_IDS_SUFFIX)
+    LABEL_SUFFIXES: tuple[str, ...] = (TRAIN_IDS_SUFFIX, LABEL_IDS_SUFFIX)
 
     def __init__(
         self,

@@ -89,17 +89,17 @@ class Dataset(SegmentationDataset):
             for split in splits:
                 lines = read_list(find_list(lists[split], root, f"{split}_path"), separator)
                 pairs += pairs_of_lines(lines, root, label_optional=split == "test")
-        self._color_map = None
+        self._color_map: Optional[ColorMap] = None
         if colours:
             self._color_map = ColorMap.read(root / colours, ignore_index)
-            class_names, palette = self._color_map.names, self._color_map.palette
+            class_names, palette = self._color_map.names, self._color_map.palette.tolist()
         if class_names is None:
             class_names = [f"class_{i}" for i in range(num_classes)]
         elif len(class_names) != num_classes:
             given = f"colours: {colours}" if colours else "class_names"
-            names = ", ".join(map(str, class_names))
+            found = ", ".join(map(str, class_names))
             raise UserError(
-                f"{given}: {len(class_names)} names ({names}) for num_classes: {num_classes}"
+                f"{given}: {len(class_names)} names ({found}) for num_classes: {num_classes}"
             )
         samples, names = named_samples(pairs, root), [str(name) for name in class_names]
         colors = _palette(palette, num_classes)

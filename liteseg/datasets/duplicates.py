@@ -29,7 +29,7 @@ def find_duplicates(
     for split, dataset in datasets.items():
         for image in {sample.image: None for sample in dataset.samples}:
             by_size[_file_size(image)].append((split, image))
-    # A file with a size of its own need not be read.
+    # Files of unique size are not read.
     candidates = [
         file for size, files in by_size.items() if size >= 0 and len(files) > 1 for file in files
     ]

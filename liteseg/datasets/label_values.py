@@ -30,11 +30,14 @@ def count_label_pixels(
     Raises:
         UserError: a label can't be read, or contains a value that is no class.
     """
-    labeled = [i for i, sample in enumerate(dataset.samples) if sample.label is not None]
-    counts = map_in_threads(lambda i: label_histogram(dataset.load_label(i)), labeled, workers)
-    total = np.zeros(256, np.int64)
-    for count in logging.progress(counts, "counting pixels", len(labeled), shown=progress):
-        total += count
+
+    def count(index: int) -> np.ndarray:
+        label = dataset.load_label(index)
+        return np.zeros(256, np.int64) if label is None else label_histogram(label)
+
+    counts = map_in_threads(count, range(len(dataset)), workers)
+    bar = logging.progress(counts, "counting pixels", len(dataset), shown=progress)
+    total = sum(bar, np.zeros(256, np.int64))
     return class_pixels(total, dataset.num_classes, dataset.ignore_index)
 
 

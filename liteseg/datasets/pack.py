@@ -21,7 +21,7 @@ import zlib
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
-from typing import IO, TYPE_CHECKING, Any, NamedTuple, Optional
+from typing import IO, TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -82,7 +82,7 @@ class Entry(NamedTuple):
 
     def checksum(self, pixels: np.ndarray) -> int:
         """CRC-32 of the sample's current bytes."""
-        return zlib.crc32(pixels[self.offset : self.offset + self.bytes])
+        return zlib.crc32(pixels[self.offset : self.offset + self.bytes].data)
 
 
 class Pack:
@@ -95,7 +95,7 @@ class Pack:
         UserError: the folder is no pack, or the pack is unfinished or cut off.
     """
 
-    def __init__(self, folder: Path):
+    def __init__(self, folder: Union[str, Path]):
         self.folder = Path(folder).expanduser()
         index = _read_index(self.folder)
         self.about = {key: index[key] for key in ("dataset", "classes", "ignore_index")}
@@ -138,8 +138,8 @@ class Pack:
                     f"{wanted}; build it again with this config (the command `data pack`)"
                 )
         by_key = {entry.key: entry for entry in self.entries}
-        found = {sample: by_key.get(_entry(sample).key) for sample in dataset.samples}
-        absent = [sample for sample, entry in found.items() if entry is None]
+        keys = {sample: _entry(sample).key for sample in dataset.samples}
+        absent = [sample for sample, key in keys.items() if key not in by_key]
         if absent:
             names = {entry.name for entry in self.entries}
             changed = [sample for sample in absent if sample.name in names]
@@ -150,7 +150,7 @@ class Pack:
                 f"changed; the first, {first.image}, {state}; build it again (the command "
                 "`data pack`)"
             )
-        return found
+        return {sample: by_key[key] for sample, key in keys.items()}
 
     def verify(self, progress: bool = True) -> None:
         """Read all bytes and compare the checksums.
@@ -249,9 +249,12 @@ def _size_of(path: Path) -> tuple[int, int]:
 
 
 def _entry(sample: Sample, height: int = 0, width: int = 0, offset: int = 0) -> Entry:
-    stats = [path and path.stat() for path in (sample.image, sample.label)]
-    image, label = (stat and [stat.st_size, stat.st_mtime_ns] for stat in stats)
-    return Entry(sample.name, image, label, height, width, offset)
+    def state(path: Path) -> list[int]:
+        stat = path.stat()
+        return [stat.st_size, stat.st_mtime_ns]
+
+    label = None if sample.label is None else state(sample.label)
+    return Entry(sample.name, state(sample.image), label, height, width, offset)
 
 
 def _about(dataset: SegmentationDataset) -> dict[str, Any]:
@@ -321,8 +324,8 @@ def _write(
         height, width = sample["img"].shape[:2]
         if (height, width) != (entry.height, entry.width):
             raise UserError(
-                f"{entry.name}: the image is {width}x{height}, its header said "
-                f"{entry.width}x{entry.height}: is it being changed? Start again"
+                f"{entry.name}: the image is {width}x{height}, expected {entry.width}x"
+                f"{entry.height} as in its header: did the file change? Start again"
             )
         image, label = entry.arrays(pixels)
         image[...] = sample["img"]

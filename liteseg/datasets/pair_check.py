@@ -38,15 +38,15 @@ def crossed_pairs(samples: Sequence[Sample]) -> list[Sample]:
     are removed; the rest should be the same for a pair. Names without any relation are accepted:
     only the rest of another image's name counts.
     """
-    labeled = [sample for sample in samples if sample.label is not None]
+    labeled = [(sample, sample.label) for sample in samples if sample.label is not None]
     for parts in (_path, _stem):  # full paths tell a/1.png from b/1.png, if both sides have folders
-        images = _distinct_parts([parts(sample.image) for sample in labeled])
-        labels = _distinct_parts([parts(sample.label) for sample in labeled])
+        images = _distinct_parts([parts(sample.image) for sample, _ in labeled])
+        labels = _distinct_parts([parts(label) for _, label in labeled])
         known = set(images)
         if known.intersection(labels):
             return [
                 sample
-                for sample, image, label in zip(labeled, images, labels)
+                for (sample, _), image, label in zip(labeled, images, labels)
                 if label != image and label in known
             ]
     return []

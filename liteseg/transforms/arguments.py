@@ -69,7 +69,7 @@ def fills(im_padding_value: Fill, label_padding_value: int) -> dict:
     Fractions are truncated, as by PaddleSeg's conversion to uint8: 127.5 becomes 127.
     """
     value = im_padding_value
-    levels = list(value) if isinstance(value, (list, tuple)) else [value]
+    levels: list = list(value) if isinstance(value, (list, tuple)) else [value]
     ok = len(levels) in (1, 3) and all(is_number(x) and 0 <= x <= 255 for x in levels)
     expect(ok, "im_padding_value", value, "a gray level from 0 to 255, or a list of three")
     red, green, blue = levels * 3 if len(levels) == 1 else levels

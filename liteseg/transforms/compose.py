@@ -34,8 +34,10 @@ class Compose:
     def __init__(self, transforms: Sequence[Callable] = ()):
         self.transforms = list(transforms)
         others = list(self.transforms)
-        ends_normalized = bool(others) and isinstance(others[-1], Normalize)
-        self.normalize: Optional[Normalize] = others.pop() if ends_normalized else None
+        last = others[-1] if others else None
+        self.normalize = last if isinstance(last, Normalize) else None
+        if self.normalize is not None:
+            others.pop()
         for place, transform in enumerate(others, 1):
             if isinstance(transform, Normalize):
                 raise ValueError(
@@ -70,5 +72,5 @@ def _fused(transforms: list[Callable]) -> list[tuple[str, Callable]]:
 def _scale_and_crop(
     scaling: RandomScaling, crop: RandomPaddingCrop, sample: dict, rng: np.random.Generator
 ) -> dict:
-    size = scaling.target_size_for(*sample["img"].shape[:2], rng)
-    return crop.crop_resized(sample, size, rng)
+    h, w = sample["img"].shape[:2]
+    return crop.crop_resized(sample, scaling.target_size_for(h, w, rng), rng)

@@ -46,7 +46,7 @@ def resize(array: np.ndarray, size: tuple[int, int], interp: int = cv2.INTER_LIN
 
 
 def resize_window(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
-    """`resize(image, size)[window.slices]`, reading only the part of the image it needs."""
+    """`resize(image, size)[window.slices]`, reading only the required part of the image."""
     height, width = image.shape[:2]
     if (height, width) == tuple(size):
         return image[window.slices]
@@ -81,14 +81,14 @@ def _source_span(length: int, target: int, start: int, count: int) -> tuple[int,
     Returns:
         The origin o (target pixels) and the slice of source pixels.
     """
-    step = length / target
+    ratio = length / target
     # When enlarged, the first 0.5 / r - 0.5 pixels blend with a source pixel before the part.
-    origins = np.arange(max(0, start - int(np.ceil(0.5 / step))) + 1)
+    origins = np.arange(max(0, start - int(np.ceil(0.5 / ratio))) + 1)
     remainder = origins * length % target
     off_grid = np.minimum(remainder, target - remainder)
     origin = int(origins[off_grid <= GRID_TOLERANCE * target][-1])
-    stop = int(np.ceil((start + count) * step)) + 2
-    return origin, slice(round(origin * step), min(length, stop))
+    stop = int(np.ceil((start + count) * ratio)) + 2
+    return origin, slice(round(origin * ratio), min(length, stop))
 
 
 def _nearest(length: int, target: int, start: int, count: int) -> np.ndarray:

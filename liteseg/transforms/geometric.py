@@ -95,9 +95,8 @@ class RandomPaddingCrop(Transform):
     def _is_mixed(self, label: np.ndarray) -> bool:
         counts = np.bincount(label.ravel(), minlength=256)
         counts[self.ignore_index] = 0
-        return np.count_nonzero(counts) > 1 and (
-            counts.max() < self.category_max_ratio * counts.sum()
-        )
+        largest, total = int(counts.max()), int(counts.sum())
+        return largest < total and largest < self.category_max_ratio * total
 
 
 @TRANSFORMS.register
@@ -146,9 +145,9 @@ class RandomScaleAspect(Transform):
         self.aspect_ratio = args.probability("aspect_ratio", aspect_ratio)
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
-        size = sample["img"].shape[:2]
-        window = self._draw(*size, rng)
-        return sample if window is None else resize_sample(crop_sample(sample, window), size)
+        h, w = sample["img"].shape[:2]
+        window = self._draw(h, w, rng)
+        return sample if window is None else resize_sample(crop_sample(sample, window), (h, w))
 
     def _draw(self, h: int, w: int, rng: np.random.Generator) -> Optional[F.Window]:
         if self.min_scale == 0 or self.aspect_ratio == 0:
@@ -224,7 +223,7 @@ class RandomRotation(Transform):
         h, w = sample["img"].shape[:2]
         center = (w // 2, h // 2)
         angle = rng.uniform(-self.max_rotation, self.max_rotation)
-        matrix = cv2.getRotationMatrix2D(center, angle, 1.0)
+        matrix = np.array(cv2.getRotationMatrix2D(center, angle, 1.0), np.float64)
         cos, sin = np.abs(matrix[0, :2])
         size = int(h * sin + w * cos), int(h * cos + w * sin)
         matrix[:, 2] += (size[0] / 2 - center[0], size[1] / 2 - center[1])

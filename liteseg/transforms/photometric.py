@@ -6,7 +6,7 @@ All read and write "img" (h, w, 3) uint8 and leave "label" unchanged.
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Optional
+from typing import TYPE_CHECKING, Callable, Optional
 
 import cv2
 import numpy as np
@@ -79,7 +79,7 @@ class RandomDistort(Transform):
         return sample
 
 
-_BLURS = {
+_BLURS: dict[str, Callable] = {
     "gaussian": lambda image, side: cv2.GaussianBlur(image, (side, side), 0),
     "median": cv2.medianBlur,
     "blur": lambda image, side: cv2.blur(image, (side, side)),
@@ -181,5 +181,6 @@ class Normalize(Transform):
         if self._statistics is None:  # once: a copy to the device is a CPU-GPU sync point
             levels = 255 * self.mean, (255 * self.std) ** 2
             self._statistics = [paddle.to_tensor(values) for values in levels]
+        mean, variance = self._statistics
         # One pass; x * a + b with (1, 3, 1, 1) tensors takes five times as long on CPU.
-        return batch_norm(images.astype("float32"), *self._statistics, epsilon=0.0)
+        return batch_norm(images.astype("float32"), mean, variance, epsilon=0.0)

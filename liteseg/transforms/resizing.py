@@ -160,7 +160,8 @@ class RandomScaling(Transform):
     """Base of the random scalings: resize to `target_size_for(h, w, rng)`."""
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
-        return resize_sample(sample, self.target_size_for(*sample["img"].shape[:2], rng))
+        h, w = sample["img"].shape[:2]
+        return resize_sample(sample, self.target_size_for(h, w, rng))
 
     def target_size_for(self, h: int, w: int, rng: np.random.Generator) -> tuple[int, int]:
         """A random new size (h, w) of an `h` x `w` image."""

@@ -24,12 +24,12 @@ TABLE = """\
 def root(tmp_path):
     (tmp_path / "images").mkdir()
     (tmp_path / "masks").mkdir()
-    (tmp_path / "colours.txt").write_text(TABLE, encoding="utf-8")
+    (tmp_path / "colors.txt").write_text(TABLE, encoding="utf-8")
     return tmp_path
 
 
 def test_colors_become_classes(root):
-    color_map = ColorMap.read(root / "colours.txt", ignore_index=7)
+    color_map = ColorMap.read(root / "colors.txt", ignore_index=7)
     assert color_map.names == ("ground", "a box")
     np.testing.assert_array_equal(color_map.palette, [(40, 40, 40), (200, 30, 30)])
     by_color = {(40, 40, 40): 0, (200, 30, 30): 1, (201, 30, 30): 1, (255, 255, 255): 7}
@@ -49,23 +49,23 @@ def test_unknown_colors_are_named(root, stray):
     with pytest.raises(
         UserError, match=rf"m.png: 3 of 16 .* 1 unknown .*{stray[0]} {stray[1]} {stray[2]} \(3"
     ):
-        ColorMap.read(root / "colours.txt", 255).decode(rgb, root / "m.png")
+        ColorMap.read(root / "colors.txt", 255).decode(rgb, root / "m.png")
 
 
 @pytest.mark.parametrize(
     ("text", "message"),
     [
-        ("1 2 3\n", r"colours.txt:1: '1 2 3': expected"),
-        ("\n1 2 256 sky\n", r"colours.txt:2: '1 2 256 sky'"),
+        ("1 2 3\n", r"colors.txt:1: '1 2 3': expected"),
+        ("\n1 2 256 sky\n", r"colors.txt:2: '1 2 256 sky'"),
         ("1 2 x sky\n", "expected `red green blue name`"),
-        ("1 2 3 sky\n1 2 3 car\n", r"colours.txt:2: \(1, 2, 3\) was 'sky' before"),
+        ("1 2 3 sky\n1 2 3 car\n", r"colors.txt:2: \(1, 2, 3\) was 'sky' before"),
         ("1 2 3 ignore\n", "no class"),
     ],
 )
 def test_malformed_lines(root, text, message):
-    (root / "colours.txt").write_text(text)
+    (root / "colors.txt").write_text(text)
     with pytest.raises(UserError, match=message):
-        ColorMap.read(root / "colours.txt", 255)
+        ColorMap.read(root / "colors.txt", 255)
     with pytest.raises(UserError, match="can't read"):
         ColorMap.read(root / "absent.txt", 255)
 
@@ -75,14 +75,14 @@ def test_dataset_with_folders_and_colors(root):
     assert cv2.imwrite(str(root / "masks" / "x_m.png"), rgb[..., ::-1])
     assert cv2.imwrite(str(root / "images" / "x.png"), rgb)
     given = {"mode": "val", "dataset_root": str(root), "transforms": [], "image_dir": "images"}
-    dataset = Dataset(**given, num_classes=2, label_dir="masks", colours="colours.txt")
+    dataset = Dataset(**given, num_classes=2, label_dir="masks", colours="colors.txt")
     assert dataset.classes == ("ground", "a box")
     np.testing.assert_array_equal(dataset.load(0)["label"], [[0, 1], [255, 1]])
     assert dataset.samples[0].name == "x"
     with pytest.raises(
         UserError, match=r"colours: .*: 2 names \(ground, a box\) for num_classes: 3"
     ):
-        Dataset(**given, num_classes=3, label_dir="masks", colours="colours.txt")
+        Dataset(**given, num_classes=3, label_dir="masks", colours="colors.txt")
     with pytest.raises(UserError, match="label_dir: not set"):
         Dataset(**given, num_classes=2)
     with pytest.raises(UserError, match="folders or lists, not both"):

@@ -63,7 +63,7 @@ class Light:
     haze: np.ndarray
     visibility: float
 
-    def shade(self, color: np.ndarray, normal, depth: float) -> np.ndarray:
+    def shade(self, color: Color, normal, depth: float) -> np.ndarray:
         """Apparent color of a surface: lit on the side of its `normal`, hazy at `depth` meters.
 
         `color` is one color (3,) or a texture (rows, columns, 3).
@@ -74,7 +74,12 @@ class Light:
         veil = self.haze * (1 - clear)
         if np.ndim(color) == 1:
             return color * light + veil
-        return cv2.transform(color, np.column_stack([np.diag(light), veil]))
+        return cv2.transform(np.asarray(color), np.column_stack([np.diag(light), veil]))
+
+
+def as_float32(values) -> np.ndarray:
+    """The values as a float32 array."""
+    return np.asarray(values, np.float32)
 
 
 def mix(*parts: tuple[np.ndarray, Color]) -> np.ndarray:
@@ -83,7 +88,7 @@ def mix(*parts: tuple[np.ndarray, Color]) -> np.ndarray:
     With OpenCV, because numpy is slow along an axis of three.
     """
     weights, colors = zip(*parts)
-    return cv2.transform(cv2.merge(weights), np.float32(colors).T)
+    return cv2.transform(cv2.merge(weights), as_float32(colors).T)
 
 
 def fractal_noise(rng: np.random.Generator, height: int, width: int) -> np.ndarray:
@@ -201,11 +206,12 @@ class Canvas:
             return
         top, left, rows, columns = box
         height, width = texture.shape[:2]
-        source = np.float32([[0, 0], [width, 0], [width, height], [0, height]])
+        source = as_float32([[0, 0], [width, 0], [width, height], [0, height]])
         points = (points - (left, top)).astype(np.float32)
         matrix = cv2.getPerspectiveTransform(source, points)
-        mode = {"flags": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REPLICATE}
-        warped = cv2.warpPerspective(texture, matrix, (columns, rows), **mode)
+        warped = cv2.warpPerspective(
+            texture, matrix, (columns, rows), borderMode=cv2.BORDER_REPLICATE
+        )
         mask = np.zeros((rows, columns), np.uint8)
         cv2.fillPoly(mask, [_fixed_point(points)], 1, shift=4)
         self.paint(mask, warped, label_id, (top, left))
@@ -230,4 +236,4 @@ def patch(quad, left: float, right: float, top: float, bottom: float) -> np.ndar
     """The part (4, 3) of a quad between fractions of its width and height."""
     places = ((left, top), (right, top), (right, bottom), (left, bottom))
     weights = [((1 - u) * (1 - v), u * (1 - v), u * v, (1 - u) * v) for u, v in places]
-    return np.float32(weights) @ quad
+    return as_float32(weights) @ quad

@@ -128,7 +128,8 @@ def _format(parameters) -> str:
 
 def _write_scene(root: Path, wanted: dict, split: str, index: int) -> None:
     rng = np.random.default_rng((wanted["seed"], SPLITS.index(split), index))
-    image, label = render(*wanted["size"], rng)
+    width, height = wanted["size"]
+    image, label = render(width, height, rng)
     name = f"streets/streets_{index:06d}_000019"
     _write_png(root / "leftImg8bit" / split / f"{name}_leftImg8bit.png", image[..., ::-1])
     _write_png(root / "gtFine" / split / f"{name}_gtFine_labelIds.png", label)

@@ -9,7 +9,7 @@ from __future__ import annotations
 import cv2
 import numpy as np
 
-from liteseg.datasets.streets.canvas import Canvas, mix, patch
+from liteseg.datasets.streets.canvas import Canvas, as_float32, mix, patch
 
 # Cityscapes label ids
 EGO, LIGHT, ROAD, SIDEWALK, BUILDING = 1, 19, 7, 8, 11
@@ -31,7 +31,7 @@ def pick(rng: np.random.Generator, palette: tuple, spread: float = 0.06) -> np.n
     color = bytes.fromhex(palette[rng.integers(len(palette))])
     brighter, shift = rng.uniform(0.8, 1.2), rng.normal(0, spread, 3).tolist()
     varied = (c / 255 * brighter + s for c, s in zip(color, shift))
-    return np.float32([min(max(c, 0.03), 0.95) for c in varied])
+    return as_float32([min(max(c, 0.03), 0.95) for c in varied])
 
 
 def draw_prism(canvas: Canvas, base, top, color, label_id: int) -> dict[int, np.ndarray]:
@@ -78,7 +78,7 @@ def draw_building(canvas: Canvas, rng, wall: float, near: float, far: float, hei
         canvas.face(gable, color, BUILDING, normal=(0, 0, -1), grain=0.12)
     end = [(wall, 0, near), (wall, height, near), (back, height, near), (back, 0, near)]
     canvas.face(end, color * 0.9, BUILDING, normal=(0, 0, -1), grain=0.12)
-    canvas.warp(texture, np.float32(corners), BUILDING)
+    canvas.warp(texture, as_float32(corners), BUILDING)
 
 
 def _facade(canvas: Canvas, rng, color, width: float, height: float, scale: float) -> np.ndarray:
@@ -119,8 +119,8 @@ def _facade(canvas: Canvas, rng, color, width: float, height: float, scale: floa
 
 def draw_skyline(canvas: Canvas, rng, x: float, z: float, width: float, height: float) -> None:
     """A distant house front that faces the camera and closes the street."""
-    corners = [(x, height, z), (x + width, height, z), (x + width, 0, z), (x, 0, z)]
-    corners = np.float32(corners)
+    top = [(x, height, z), (x + width, height, z)]
+    corners = as_float32([*top, (x + width, 0, z), (x, 0, z)])
     if canvas.box(canvas.camera.project(corners)) is None:
         return
     color = pick(rng, WALLS)
@@ -145,18 +145,17 @@ def draw_foliage(canvas: Canvas, rng, x: float, z: float, low: float, high: floa
         bright = 0.95 + 0.5 * (0.5 - v) + 0.5 * (u - 0.5) * light.sun[0]
         cv2.circle(form, center, radius, 1.0, -1)
         cv2.circle(glow, center, radius, bright + rng.uniform(-0.15, 0.15), -1)
-    form, glow = cv2.GaussianBlur(form, (0, 0), 2), cv2.GaussianBlur(glow, (0, 0), 2.5)
+    drawn = cv2.GaussianBlur(form, (0, 0), 2), cv2.GaussianBlur(glow, (0, 0), 2.5)
     top, left, rows, columns = box
     scale = size / np.maximum(corners[1] - corners[0], 1)
     offset = (np.array([left, top]) - corners[0]) * scale
-    matrix = np.float32([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]])
+    matrix = as_float32([[scale[0], 0, offset[0]], [0, scale[1], offset[1]]])
     flags = cv2.INTER_LINEAR | cv2.WARP_INVERSE_MAP
-    form = cv2.warpAffine(form, matrix, (columns, rows), flags=flags)
-    glow = cv2.warpAffine(glow, matrix, (columns, rows), flags=flags)
+    shape, shade = (cv2.warpAffine(a, matrix, (columns, rows), flags=flags) for a in drawn)
     leaves = canvas.grain(top, left, rows, columns)
-    texture = mix((glow * np.maximum(1 + 0.45 * leaves, 0.1), pick(rng, LEAVES, 0.03)))
+    texture = mix((shade * np.maximum(1 + 0.45 * leaves, 0.1), pick(rng, LEAVES, 0.03)))
     texture = light.shade(texture, TOWARD_CAMERA, z)
-    mask = (form + 0.3 * leaves > 0.5).astype(np.uint8)
+    mask = (shape + 0.3 * leaves > 0.5).astype(np.uint8)
     canvas.paint(mask, texture, VEGETATION, (top, left))
 
 
@@ -171,7 +170,7 @@ def draw_tree(canvas: Canvas, rng, x: float, z: float, height: float) -> None:
 
 def _upright(canvas: Canvas, x: float, z: float, top: float, thick: float, color) -> None:
     """A round pole from the ground to `top`, lighter on one side."""
-    quad = np.float32([(x, top, z), (x + thick, top, z), (x + thick, 0, z), (x, 0, z)])
+    quad = as_float32([(x, top, z), (x + thick, top, z), (x + thick, 0, z), (x, 0, z)])
     canvas.face(quad, color, POLE, TOWARD_CAMERA)
     canvas.face(patch(quad, 0.15, 0.4, 0, 1), color * 1.35, None, TOWARD_CAMERA)
     canvas.face(patch(quad, 0.75, 1, 0, 1), color * 0.65, None, TOWARD_CAMERA)
@@ -195,8 +194,8 @@ def draw_traffic_light(canvas: Canvas, rng, x: float, z: float) -> None:
     """A traffic light on a pole; Streets has no class for it."""
     _upright(canvas, x, z, 3.0, 0.28, pick(rng, ("55585a", "7d7f80", "46493f"), 0.03))
     middle, lit = x + 0.14, rng.integers(3)
-    case = [(middle - 0.3, 3.6, z), (middle + 0.3, 3.6, z)]
-    case = np.float32([*case, (middle + 0.3, 2.2, z), (middle - 0.3, 2.2, z)])
+    left, right = middle - 0.3, middle + 0.3
+    case = as_float32([(left, 3.6, z), (right, 3.6, z), (right, 2.2, z), (left, 2.2, z)])
     canvas.face(case, (0.06, 0.07, 0.07), LIGHT, TOWARD_CAMERA)
     lamps = ((1.0, 0.25, 0.15), (1.0, 0.75, 0.2), (0.3, 1.0, 0.6))
     for i, lamp in enumerate(lamps):
@@ -222,7 +221,7 @@ def draw_sign(canvas: Canvas, rng, x: float, z: float) -> None:
     field = pick(rng, SIGN_COLORS, 0.04)
     canvas.face(center + outline, rim, SIGN, TOWARD_CAMERA)
     canvas.face(center + outline * 0.72, field, None, TOWARD_CAMERA)
-    glyph = np.float32([(-0.1, 0.35, 0), (0.1, 0.35, 0), (0.1, -0.35, 0), (-0.1, -0.35, 0)])
+    glyph = as_float32([(-0.1, 0.35, 0), (0.1, 0.35, 0), (0.1, -0.35, 0), (-0.1, -0.35, 0)])
     spin = rng.uniform(0, np.pi)
     turned = np.array(
         [[np.cos(spin), -np.sin(spin), 0], [np.sin(spin), np.cos(spin), 0], [0, 0, 1]]
@@ -270,7 +269,7 @@ CARS = {
     "wagon": (4.7, 1.9, 1.0, 1.65, (-0.98, 0.45), (-0.88, 0.15)),
     "van": (5.0, 2.0, 1.15, 2.1, (-0.99, 0.75), (-0.97, 0.45)),
 }
-RUBBER, HUB = np.float32([0.05, 0.05, 0.055]), np.float32([0.45, 0.46, 0.47])
+RUBBER, HUB = as_float32([0.05, 0.05, 0.055]), as_float32([0.45, 0.46, 0.47])
 
 
 def draw_car(canvas: Canvas, rng, x: float, z: float, yaw: float) -> None:

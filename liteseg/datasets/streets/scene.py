@@ -11,7 +11,7 @@ import cv2
 import numpy as np
 
 from liteseg.datasets.streets import objects
-from liteseg.datasets.streets.canvas import Camera, Canvas, Light, mix
+from liteseg.datasets.streets.canvas import Camera, Canvas, Light, as_float32, mix
 
 PARKING = 2.2  # width in meters of the strip of parked cars at each curb
 
@@ -88,9 +88,9 @@ def _light(rng: np.random.Generator) -> Light:
     flat = math.cos(elevation)
     return Light(
         sun=(flat * math.cos(azimuth), math.sin(elevation), flat * math.sin(azimuth)),
-        sun_color=np.float32(sun_color),
-        ambient=np.float32(ambient) * np.float32(rng.uniform(0.9, 1.1)),
-        haze=np.float32(haze),
+        sun_color=as_float32(sun_color),
+        ambient=as_float32(ambient) * np.float32(rng.uniform(0.9, 1.1)),
+        haze=as_float32(haze),
         visibility=float(rng.uniform(90, 350)),
     )
 
@@ -100,7 +100,7 @@ def _draw_sky(canvas: Canvas, rng: np.random.Generator) -> None:
     height, width = canvas.camera.ground()[0], canvas.camera.width
     light = canvas.light
     up = np.linspace(1, 0, height, dtype=np.float32)[:, None] ** 0.7
-    blue = np.float32([0.35, 0.55, 0.85]) * light.ambient.mean() * 1.7
+    blue = as_float32([0.35, 0.55, 0.85]) * light.ambient.mean() * 1.7
     zenith = blue + rng.uniform(0, 1) * (light.haze - blue)
     cover, bright = rng.uniform(-0.3, 0.6), rng.uniform(0.7, 1.15)
     soft = cv2.GaussianBlur(canvas.noise[:height], (0, 0), height / 30)
@@ -126,8 +126,8 @@ def _draw_ground(canvas: Canvas, rng: np.random.Generator, street: Street) -> No
     def texture(meters: float) -> np.ndarray:
         scale = canvas.noise.shape[0] / meters
         z_map = np.broadcast_to(z * scale, x.shape).astype(np.float32)
-        mode = {"interpolation": cv2.INTER_LINEAR, "borderMode": cv2.BORDER_REFLECT}
-        return cv2.remap(canvas.noise, x * scale, z_map, **mode)
+        border = cv2.BORDER_REFLECT
+        return cv2.remap(canvas.noise, x * scale, z_map, cv2.INTER_LINEAR, borderMode=border)
 
     coarse, fine = texture(40.0), texture(9.0)
     tar = objects.pick(rng, ("5a5b5e", "77777a", "4a4a4d", "86827b"), 0.02)
@@ -147,7 +147,7 @@ def _draw_ground(canvas: Canvas, rng: np.random.Generator, street: Street) -> No
 
     on_road = beyond < 0
     clear = np.broadcast_to(np.exp(-z / canvas.light.visibility), x.shape)
-    surfaces = tar, np.float32([0.8, 0.8, 0.76]), stone
+    surfaces = tar, as_float32([0.8, 0.8, 0.76]), stone
     tar, white, stone = (canvas.light.shade(color, (0, 1, 0), 0) for color in surfaces)
     ground = mix(
         (clear * on_road * (1 - paint) * road, tar),
@@ -215,7 +215,7 @@ def _upright(
 ) -> SceneObject:
     """An object with a round footprint."""
     angles = np.linspace(0, 2 * np.pi, 9)[:-1]
-    footprint = np.float32([x, z]) + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
+    footprint = as_float32([x, z]) + radius * np.stack([np.cos(angles), np.sin(angles)], axis=1)
     return SceneObject(z, draw, (x, z, *more), footprint, height)
 
 
@@ -227,7 +227,7 @@ def _closure(street: Street, rng: np.random.Generator) -> Iterator[SceneObject]:
             width = rng.uniform(15, 35)
             if rng.random() < 0.6:
                 place = (x, z, width, rng.uniform(5, 15))
-                footprint = np.float32([[x, z], [x + width, z], [x, z]])
+                footprint = as_float32([[x, z], [x + width, z], [x, z]])
                 yield SceneObject(z, objects.draw_skyline, place, footprint, 0.0)
             else:
                 crown = (0.0, rng.uniform(5, 10), 1.5 * width)
@@ -242,14 +242,14 @@ def _frontage(street: Street, side: int, rng: np.random.Generator) -> Iterator[S
     while z < street.end:
         length = rng.uniform(8, 18)
         if rng.random() < 0.25:
-            for step in np.arange(z, z + length, 5.0):
+            for depth in np.arange(z, z + length, 5.0).tolist():
                 away = wall + side * rng.uniform(1, 3)
                 size = (0.0, rng.uniform(1.5, 4.5), rng.uniform(5, 8))
-                yield _upright(objects.draw_foliage, away, step, size[1], 1.5, *size)
+                yield _upright(objects.draw_foliage, away, depth, size[1], 1.5, *size)
         else:
             height = usual * rng.uniform(0.7, 1.4)
             back = wall + side * 10
-            footprint = np.float32([[wall, z], [back, z], [back, z + length], [wall, z + length]])
+            footprint = as_float32([[wall, z], [back, z], [back, z + length], [wall, z + length]])
             place = (wall, z, z + length, height)
             yield SceneObject(z + length, objects.draw_building, place, footprint, height)
         z += length
@@ -291,7 +291,7 @@ def _traffic(street: Street, side: int, rng: np.random.Generator) -> Iterator[Sc
 
 
 def _car(x: float, z: float, yaw: float) -> SceneObject:
-    footprint = np.float32([[x - 1, z - 2.2], [x + 1, z - 2.2], [x + 1, z + 2.2], [x - 1, z + 2.2]])
+    footprint = as_float32([[x - 1, z - 2.2], [x + 1, z - 2.2], [x + 1, z + 2.2], [x - 1, z + 2.2]])
     return SceneObject(z - 2.2, objects.draw_car, (x, z, yaw), footprint, 1.3)
 
 
@@ -315,8 +315,7 @@ def _photograph(image: np.ndarray, rng: np.random.Generator) -> np.ndarray:
     row = np.linspace(-1, 1, height, dtype=np.float32)[:, None]
     column = np.linspace(-1, 1, width, dtype=np.float32)[None]
     vignette = 1 - rng.uniform(0, 0.2) * (row**2 + column**2)
-    image *= mix((vignette, 255 * rng.uniform(0.8, 1.2) * rng.normal(1, 0.05, 3)))
+    image = image * mix((vignette, 255 * rng.uniform(0.8, 1.2) * rng.normal(1, 0.05, 3)))
     grain = rng.standard_normal(image.shape, dtype=np.float32)
     grain *= rng.uniform(1.3, 8)
-    image += grain
-    return np.clip(image, 0, 255, out=image).astype(np.uint8)
+    return np.clip(image + grain, 0, 255).astype(np.uint8)
