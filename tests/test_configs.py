@@ -18,7 +18,6 @@ from liteseg.registry import TRANSFORMS
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECIPES = sorted(p for p in CONFIGS.rglob("*.yml") if p.parent.name != "_base_")
 NO_DOWNLOAD = ("model.backbone.pretrained=null",)
-MODELS: dict[str, Any] = {}
 URL = "https://bj.bcebos.com/paddleseg/dygraph/PP_STDCNet{}.tar.gz"
 
 
@@ -33,12 +32,18 @@ def test_recipe_and_its_dump_pass_the_check(path, tmp_path):
     assert load_checked(tmp_path / "config.yml").source.data == cfg.data
 
 
+@pytest.fixture(scope="module")
+def models() -> dict[str, Any]:
+    """The networks that were built, since several recipes have the same."""
+    return {}
+
+
 @pytest.mark.parametrize("path", RECIPES, ids=_id)
-def test_recipe_builds(path):
+def test_recipe_builds(path, models):
     """Model, transforms, losses and optimizer; the files of the datasets are not needed."""
     cfg = load_config(path, NO_DOWNLOAD)
     key = str((cfg["model"], cfg["train_dataset"]["type"]))  # which sets the number of classes
-    model = MODELS[key] = MODELS.get(key) or build_model(cfg)
+    model = models[key] = models.get(key) or build_model(cfg)
     heads = len(cfg["model"].get("arm_out_chs", (64, 96, 128)))
     losses = build_losses(cfg, heads, [1.0] * 32)
     assert len(losses) == heads
