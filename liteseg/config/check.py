@@ -15,7 +15,7 @@ from liteseg.config.keys import REQUIRED, Key, keys_of
 from liteseg.config.load import Config
 from liteseg.config.plugins import load_components
 from liteseg.config.schema import DERIVED, FOREIGN, NESTED, SCHEMA, SUPPLIED
-from liteseg.config.signature import accepts_any_argument, annotations, parameters, type_error
+from liteseg.config.signature import accepts_any_argument, argument_types, parameters, type_error
 from liteseg.errors import UserError, quoted
 from liteseg.registry import DATASETS, LOSSES, LR_SCHEDULERS, MODELS, TRANSFORMS, Registry, nearest
 
@@ -116,7 +116,7 @@ class _Checker:
         """Check a component's arguments against its constructor."""
         component = registry[spec["type"]]
         known = parameters(component)
-        hints = annotations(component)
+        hints = argument_types(component)
         supplied = SUPPLIED.get(registry.name, {})
         for name, value in spec.items():
             here = _join(path, name)
@@ -152,8 +152,8 @@ class _Checker:
 
     def rules(self) -> None:
         """Check keys against each other, where each is valid alone."""
-        cfg = self.cfg
-        batch, total = cfg.get("batch_size"), cfg.get("total_batch_size")
+        batch: Any = self.cfg.get("batch_size")
+        total: Any = self.cfg.get("total_batch_size")
         if _is_positive(batch) and _is_positive(total) and total % batch:
             self.add("total_batch_size", f"{total} is not a multiple of batch_size {batch}")
         self.number_of_losses()
@@ -168,7 +168,8 @@ class _Checker:
             self.add("loss.coef", f"has {len(coef)} entries for {len(types)} loss.types")
 
     def number_of_classes(self) -> None:
-        if not is_registered(model := self.cfg.get("model"), MODELS):
+        model: Any = self.cfg.get("model")
+        if not is_registered(model, MODELS):
             return
         counts = num_classes_by_key(self.cfg)
         if len(set(counts.values())) > 1:
@@ -199,7 +200,9 @@ def _unknown_key(name: str, keys: Mapping[str, Key], top_level: bool) -> str:
 def num_classes_by_key(cfg: Mapping[str, Any]) -> dict[str, int]:
     """The number of classes that the model and each dataset define, by key."""
     model = cfg.get("model")
-    found = {"model.num_classes": model.get("num_classes") if isinstance(model, dict) else None}
+    found: dict[str, Any] = {
+        "model.num_classes": model.get("num_classes") if isinstance(model, dict) else None
+    }
     for key in ("train_dataset", "val_dataset", "test_dataset"):
         names = dataset_attribute(cfg.get(key), "CLASSES")
         found[key] = len(names) if names else dataset_attribute(cfg.get(key), "num_classes")

@@ -100,8 +100,8 @@ def key(
 
 
 @functools.cache
-def keys_of(section: type) -> Mapping[str, Key]:
-    """The keys that the fields of a dataclass declare, by name and in order."""
+def keys_of(section: Any) -> Mapping[str, Key]:
+    """The keys that the fields of a dataclass (the class) declare, by name and in order."""
     hints = typing.get_type_hints(section)
     keys = {}
     for one in dataclasses.fields(section):

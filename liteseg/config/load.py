@@ -68,10 +68,8 @@ def _merge(base: Optional[Node], over: Node) -> Node:
         raise UserError(
             f"{inherited.origin}: {INHERITED} is true or false, not {quoted(plain(inherited))}"
         )
-    keep = base is not None and isinstance(base.value, dict)
-    if inherited is not None and inherited.value is False:
-        keep = False
-    result = dict(base.value) if keep else {}
+    inherits = inherited is None or inherited.value
+    result = dict(base.value) if inherits and base and isinstance(base.value, dict) else {}
     for key, value in over.value.items():
         if key != INHERITED:
             result[key] = _merge(result.get(key), value)
@@ -118,6 +116,8 @@ def _override(root: Node, text: str) -> Node:
 
 
 def _set(node: Node, keys: list[str], value: Node, done: tuple[str, ...], text: str) -> Node:
+    items: Any
+    index: Any
     key, rest = keys[0], keys[1:]
     place = ".".join(done)
     if isinstance(node.value, list):

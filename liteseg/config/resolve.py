@@ -12,7 +12,6 @@ from liteseg.config.load import Config, load_config
 from liteseg.config.schema import SCHEMA, CheckedConfig
 from liteseg.errors import UserError
 
-
 AnyConfig = Union[str, Path, Config, CheckedConfig]
 
 

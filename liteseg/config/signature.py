@@ -32,7 +32,7 @@ def accepts_any_argument(component: Callable) -> bool:
     return inspect.Parameter.VAR_KEYWORD in kinds
 
 
-def annotations(component: Callable) -> dict[str, Any]:
+def argument_types(component: Callable) -> dict[str, Any]:
     """The evaluated annotations of the constructor; empty if one names something unknown here."""
     function = component.__init__ if inspect.isclass(component) else component
     try:
@@ -101,7 +101,7 @@ def describe(annotation: Any) -> str:
         return f"a list of {describe(args[0])}" if args else "a list"
     if (origin or annotation) in _MAPPINGS:
         return "a mapping"
-    names = {
+    names: dict[Any, str] = {
         float: "a number",
         int: "an integer",
         bool: "true or false",
@@ -110,7 +110,7 @@ def describe(annotation: Any) -> str:
     }
     if annotation in (None, type(None)):
         return "null"
-    return names.get(annotation) or getattr(annotation, "__name__", str(annotation))
+    return names.get(annotation) or str(getattr(annotation, "__name__", annotation))
 
 
 def _yaml_text(value: Any) -> str:

@@ -59,7 +59,7 @@ class TestConfig:
             UserError: unknown key, or a value that cannot be used; the message has the path.
         """
         options = options or {}
-        known = keys_of(cls)
+        known = keys_of(TestConfig)
         for name in options:
             if name not in known:
                 raise UserError(

@@ -65,7 +65,7 @@ class Reader:
         try:
             loader = _Loader(text)
             root = loader.get_single_node()
-            return root and self._convert(loader, root, self.where(0))
+            return None if root is None else self._convert(loader, root, self.where(0))
         except yaml.reader.ReaderError as error:
             line = text.count("\n", 0, error.position)
             raise UserError(
@@ -73,7 +73,8 @@ class Reader:
             ) from error
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
-            raise UserError(f"{self.where(mark.line)}: not YAML: {_problem(error)}") from error
+            line = mark.line if mark else 0
+            raise UserError(f"{self.where(line)}: not YAML: {_problem(error)}") from error
         except RecursionError as error:
             raise UserError(f"{self.where(0)}: YAML nested too deeply to read") from error
 
@@ -89,6 +90,7 @@ class Reader:
         if isinstance(node, yaml.ScalarNode):
             return Node(self._scalar(loader, node, here), origin)
         self.open.append(node)
+        value: Any
         if isinstance(node, yaml.SequenceNode):
             value = [self._convert(loader, n, self.where(n.start_mark.line)) for n in node.value]
         else:
@@ -108,7 +110,7 @@ class Reader:
                 f"{here}: {quoted(node.value)} is not a {node.tag[len(_TAG) :]}"
             ) from error
 
-    def _mapping(self, loader: _Loader, node: yaml.MappingNode) -> dict[str, Node]:
+    def _mapping(self, loader: _Loader, node: yaml.Node) -> dict[str, Node]:
         own: dict[str, Node] = {}
         merged: dict[str, Node] = {}
         for key_node, value_node in node.value:
