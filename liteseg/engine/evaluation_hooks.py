@@ -20,7 +20,7 @@ from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main, world_size
 
 if TYPE_CHECKING:
-    from liteseg.engine.inference import TestConfig
+    from liteseg.engine.inference import TestOptions
 
 
 class _Interrupted(Exception):
@@ -61,7 +61,7 @@ class Evaluate(Hook):
         self,
         interval: int,
         dataset: Any,
-        test_config: TestConfig,
+        test_config: TestOptions,
         evaluators: Sequence[Evaluator] = (),
         *,
         batch_size: int = 1,

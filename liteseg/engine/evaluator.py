@@ -19,7 +19,7 @@ from liteseg.utils import logging
 from liteseg.utils.runtime import gathered_objects, is_main, rank, world_size
 
 if TYPE_CHECKING:
-    from liteseg.engine.inference import TestConfig
+    from liteseg.engine.inference import TestOptions
 
 Losses = Sequence[tuple[str, Callable, float]]
 
@@ -104,7 +104,7 @@ class SegmentationMetrics(Evaluator):
 def evaluate(
     model: paddle.nn.Layer,
     dataset: Any,
-    test_config: TestConfig,
+    test_config: TestOptions,
     evaluators: Sequence[Evaluator] = (),
     *,
     batch_size: int = 1,

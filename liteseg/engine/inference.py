@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Any, NamedTuple
+from typing import Any, NamedTuple, Optional, Protocol
 
 import numpy as np
 import paddle
@@ -15,11 +15,31 @@ import paddle.nn.functional as F
 
 from liteseg.ops.resize import interpolate, resized_labels, resized_scores
 
-if TYPE_CHECKING:
-    from liteseg.config.test_config import TestConfig
-
 Size = tuple[int, int]
 TransInfo = Sequence[tuple[str, Sequence[int]]]
+
+
+class TestOptions(Protocol):
+    """Scales, flips and sliding window, as in `TestConfig`."""
+
+    @property
+    def aug_eval(self) -> bool:
+        """Whether scales and flips apply."""
+
+    @property
+    def is_slide(self) -> bool:
+        """Whether to run the network on windows."""
+
+    @property
+    def crop_size(self) -> Optional[Size]:
+        """(w, h) of a window."""
+
+    @property
+    def stride(self) -> Optional[Size]:
+        """(w, h) between windows."""
+
+    def views(self) -> list[tuple[float, tuple[int, ...]]]:
+        """The (scale, axes to flip) of every forward pass."""
 
 
 class Prediction(NamedTuple):
@@ -57,7 +77,7 @@ class Prediction(NamedTuple):
 def predict(
     model: paddle.nn.Layer,
     images: paddle.Tensor,
-    test: TestConfig,
+    test: TestOptions,
     trans_info: TransInfo = (),
 ) -> Prediction:
     """Run the network with the options of `test`.
@@ -98,7 +118,7 @@ def predict(
 
 
 def predict_scores(
-    model: paddle.nn.Layer, images: paddle.Tensor, test: TestConfig
+    model: paddle.nn.Layer, images: paddle.Tensor, test: TestOptions
 ) -> paddle.Tensor:
     """Scores at the input size, (N, C, H, W): logits, or summed probabilities of several views."""
     return predict(model, images, test).full_scores()
@@ -107,14 +127,14 @@ def predict_scores(
 def predict_labels(
     model: paddle.nn.Layer,
     images: paddle.Tensor,
-    test: TestConfig,
+    test: TestOptions,
     trans_info: TransInfo = (),
 ) -> np.ndarray:
     """Labels at the original size, (N, h, w) uint8. Arguments as in `predict`."""
     return predict(model, images, test, trans_info).labels()
 
 
-def _forward(model: paddle.nn.Layer, images: paddle.Tensor, test: TestConfig) -> paddle.Tensor:
+def _forward(model: paddle.nn.Layer, images: paddle.Tensor, test: TestOptions) -> paddle.Tensor:
     if not test.is_slide:
         return model(images)[0]
     if test.crop_size is None or test.stride is None:
