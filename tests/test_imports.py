@@ -1,4 +1,4 @@
-"""Who may import whom (see the design picture in the README), read from the source with ast."""
+"""Which package may import which (the table in liteseg/README.md), read from the source with ast."""
 
 from __future__ import annotations
 
