@@ -1,4 +1,4 @@
-"""Which package may import which (the table in liteseg/README.md), read from the source with ast."""
+"""Which package may import which (the table in liteseg/README.md), read with ast."""
 
 from __future__ import annotations
 
