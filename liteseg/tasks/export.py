@@ -214,13 +214,13 @@ def _verify(
     """
     import paddle
 
-    from liteseg.engine.inference import predict_logits
+    from liteseg.engine.inference import predict_scores
 
     network = trained.network
 
     def reference(image: np.ndarray) -> np.ndarray:
         batch = network.normalize.batch(paddle.to_tensor(image[None]))
-        return predict_logits(network.model, batch, network.test)[0].numpy()
+        return predict_scores(network.model, batch, network.test)[0].numpy()
 
     exported = Segmenter.from_pretrained(folder)
     ignore_index = examples.ignore_index(cfg)

@@ -1,4 +1,4 @@
-"""The command `liteseg` itself: help, version, exit codes."""
+"""The `liteseg` command itself: help, version, exit codes."""
 
 from __future__ import annotations
 
@@ -20,7 +20,10 @@ finally:
 """
 
 
-@pytest.mark.parametrize("arguments", [["--help"], ["--version"], ["train", "--help"]])
+@pytest.mark.parametrize(
+    "arguments",
+    [["--help"], ["--version"], *([name, "--help"] for name in cli.COMMANDS)],
+)
 def test_help_does_not_wait_for_paddle(arguments):
     command = [sys.executable, "-c", WITHOUT_PADDLE, *arguments]
     done = subprocess.run(command, capture_output=True, text=True, timeout=60)
@@ -41,24 +44,23 @@ def test_help_of_each_command(name, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main([name, "--help"])
     assert end.value.code == 0
-    said = capsys.readouterr().out
-    assert f"liteseg {name}" in said
+    assert f"liteseg {name}" in capsys.readouterr().out
 
 
 @pytest.mark.parametrize(
-    ("arguments", "said"),
+    ("arguments", "message"),
     [([], "COMMAND"), (["trian"], "trian"), (["train", "--no-such"], "--no-such")],
 )
-def test_wrong_usage_is_exit_2(arguments, said, capsys):
+def test_wrong_usage_is_exit_2(arguments, message, capsys):
     with pytest.raises(SystemExit) as end:
         cli.main(arguments)
     assert end.value.code == 2
-    assert said in capsys.readouterr().err
+    assert message in capsys.readouterr().err
 
 
 @pytest.fixture
 def config_command(monkeypatch):
-    """Let `liteseg config show` do something else."""
+    """Replaces the work of `liteseg config show`."""
     from liteseg.cli import config
 
     def replace(action):
@@ -85,11 +87,11 @@ def test_ctrl_c(config_command, capsys):
     assert capsys.readouterr().err == "liteseg config: interrupted\n"
 
 
-def test_our_own_mistakes_keep_their_traceback(config_command):
+def test_other_errors_keep_their_traceback(config_command):
     with pytest.raises(ZeroDivisionError):
         config_command(lambda: 1 // 0)
 
 
-def test_what_a_command_returns_is_the_exit_code(config_command):
+def test_the_result_of_a_command_is_the_exit_code(config_command):
     assert config_command(lambda: 0) == 0
     assert config_command(lambda: 2) == 2

@@ -1,35 +1,27 @@
-"""`liteseg data check` and `liteseg data streets`, through their parser."""
+"""`check_data` and `make_streets`."""
 
 from __future__ import annotations
-
-import argparse
-import json
 
 import cv2
 import numpy as np
 import pytest
 import yaml
 
-from liteseg.cli import data
+from liteseg.datasets import Streets
 from liteseg.errors import UserError
-
-
-def call(*arguments):
-    parser = argparse.ArgumentParser()
-    data.add_arguments(parser)
-    return data.run(parser.parse_args([str(argument) for argument in arguments]))
+from liteseg.tasks.data import check_data, make_streets
 
 
 @pytest.fixture
 def config(tmp_path):
-    """A whole config over two tiny splits of list files."""
+    """A complete config with two tiny splits of list files."""
     rng = np.random.default_rng(0)
     for split in ("train", "val"):
         lines = []
         for i in range(3):
             name = f"{split}{i}.png"
-            picture = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
-            cv2.imwrite(str(tmp_path / f"i_{name}"), picture)
+            image = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+            cv2.imwrite(str(tmp_path / f"i_{name}"), image)
             cv2.imwrite(str(tmp_path / f"l_{name}"), np.full((6, 8), i % 2, np.uint8))
             lines.append(f"i_{name} l_{name}")
         (tmp_path / f"{split}.txt").write_text("\n".join(lines))
@@ -59,109 +51,101 @@ def config(tmp_path):
     return path
 
 
-def test_sound_data(config, tmp_path, capsys):
-    assert call("check", "--config", config, "--json", tmp_path / "report.json") == 0
-    report = json.loads((tmp_path / "report.json").read_text())
-    assert sorted(report["splits"]) == ["train", "val"]
-    assert report["splits"]["val"]["checked"] == 3
-    assert report["splits"]["train"]["classes"]["class_1"]["pixels"] == 48
-    assert report["errors"] == report["duplicates"] == []
-    assert "train: 3 of 3 images checked: 8x6 (3)" in capsys.readouterr().out
+def errors(report, split):
+    return [error["problem"] for error in report.splits[split]["errors"]]
 
 
-def test_bad_label_is_exit_2(config, tmp_path, capsys):
+def test_sound_data(config):
+    report = check_data(config)
+    assert report.ok
+    assert sorted(report.splits) == ["train", "val"]
+    assert report.splits["val"]["checked"] == 3
+    assert report.splits["train"]["classes"]["class_1"]["pixels"] == 48
+    assert report.errors == report.duplicates == []
+    assert report.as_json()["splits"] == report.splits
+
+
+def test_bad_label(config, tmp_path):
     cv2.imwrite(str(tmp_path / "l_val1.png"), np.full((6, 8), 77, np.uint8))
-    assert call("check", "--config", config) == 2
-    assert "l_val1.png: label value 77 (48 pixels)" in capsys.readouterr().out
-    assert call("check", "--config", config, "--split", "train") == 0
+    report = check_data(config)
+    assert not report.ok
+    assert "l_val1.png: label value 77 (48 pixels)" in errors(report, "val")[0]
+    assert check_data(config, split="train").ok
 
 
-def test_one_split_broken_the_other_checked(config, tmp_path, capsys):
+def test_the_other_splits_of_a_broken_one_are_checked(config, tmp_path):
     (tmp_path / "train.txt").write_text("")
-    assert call("check", "--config", config, "--json", tmp_path / "r.json") == 2
-    report = json.loads((tmp_path / "r.json").read_text())
-    assert "the list is empty" in report["errors"][0]["problem"]
-    assert list(report["splits"]) == ["val"]
+    report = check_data(config)
+    assert not report.ok
+    assert report.errors[0]["file"] == "train"
+    assert "the list is empty" in report.errors[0]["problem"]
+    assert list(report.splits) == ["val"]
 
 
-def test_same_image_in_train_and_val(config, tmp_path, capsys):
+def test_the_same_image_in_train_and_val(config, tmp_path):
     (tmp_path / "i_val0.png").write_bytes((tmp_path / "i_train2.png").read_bytes())
-    assert call("check", "--config", config) == 0
-    out = capsys.readouterr().out
-    assert "1 images (by content) are in more than one split" in out
-    assert "train: " in out
-    assert "i_train2.png" in out
+    report = check_data(config)
+    assert report.ok
+    ((first, second),) = report.duplicates
+    assert first.startswith("train: ")
+    assert first.endswith("i_train2.png")
+    assert second.startswith("val: ")
 
 
-def test_override_and_sample(config, capsys):
-    changed = "train_dataset.num_classes=3", "val_dataset.num_classes=3"
-    sets = [part for change in changed for part in ("--set", change)]
-    assert call("check", "--config", config, "--sample", 1, *sets) == 0
-    out = capsys.readouterr().out
-    assert "1 of 3 images" in out
-    assert "class_2" in out
+def test_an_image_twice_in_one_split(config, tmp_path):
+    (tmp_path / "i_val0.png").write_bytes((tmp_path / "i_val1.png").read_bytes())
+    report = check_data(config)
+    assert report.ok
+    assert [entry.partition(": ")[0] for entry in report.duplicates[0]] == ["val", "val"]
+
+
+def test_overrides_and_sample(config):
+    changes = ["train_dataset.num_classes=3", "val_dataset.num_classes=3"]
+    report = check_data(config, overrides=changes, sample=1)
+    found = report.splits["train"]
+    assert (found["checked"], found["images"]) == (1, 3)
+    assert "class_2" in found["classes"]
 
 
 def test_config_errors_are_user_errors(config):
     with pytest.raises(UserError, match="num_classes"):
-        call("check", "--config", config, "--set", "train_dataset.num_classes=two")
+        check_data(config, overrides=["train_dataset.num_classes=two"])
     with pytest.raises(UserError, match=r"none\.yml"):
-        call("check", "--config", config.with_name("none.yml"))
+        check_data(config.with_name("none.yml"))
 
 
-def test_numbers_are_checked_by_the_parser(config, capsys):
-    with pytest.raises(SystemExit):
-        call("check", "--config", config, "--sample", 0)
-    assert "is not a whole number above 0" in capsys.readouterr().err
-
-
-def test_streets(tmp_path):
-    from liteseg.datasets import Streets
-
-    root = tmp_path / "streets"
-    sizes = ("--train", 2, "--val", 1, "--size", 128, 64)
-    assert call("streets", "--output", root, *sizes) == 0
-    train = Streets([], str(root), "train")
-    assert (len(train), len(Streets([], str(root), "val"))) == (2, 1)
-    sample = train.load(0)
-    assert sample["img"].shape == (64, 128, 3)
-    assert set(np.unique(sample["label"])) <= {*range(9), 255}
-    assert (sample["label"] < 9).mean() > 0.5
-
-
-def spoil(config, key, value):
+def change(config, key, value):
     content = yaml.safe_load(config.read_text())
     content["train_dataset"][key] = value
     content["batch_size"] = 2
     config.write_text(yaml.safe_dump(content))
 
 
-def test_what_would_break_training_later_is_exit_2(config, tmp_path, capsys):
+def test_different_sizes_in_a_batch(config, tmp_path):
     cv2.imwrite(str(tmp_path / "i_train1.png"), np.zeros((8, 8, 3), np.uint8))
     cv2.imwrite(str(tmp_path / "l_train1.png"), np.zeros((8, 8), np.uint8))
-    assert call("check", "--config", config) == 0  # batch_size is 1
-    spoil(config, "transforms", [{"type": "Normalize"}])
-    assert call("check", "--config", config) == 2
-    assert "error: transforms: they leave images of different sizes" in capsys.readouterr().out
+    assert check_data(config).ok  # batch_size is 1
+    change(config, "transforms", [{"type": "Normalize"}])
+    assert (
+        "transforms: they leave images of different sizes" in errors(check_data(config), "train")[0]
+    )
     crop = {"type": "RandomPaddingCrop", "crop_size": [6, 6]}
-    spoil(config, "transforms", [crop, {"type": "Normalize"}])
-    assert call("check", "--config", config) == 0
+    change(config, "transforms", [crop, {"type": "Normalize"}])
+    assert check_data(config).ok
 
 
-def test_no_labels_to_train_on_is_exit_2(config, tmp_path, capsys):
-    spoil(config, "mode", "test")
-    spoil(config, "test_path", "test.txt")
+def test_no_labels_to_train_on(config, tmp_path):
+    change(config, "mode", "test")
+    change(config, "test_path", "test.txt")
     (tmp_path / "test.txt").write_text("i_train0.png")
-    assert call("check", "--config", config, "--split", "train") == 2
-    assert "i_train0.png: has no label" in capsys.readouterr().out
+    assert "i_train0.png: has no label" in errors(check_data(config, split="train"), "train")[0]
 
 
-def test_an_image_twice_in_one_split(config, tmp_path, capsys):
-    (tmp_path / "i_val0.png").write_bytes((tmp_path / "i_val1.png").read_bytes())
-    assert call("check", "--config", config) == 0
-    assert "1 images (by content) are twice in a split" in capsys.readouterr().out
-
-
-def test_a_report_that_cannot_be_written_is_known_at_once(config, tmp_path):
-    with pytest.raises(UserError, match="cannot write"):
-        call("check", "--config", config, "--json", config / "r.json")
+def test_streets(tmp_path):
+    root = make_streets(tmp_path / "streets", train=2, val=1, size=(128, 64))
+    train = Streets([], str(root), "train")
+    assert (len(train), len(Streets([], str(root), "val"))) == (2, 1)
+    sample = train.load(0)
+    assert sample["img"].shape == (64, 128, 3)
+    assert set(np.unique(sample["label"])) <= {*range(9), 255}
+    assert (sample["label"] < 9).mean() > 0.5

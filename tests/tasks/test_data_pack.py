@@ -1,4 +1,4 @@
-"""`liteseg data pack`, and training data read from what it made."""
+"""`pack_data`, and training data read from the pack."""
 
 from __future__ import annotations
 
@@ -9,69 +9,66 @@ import numpy as np
 import pytest
 import yaml
 
-from liteseg.cli import main
+import liteseg
 from liteseg.config.build import build_dataset
 from liteseg.config.load import load_config
 from liteseg.datasets.pack import PIXELS
-from liteseg.datasets.streets.generate import generate
+from liteseg.errors import UserError
+from liteseg.tasks.data import check_data, make_streets, pack_data
 
 QUICKSTART = Path(__file__).resolve().parents[2] / "configs" / "quickstart.yml"
 
 
 @pytest.fixture
 def config(tmp_path) -> Path:
-    generate(tmp_path / "streets", train=3, val=1, size=(128, 64), progress=False)
+    make_streets(tmp_path / "streets", train=3, val=1, size=(128, 64))
     dataset = {"dataset_root": str(tmp_path / "streets")}
     sections = {"_base_": str(QUICKSTART), "train_dataset": dataset, "val_dataset": dataset}
     (tmp_path / "c.yml").write_text(yaml.safe_dump(sections))
     return tmp_path / "c.yml"
 
 
-def test_packs_and_trains_from_it(config, tmp_path, capsys):
+def test_pack_and_read(config, tmp_path):
     folder = tmp_path / "fast" / "train.pack"
-    assert main(["data", "pack", "--config", f"{config}", "--output", f"{folder}", "--verify"]) == 0
-    said = capsys.readouterr().out
-    assert f"3 samples in {folder} have the checksums" in said
-    setting = said.rpartition("--set ")[2].strip()
+    result = pack_data(config, folder, verify=True)
+    assert (result.output, result.samples) == (folder, 3)
     files = build_dataset(load_config(config), "train")
-    packed = build_dataset(load_config(config, [setting]), "train")
+    packed = build_dataset(load_config(config, [f"train_dataset.pack={folder}"]), "train")
     for index in range(3):
         for key in ("img", "label"):
             np.testing.assert_array_equal(packed[index, 7][key], files[index, 7][key])
 
 
-def test_the_pack_that_the_config_names(config, tmp_path, capsys):
-    """It need not exist yet; a damaged one does not pass `--verify`."""
+def test_the_pack_of_the_config(config, tmp_path):
+    """It need not exist yet; a damaged one fails the verification."""
     folder = tmp_path / "val.pack"
-    command = ["data", "pack", "--config", f"{config}", "--split", "val"]
-    command += ["--set", f"val_dataset.pack={folder}"]
-    assert main(command) == 0
+    options = {"split": "val", "overrides": [f"val_dataset.pack={folder}"]}
+    assert pack_data(config, **options).output == folder
     with open(folder / PIXELS, "r+b") as file:
         file.write(b"\1\2\3")
-    assert main([*command, "--verify"]) == 2
-    assert "1 of 1 samples" in capsys.readouterr().err
+    with pytest.raises(UserError, match="1 of 1 samples"):
+        pack_data(config, verify=True, **options)
 
 
-def test_data_check_reads_the_files(config, tmp_path, capsys):
-    """A file that is damaged without changing size or time is still in the pack."""
-    setting = f"train_dataset.pack={tmp_path / 'pack'}"
-    assert main(["data", "pack", "--config", f"{config}", "--set", setting]) == 0
+def test_check_data_reads_the_files(config, tmp_path):
+    """A file that is damaged without a change of size or time is still intact in the pack."""
+    changes = [f"train_dataset.pack={tmp_path / 'pack'}"]
+    pack_data(config, overrides=changes)
     image = next((tmp_path / "streets").glob("leftImg8bit/train/*/*.png"))
     stat = image.stat()
     image.write_bytes(image.read_bytes()[:100] + bytes(stat.st_size - 100))
     os.utime(image, ns=(stat.st_atime_ns, stat.st_mtime_ns))
-    assert build_dataset(load_config(config, [setting]), "train").load(0)["img"].any()
-    assert main(["data", "check", "--config", f"{config}", "--set", setting]) == 2
-    assert image.name in capsys.readouterr().out
+    assert build_dataset(load_config(config, changes), "train").load(0)["img"].any()
+    (error,) = check_data(config, overrides=changes).splits["train"]["errors"]
+    assert image.name in error["problem"]
 
 
-def test_needs_an_output(config, capsys):
-    assert main(["data", "pack", "--config", f"{config}"]) == 2
-    assert "--output is missing" in capsys.readouterr().err
+def test_an_output_is_required(config):
+    with pytest.raises(UserError, match="--output is missing"):
+        pack_data(config)
 
 
-def test_a_config_with_no_pack_yet_is_refused_in_training(config, tmp_path, capsys):
-    setting = f"train_dataset.pack={tmp_path / 'none'}"
-    command = ["train", "--config", f"{config}", "--output", f"{tmp_path / 'run'}"]
-    assert main([*command, "--set", setting]) == 2
-    assert "is no pack" in capsys.readouterr().err
+def test_training_refuses_a_pack_that_does_not_exist(config, tmp_path):
+    changes = [f"train_dataset.pack={tmp_path / 'none'}"]
+    with pytest.raises(UserError, match="is no pack"):
+        liteseg.train(config, overrides=changes, output=tmp_path / "run")

@@ -1,44 +1,39 @@
-"""`liteseg predict`: what is written where, by a stand-in that labels pixels by their red."""
+"""`liteseg.predict`: its files, with a fake model that labels pixels by their red channel."""
 
 from __future__ import annotations
 
-import argparse
 from pathlib import Path
 
 import cv2
 import numpy as np
 import pytest
+from filled_run import draw
 from PIL import Image
 
-from liteseg.cli import predict
+import liteseg
 from liteseg.errors import UserError
-from liteseg.tasks import inputs
 from liteseg.tasks.segmenter import Segmenter
+from liteseg.utils.images import IMAGE_SUFFIXES
 
 PALETTE = np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180]], np.uint8)
 
 
-class RedSegmenter:
-    class_names = ("road", "car", "sky")
-    palette = PALETTE
+class RedSegmenter(Segmenter):
+    def __init__(self):
+        super().__init__(None, None, ("road", "car", "sky"), PALETTE)
 
     def predict(self, image):
         return (image[..., 0] // 100).astype(np.uint8)
 
-    stream = Segmenter.stream
-
 
 @pytest.fixture
-def run(monkeypatch, tmp_path):
-    monkeypatch.setattr(predict, "open_segmenter", lambda args: RedSegmenter())
+def predict(tmp_path):
+    """Predicts into `out`; returns the errors of skipped inputs."""
 
-    def call(*arguments):
-        parser = argparse.ArgumentParser()
-        predict.add_arguments(parser)
-        given = [str(a) for a in arguments]
-        return predict.run(
-            parser.parse_args([*given, "--weights", "w", "--output", str(tmp_path / "out")])
-        )
+    def call(*inputs, **options):
+        result = liteseg.predict(inputs, tmp_path / "out", model=RedSegmenter(), **options)
+        assert result.output == tmp_path / "out"
+        return list(result.skipped.values())
 
     return call
 
@@ -61,16 +56,16 @@ def files_of(folder: Path):
     return sorted(str(p.relative_to(folder)) for p in folder.rglob("*") if p.is_file())
 
 
-def test_three_results_of_an_image(run, tmp_path):
+def test_results_of_an_image(predict, tmp_path):
     image = write_image(tmp_path / "a.png")
-    assert run(tmp_path / "a.png") == 0
+    assert predict(tmp_path / "a.png") == []
     out = tmp_path / "out"
     assert files_of(out) == ["a_color.png", "a_label.png", "a_overlay.png"]
     expected = image[..., 0] // 100
     np.testing.assert_array_equal(np.array(Image.open(out / "a_label.png")), expected)
-    colours = Image.open(out / "a_color.png")
-    np.testing.assert_array_equal(np.array(colours), expected)
-    np.testing.assert_array_equal(np.array(colours.convert("RGB")), PALETTE[expected])
+    colors = Image.open(out / "a_color.png")
+    np.testing.assert_array_equal(np.array(colors), expected)
+    np.testing.assert_array_equal(np.array(colors.convert("RGB")), PALETTE[expected])
     overlay = np.array(Image.open(out / "a_overlay.png"))
     assert overlay.shape[0] > 20  # the legend is below
     mixed = 0.45 * image[0, 0] + 0.55 * PALETTE[expected[0, 0]]
@@ -81,80 +76,78 @@ def test_three_results_of_an_image(run, tmp_path):
     ("what", "name"),
     [("mask", "a_label.png"), ("palette", "a_color.png"), ("overlay", "a_overlay.png")],
 )
-def test_only_what_is_asked_for(run, tmp_path, what, name):
+def test_only_the_requested_result(predict, tmp_path, what, name):
     write_image(tmp_path / "a.png")
-    assert run(tmp_path / "a.png", "--what", what) == 0
+    assert predict(tmp_path / "a.png", what=what) == []
     assert files_of(tmp_path / "out") == [name]
 
 
-def test_folders_are_mirrored(run, tmp_path):
+def test_folders_are_mirrored(predict, tmp_path):
     for name in ("in/x.png", "in/deep/er/x.jpg", "in/x.bmp", "in/notes.txt", "in/.hidden.png"):
-        write_image(tmp_path / name) if "." + name.split(".")[-1] in inputs.IMAGES else (
+        write_image(tmp_path / name) if "." + name.split(".")[-1] in IMAGE_SUFFIXES else (
             tmp_path / name
-        ).write_text("no image")
-    assert run(tmp_path / "in", "--what", "mask") == 0
+        ).write_text("not an image")
+    assert predict(tmp_path / "in", what="mask") == []
     expected = ["deep/er/x_label.png", "x_2_label.png", "x_label.png"]
     assert files_of(tmp_path / "out") == expected
 
 
-def test_two_folders_and_a_file_do_not_clash(run, tmp_path):
+def test_two_folders_and_a_file_do_not_clash(predict, tmp_path):
     for name in ("a/x.png", "b/x.png", "x.png"):
         write_image(tmp_path / name)
-    assert run(tmp_path / "a", tmp_path / "b", tmp_path / "x.png", "--what", "mask") == 0
+    assert predict(tmp_path / "a", tmp_path / "b", tmp_path / "x.png", what="mask") == []
     assert files_of(tmp_path / "out") == ["a/x_label.png", "b/x_label.png", "x_label.png"]
 
 
-def test_earlier_results_inside_the_input_are_not_predicted(run, tmp_path):
+def test_earlier_results_inside_the_input_are_not_predicted(predict, tmp_path):
     write_image(tmp_path / "a.png")
     for _ in range(2):
-        assert run(tmp_path, "--what", "mask") == 0
+        assert predict(tmp_path, what="mask") == []
     assert files_of(tmp_path / "out") == ["a_label.png"]
 
 
-def test_a_broken_file_is_skipped_and_told(run, tmp_path, capsys):
+def test_a_broken_file_is_skipped_and_reported(predict, tmp_path):
     write_image(tmp_path / "in" / "a.png")
-    (tmp_path / "in" / "b.png").write_bytes(b"no picture")
+    (tmp_path / "in" / "b.png").write_bytes(b"not an image")
     write_image(tmp_path / "in" / "c.png")
-    assert run(tmp_path / "in", "--what", "mask") == 2
-    said = capsys.readouterr()
-    assert "skipped: " in said.err
-    assert "b.png" in said.err
-    assert "2 of 3 inputs predicted" in said.out
+    (error,) = predict(tmp_path / "in", what="mask")
+    assert "b.png" in error
     assert files_of(tmp_path / "out") == ["a_label.png", "c_label.png"]
 
 
-def test_video(run, tmp_path):
+def test_video(predict, tmp_path):
     path = tmp_path / "v.avi"
     write_video(path)
-    assert run(path) == 0
+    assert predict(path) == []
     assert files_of(tmp_path / "out") == ["v_overlay.mp4"]
     video = cv2.VideoCapture(str(tmp_path / "out" / "v_overlay.mp4"))
     assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(12)
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5
     read, frame = video.read()
     assert read
-    grey = 0 * 0.45 + 0.55 * PALETTE[0]
-    np.testing.assert_allclose(frame[20, 30, ::-1], grey, atol=12)  # the codec is lossy
+    gray = 0 * 0.45 + 0.55 * PALETTE[0]
+    np.testing.assert_allclose(frame[20, 30, ::-1], gray, atol=12)  # the codec is lossy
 
 
-def test_a_broken_video_leaves_nothing(run, tmp_path):
-    (tmp_path / "v.mp4").write_bytes(b"no video")
-    assert run(tmp_path / "v.mp4") == 2
+def test_a_broken_video_leaves_nothing(predict, tmp_path):
+    (tmp_path / "v.mp4").write_bytes(b"not a video")
+    (error,) = predict(tmp_path / "v.mp4")
+    assert "v.mp4" in error
     assert files_of(tmp_path / "out") == []
 
 
 @pytest.mark.parametrize(
-    ("name", "message"), [("none.png", "does not exist"), ("empty", "holds no images or videos")]
+    ("name", "message"), [("none.png", "does not exist"), ("empty", "contains no images or videos")]
 )
-def test_inputs_that_are_not_there(run, tmp_path, name, message):
+def test_missing_inputs(predict, tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
-        run(tmp_path / name)
+        predict(tmp_path / name)
 
 
-def test_labels_of_the_frames(run, tmp_path):
+def test_labels_of_the_frames(predict, tmp_path):
     write_video(tmp_path / "v.avi")
-    assert run(tmp_path / "v.avi", "--what", "mask") == 0
+    assert predict(tmp_path / "v.avi", what="mask") == []
     out = tmp_path / "out"
     assert files_of(out) == [f"v_label/00000{i}.png" for i in range(5)]
     assert [Image.open(path).getpixel((5, 5)) for path in sorted(out.rglob("*.png"))] == [
@@ -162,16 +155,16 @@ def test_labels_of_the_frames(run, tmp_path):
     ]
 
 
-def test_a_numbered_sequence_is_a_video(run, tmp_path):
+def test_a_numbered_sequence_is_a_video(predict, tmp_path):
     for i in range(4):
         write_image(tmp_path / "drive" / f"{i:03d}.png", i, (48, 64))
-    assert run(tmp_path / "drive" / "%03d.png") == 0
+    assert predict(tmp_path / "drive" / "%03d.png") == []
     assert files_of(tmp_path / "out") == ["drive_overlay.mp4"]
     video = cv2.VideoCapture(str(tmp_path / "out" / "drive_overlay.mp4"))
     assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 4
 
 
-def test_a_video_cut_off_gives_what_it_has_and_is_told(run, tmp_path, capsys):
+def test_a_truncated_video_gives_its_readable_frames_and_is_reported(predict, tmp_path):
     path = tmp_path / "v.avi"
     write_video(path, frames=40)
     data = path.read_bytes()
@@ -179,20 +172,20 @@ def test_a_video_cut_off_gives_what_it_has_and_is_told(run, tmp_path, capsys):
     capture = cv2.VideoCapture(str(path))
     if capture.get(cv2.CAP_PROP_FRAME_COUNT) < 40:
         pytest.skip("this OpenCV counts the frames that are there")
-    assert run(path) == 2
-    assert "of 40 frames can be read" in capsys.readouterr().err
+    (error,) = predict(path)
+    assert "of 40 frames can be read" in error
     assert files_of(tmp_path / "out") == ["v_overlay.mp4"]
 
 
-def test_common_pictures(run, tmp_path):
-    """Grey, transparent, 16-bit, CMYK and turned ones: labels are those of their RGB."""
+def test_image_formats(predict, tmp_path):
+    """Gray, transparent, 16-bit, CMYK and rotated images have the labels of their RGB form."""
     folder = tmp_path / "in"
     folder.mkdir()
     rgb = np.zeros((24, 32, 3), np.uint8)
     rgb[:, :16] = 250, 20, 120
     plain = Image.fromarray(rgb)
     plain.save(folder / "plain.png")
-    plain.convert("L").save(folder / "grey.png")
+    plain.convert("L").save(folder / "gray.png")
     alpha = plain.copy()
     alpha.putalpha(128)
     alpha.save(folder / "alpha.png")
@@ -204,35 +197,46 @@ def test_common_pictures(run, tmp_path):
     plain.save(folder / "lossless.webp", lossless=True)
     assert cv2.imwrite(str(folder / "deep.png"), rgb[..., ::-1].astype(np.uint16) * 257)
     exif = Image.Exif()
-    exif[0x0112] = 6  # turn by 90 degrees clockwise
-    plain.save(folder / "turned.jpg", quality=100, exif=exif)
-    assert run(folder, "--what", "mask") == 0
+    exif[0x0112] = 6  # rotate by 90 degrees clockwise
+    plain.save(folder / "rotated.jpg", quality=100, exif=exif)
+    assert predict(folder, what="mask") == []
     expected = rgb[..., 0] // 100
     for name in ("plain", "alpha", "deep", "few", "lossless", "cmyk"):
         found = np.array(Image.open(tmp_path / "out" / f"{name}_label.png"))
         assert found.shape == (24, 32), name
         assert (found == expected).mean() > 0.95, name
-    turned = np.array(Image.open(tmp_path / "out" / "turned_label.png"))
-    assert (turned == np.rot90(expected, -1)).mean() > 0.9
-    grey = np.array(Image.open(tmp_path / "out" / "grey_label.png"))
-    assert set(np.unique(grey)) == {0, np.asarray(plain.convert("L"))[0, 0] // 100}
+    rotated = np.array(Image.open(tmp_path / "out" / "rotated_label.png"))
+    assert (rotated == np.rot90(expected, -1)).mean() > 0.9
+    gray = np.array(Image.open(tmp_path / "out" / "gray_label.png"))
+    assert set(np.unique(gray)) == {0, np.asarray(plain.convert("L"))[0, 0] // 100}
+
+
+def test_skipped_inputs_are_passed_to_the_caller(tmp_path):
+    (tmp_path / "a.png").write_bytes(b"not an image")
+    messages = []
+    inputs, output = str(tmp_path / "a.png"), tmp_path / "out"  # one input may be given alone
+    result = liteseg.predict(inputs, output, model=RedSegmenter(), on_skip=messages.append)
+    assert messages == [f"skipped: {result.skipped[tmp_path / 'a.png']}"]
+    assert result.inputs == 1
 
 
 @pytest.mark.parametrize(
     ("arguments", "message"),
     [
-        ([], "--weights is missing"),
-        (["--model", "{}"], "no liteseg.json there"),
-        (["--model", "{}", "--weights", "w"], "leave out --weights"),
-        (["--weights", "w", "--threads", "2"], "go with --model"),
+        ({}, "--weights is missing"),
+        ({"model": "."}, "no liteseg.json there"),
+        ({"model": ".", "weights": "w"}, "leave out --weights"),
+        ({"weights": "w", "threads": 2}, "go with --model"),
     ],
 )
-def test_which_model(tmp_path, arguments, message):
+def test_arguments_that_do_not_fit(tmp_path, arguments, message):
     write_image(tmp_path / "a.png")
-    parser = argparse.ArgumentParser()
-    predict.add_arguments(parser)
-    given = [argument.format(tmp_path) for argument in arguments]
     with pytest.raises(UserError, match=message):
-        predict.run(
-            parser.parse_args([str(tmp_path / "a.png"), "--output", str(tmp_path / "o"), *given])
-        )
+        liteseg.predict(tmp_path / "a.png", tmp_path / "out", **arguments)
+
+
+def test_trained_weights(filled_run, tmp_path):
+    result = liteseg.predict(filled_run.parent / "data" / "0.png", tmp_path, weights=filled_run)
+    assert result.skipped == {}
+    label = liteseg.Segmenter.from_pretrained(filled_run).predict(draw(0))
+    np.testing.assert_array_equal(np.array(Image.open(tmp_path / "0_label.png")), label)

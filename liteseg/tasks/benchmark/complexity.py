@@ -1,16 +1,16 @@
-"""What a network costs in evaluation: parameters, multiply-adds, peak activation memory, by part.
+"""Parameters, multiply-adds and peak activation memory of a network in evaluation, by part.
 
-Counted in one forward pass of one image, so only what runs in evaluation counts.
+All are counted in one forward pass of one image, so only layers that run in evaluation count.
 
-- Parameters: those of every layer that ran, each once. Paddle holds batch norm's mean and variance
-  as parameters, and so do the published figures of PP-LiteSeg.
+- Parameters: those of every layer that ran, each once. Paddle stores batch norm's mean and variance
+  as parameters, and the published numbers of PP-LiteSeg include them.
 - Multiply-adds: those of 2-D convolutions and linear layers, with the addition of a bias as one
-  (both as `paddle.flops` has it), and one for every value that batch norm makes (`paddle.flops`
-  has two). Everything else (activations, pooling, resizing, sums) counts as nothing.
-- Peak activation memory: the largest number of bytes of the tensors that the forward pass holds at
-  once: its input and all that Python functions returned, each from its return until Python lets go
-  of it, as Paddle frees its memory then. Parameters, what operators need inside and temporaries of
-  arithmetic expressions are not in it. It is the same on every device.
+  (as in `paddle.flops`), and one for every value of a batch norm's output (`paddle.flops` counts
+  two). Activations, pooling, resizing and sums are not counted.
+- Peak activation memory: the largest number of bytes of the tensors that exist at the same time in
+  the forward pass: its input and all results of Python functions, each from its return until its
+  last reference is gone. Parameters, the workspace of operators and temporaries of arithmetic
+  expressions are not included. It is the same on every device.
 """
 
 from __future__ import annotations
@@ -34,14 +34,15 @@ OUTSIDE = "final upsample and other functions"
 
 @dataclass
 class Part:
-    """The cost of one part of the network, or of several neighbours of one output size.
+    """The cost of a part of the network, or of several neighbors with the same output size.
 
     Attributes:
-        name: the layer's name in the network.
-        output: (C, H, W) of its (last) output; empty for what belongs to no part.
+        name: name of the layer in the network.
+        output: (C, H, W) of its last output; empty outside of all parts.
         parameters: number of values.
         multiply_adds: for one image.
-        peak_bytes: most bytes held, in the whole network, while this part ran; 0: held nothing new.
+        peak_bytes: most bytes in use in the whole network while this part ran; 0 if it created no
+            tensor.
     """
 
     name: str
@@ -52,7 +53,7 @@ class Part:
 
 
 class Complexity(NamedTuple):
-    """The parts in the order in which they ran, and the whole."""
+    """The parts in the order in which they ran, and their total."""
 
     parts: list[Part]
     total: Part
@@ -60,13 +61,13 @@ class Complexity(NamedTuple):
 
 @paddle.no_grad()
 def measure(model: nn.Layer, size: tuple[int, int]) -> Complexity:
-    """Run `model` on one black image in evaluation mode and count; the model stays as it was.
+    """Run `model` on one black image in eval mode and count; the model is not changed.
 
-    The parts are the items of layer lists, and else the layers two levels down; neighbours in a
-    list whose outputs are of the same size are one part (a stage of the encoder).
+    The parts are the items of layer lists, and otherwise the layers two levels down. Neighbors in
+    a list with outputs of the same size form one part (a stage of the encoder).
 
     Args:
-        model: takes (1, 3, H, W) float32.
+        model: accepts (1, 3, H, W) float32.
         size: (w, h) of the image in pixels.
     """
     width, height = size
@@ -84,26 +85,26 @@ def measure(model: nn.Layer, size: tuple[int, int]) -> Complexity:
 
 
 class _Memory:
-    """Bytes of the tensors alive, from what Python functions return and weak references."""
+    """Bytes of the tensors in use, from the results of Python functions and weak references."""
 
     def __init__(self, ignored: Iterator[paddle.Tensor]):
         self.ignored = {id(tensor) for tensor in ignored}
         self.alive: dict[int, tuple[weakref.ref, int]] = {}
         self.held = 0
-        self.part = Part(OUTSIDE)  # whose peak it is at the moment
+        self.part = Part(OUTSIDE)  # the one that is running
 
     @contextlib.contextmanager
     def watching(self, image: paddle.Tensor) -> Iterator[None]:
-        """Follow the tensors of this thread, beginning with `image`."""
+        """Track the tensors of this thread, starting with `image`."""
         self._add(image)
-        before = sys.getprofile()
-        sys.setprofile(self._see)
+        previous = sys.getprofile()
+        sys.setprofile(self._on_event)
         try:
             yield
         finally:
-            sys.setprofile(before)
+            sys.setprofile(previous)
 
-    def _see(self, frame: FrameType, event: str, value: Any) -> None:
+    def _on_event(self, frame: FrameType, event: str, value: Any) -> None:
         if event != "return":
             return
         for tensor in value if isinstance(value, (list, tuple)) else (value,):
@@ -124,7 +125,7 @@ class _Memory:
 
 
 class _Meter:
-    """The hooks of a measurement, and what they counted."""
+    """The layer hooks of a measurement and their counts."""
 
     def __init__(self, model: nn.Layer):
         self.names = dict(_parts(model))
@@ -139,7 +140,7 @@ class _Meter:
         """Count while the block runs."""
         handles = []
         for layer in model.sublayers(include_self=True):
-            if layer in self.names:  # before the layer's own count, and after it
+            if layer in self.names:  # around the layer's own count
                 handles.append(layer.register_forward_pre_hook(self._enter))
             handles.append(layer.register_forward_post_hook(self._count))
             if layer in self.names:
@@ -168,14 +169,14 @@ class _Meter:
                 part.parameters += int(parameter.size)
 
     def result(self) -> Complexity:
-        """The parts, neighbours of one size joined, what is outside of them last."""
-        joined: list[Part] = []
+        """The parts, with neighbors of the same size merged, and the rest last."""
+        merged: list[Part] = []
         for part in self.ran[1:]:
-            if joined and _are_one_stage(joined[-1], part):
-                joined[-1] = _join(joined[-1], part)
+            if merged and _same_stage(merged[-1], part):
+                merged[-1] = _merge(merged[-1], part)
             else:
-                joined.append(part)
-        parts = [*joined, self.outside]
+                merged.append(part)
+        parts = [*merged, self.outside]
         total = Part(
             "total",
             parameters=sum(part.parameters for part in parts),
@@ -195,13 +196,13 @@ def _parts(layer: nn.Layer, prefix: str = "", depth: int = 0) -> Iterator[tuple[
             yield from _parts(child, f"{prefix}{name}.", depth + 1)
 
 
-def _are_one_stage(first: Part, second: Part) -> bool:
-    (before, _, a), (after, _, b) = (part.name.rpartition(".") for part in (first, second))
+def _same_stage(first: Part, second: Part) -> bool:
+    (list_a, _, a), (list_b, _, b) = (part.name.rpartition(".") for part in (first, second))
     numbered = b.isdecimal() and a.rpartition("-")[2].isdecimal()
-    return numbered and before == after and first.output[1:] == second.output[1:]
+    return numbered and list_a == list_b and first.output[1:] == second.output[1:]
 
 
-def _join(first: Part, second: Part) -> Part:
+def _merge(first: Part, second: Part) -> Part:
     number = second.name.rpartition(".")[2]
     return Part(
         f"{first.name.partition('-')[0]}-{number}",

@@ -1,18 +1,17 @@
-"""`liteseg bench` on the shipped configs."""
+"""`benchmark_model` on the shipped configs."""
 
 from __future__ import annotations
 
-import json
 from pathlib import Path
 
 import pytest
 
-from liteseg.cli import bench, main
-from liteseg.config.load import load_config
+from liteseg.config.resolve import load_checked
+from liteseg.errors import UserError
+from liteseg.tasks.benchmark.model import benchmark_model, default_size
 
-CONFIGS = Path(__file__).resolve().parents[2] / "configs"
-QUICKSTART = f"{CONFIGS}/quickstart.yml"
-CITYSCAPES = f"{CONFIGS}/pp_liteseg/pp_liteseg_stdc{{}}_cityscapes_1024x512_scale{{}}_160k.yml"
+CONFIGS = Path(__file__).resolve().parents[3] / "configs"
+QUICKSTART = CONFIGS / "quickstart.yml"
 PARTS = [
     *("backbone.features.0", "backbone.features.1", "backbone.features.2-3"),
     *("backbone.features.4-5", "backbone.features.6-7", "ppseg_head.cm"),
@@ -21,33 +20,31 @@ PARTS = [
 ]
 
 
-def test_table_and_json(tmp_path, capsys):
-    """The published weights are not fetched: the figures don't depend on them."""
-    file = tmp_path / "sub" / "f.json"
-    config = CITYSCAPES.format(1, 0.5)
-    assert (
-        main(["bench", "model", "--config", config, "--size", "64", "32", "--json", f"{file}"]) == 0
-    )
-    said = capsys.readouterr().out
-    found = json.loads(file.read_text())
-    assert found["size"] == [64, 32]
-    assert [part["name"] for part in found["parts"]] == PARTS
-    assert [part["output"] for part in found["parts"]][-2:] == [[19, 4, 8], []]
-    total = found["total"]
+def cityscapes(encoder, scale):
+    name = f"pp_liteseg_stdc{encoder}_cityscapes_1024x512_scale{scale}_160k.yml"
+    return CONFIGS / "pp_liteseg" / name
+
+
+def test_parts_and_total():
+    """The published weights are not downloaded: the cost does not depend on them."""
+    found = benchmark_model(cityscapes(1, 0.5), size=(64, 32))
+    assert found.size == (64, 32)
+    assert [part.name for part in found.parts] == PARTS
+    assert [part.output for part in found.parts][-2:] == [(19, 4, 8), ()]
     for key in ("parameters", "multiply_adds"):
-        assert total[key] == sum(part[key] for part in found["parts"])
-    assert total["peak_bytes"] == max(part["peak_bytes"] for part in found["parts"])
-    for text in (*PARTS, "64x32", "8.0397 M"):
-        assert text in said
+        total = getattr(found.total, key)
+        assert total == sum(getattr(part, key) for part in found.parts)
+    assert found.total.peak_bytes == max(part.peak_bytes for part in found.parts)
+    assert f"{found.total.parameters / 1e6:.4f}" == "8.0397"
 
 
 @pytest.mark.parametrize(
     ("config", "overrides", "size"),
     [
-        (CITYSCAPES.format(1, 0.5), [], (1024, 512)),
-        (CITYSCAPES.format(2, 0.75), [], (1536, 768)),
-        (CITYSCAPES.format(2, 0.75), ["test_config.aug_eval=false"], (2048, 1024)),
-        (CITYSCAPES.format(1, 0.5), ["test_config.scales=[0.5, 1.0]"], (2048, 1024)),
+        (cityscapes(1, 0.5), [], (1024, 512)),
+        (cityscapes(2, 0.75), [], (1536, 768)),
+        (cityscapes(2, 0.75), ["test_config.aug_eval=false"], (2048, 1024)),
+        (cityscapes(1, 0.5), ["test_config.scales=[0.5, 1.0]"], (2048, 1024)),
         (QUICKSTART, [], (384, 192)),
         (
             QUICKSTART,
@@ -57,19 +54,10 @@ def test_table_and_json(tmp_path, capsys):
     ],
 )
 def test_size_of_the_config(config, overrides, size):
-    assert bench.default_size(load_config(config, overrides)) == size
+    assert default_size(load_checked(config, overrides)) == size
 
 
-def test_size_unknown(capsys):
-    command = ["bench", "model", "--config", QUICKSTART]
-    command += ["--set", "train_dataset.transforms=[{type: Normalize}]"]
-    assert main(command) == 2
-    assert "give --size W H" in capsys.readouterr().err
-
-
-@pytest.mark.parametrize("size", [["0", "32"], ["64", "x"], ["64"]])
-def test_bad_size(size, capsys):
-    with pytest.raises(SystemExit) as end:
-        main(["bench", "model", "--config", QUICKSTART, "--size", *size])
-    assert end.value.code == 2
-    assert "--size" in capsys.readouterr().err
+def test_unknown_size():
+    changes = ["train_dataset.transforms=[{type: Normalize}]"]
+    with pytest.raises(UserError, match="give --size W H"):
+        benchmark_model(QUICKSTART, overrides=changes)

@@ -7,10 +7,10 @@ import sys
 import paddle
 import paddle.nn.functional as F
 import pytest
-from liteseg.tasks.complexity import OUTSIDE, measure
 from paddle import nn
 
 from liteseg.models import STDC1, STDC2, PPLiteSeg
+from liteseg.tasks.benchmark.complexity import OUTSIDE, measure
 
 SMALL = {"arm_out_chs": [32, 64, 128], "seg_head_inter_chs": [32, 64, 64]}
 PIXEL = 8 * 6 * 4  # bytes of one channel of the toy's 8x6 image

@@ -1,0 +1,114 @@
+"""`liteseg data`: arguments, printed reports and exit codes; `tests/tasks` has the work."""
+
+from __future__ import annotations
+
+import json
+
+import pytest
+
+from liteseg.cli import main
+from liteseg.tasks.data import DataReport, PackResult
+
+SOUND = {
+    "images": 3,
+    "checked": 2,
+    "errors": [],
+    "warnings": ["label 7 is rare"],
+    "sizes": {"8x6": 2},
+    "classes": {"road": {"pixels": 96, "images": 2, "frequency": 1.0, "weight": 1.0}},
+    "ignored": 4,
+    "histogram": {"0": 96, "255": 4},
+    "outside": {"77": {"pixels": 5, "images": 2, "files": ["a.png"]}},
+}
+
+
+@pytest.fixture
+def task(monkeypatch):
+    """Replaces a task of `liteseg.tasks.data`; returns the list of its calls."""
+
+    def replace(name, result):
+        recorded = []
+
+        def fake(*args, **options):
+            recorded.append((args, options))
+            return result
+
+        monkeypatch.setattr(f"liteseg.tasks.data.{name}", fake)
+        return recorded
+
+    return replace
+
+
+def check(*options):
+    return main(["data", "check", "--config", "c.yml", *map(str, options)])
+
+
+def test_report_of_sound_data(task, tmp_path, capsys):
+    recorded = task("check_data", DataReport({"train": SOUND}, [], []))
+    options = ("--split", "train", "--sample", 2, "--workers", 1, "--set", "iters=1")
+    assert check(*options, "--json", tmp_path / "r.json") == 0
+    expected = {"overrides": ["iters=1"], "split": "train", "sample": 2, "workers": 1}
+    assert recorded == [(("c.yml",), expected)]
+    text = capsys.readouterr().out
+    assert "train: 2 of 3 images checked: 8x6 (2)" in text
+    assert "value 77 is no class: 5 pixels in 2 images: a.png, ..." in text
+    assert "warning: label 7 is rare" in text
+    assert "0 errors, 1 warnings" in text
+    content = json.loads((tmp_path / "r.json").read_text())
+    assert content == {"splits": {"train": SOUND}, "errors": [], "duplicates": []}
+
+
+def test_errors_are_exit_2(task, capsys):
+    errors = [{"file": f"{i}.png", "problem": f"{i}.png: is broken"} for i in range(12)]
+    broken = {**SOUND, "errors": errors, "sizes": {f"{i}x{i}": 1 for i in range(7)}}
+    opened = {"file": "val", "problem": "the list is empty"}
+    task("check_data", DataReport({"train": broken}, [opened], []))
+    assert check() == 2
+    text = capsys.readouterr().out
+    assert "val: error: the list is empty" in text
+    assert "9.png: is broken" in text
+    assert "10.png: is broken" not in text
+    assert "and 2 more errors (--json lists all)" in text
+    assert "and 2 more sizes" in text
+
+
+def test_duplicates_are_warnings(task, capsys):
+    across, within = ["train: a.png", "val: b.png"], ["val: c.png", "val: d.png"]
+    task("check_data", DataReport({}, [], [across, within]))
+    assert check() == 0
+    text = capsys.readouterr().out
+    assert "1 images (by content) are in more than one split, the first:\n    train: a.png" in text
+    assert "1 images (by content) are twice in a split, the first:\n    val: c.png" in text
+
+
+def test_an_unwritable_report_is_reported_before_the_work(task, tmp_path, capsys):
+    recorded = task("check_data", None)
+    (tmp_path / "file").write_text("")
+    assert check("--json", tmp_path / "file" / "r.json") == 2
+    assert "cannot write" in capsys.readouterr().err
+    assert recorded == []
+
+
+def test_numbers_are_checked_by_the_parser(capsys):
+    with pytest.raises(SystemExit):
+        check("--sample", 0)
+    assert "is not a whole number above 0" in capsys.readouterr().err
+
+
+def test_pack(task, tmp_path, capsys):
+    recorded = task("pack_data", PackResult(tmp_path, 3))
+    command = ["data", "pack", "--config", "c.yml", "--output", "p", "--split", "val", "--verify"]
+    assert main(command) == 0
+    options = {"overrides": [], "split": "val", "workers": None, "verify": True}
+    assert recorded == [(("c.yml", "p"), options)]
+    text = capsys.readouterr().out
+    assert f"3 samples in {tmp_path} have the checksums of their index" in text
+    assert text.rpartition("--set ")[2].strip() == f"val_dataset.pack={tmp_path}"
+
+
+def test_streets(task, tmp_path, capsys):
+    recorded = task("make_streets", tmp_path)
+    sizes = ["--train", "2", "--val", "1", "--size", "128", "64"]
+    assert main(["data", "streets", "--output", "s", *sizes]) == 0
+    assert recorded == [(("s",), {"train": 2, "val": 1, "size": (128, 64), "seed": 0})]
+    assert f"2 train and 1 val images in {tmp_path}" in capsys.readouterr().out

@@ -1,0 +1,225 @@
+"""`liteseg.export`, and the exported models through `Segmenter`, in every format."""
+
+from __future__ import annotations
+
+import json
+import shutil
+import subprocess
+import sys
+from pathlib import Path
+
+import numpy as np
+import pytest
+from conftest import ROOT
+from filled_run import EXPORT_PACKAGES, draw
+
+import liteseg
+from liteseg.errors import UserError
+from liteseg.tasks import export as export_task
+from liteseg.tasks.segmenter import Segmenter
+
+
+@pytest.fixture(scope="module")
+def trained(filled_run):
+    return Segmenter.from_pretrained(filled_run)
+
+
+def export(run, folder, format="paddle", changes=(), **options):
+    return liteseg.export(run, format, folder, overrides=changes, **options)
+
+
+def equal(first, second):
+    assert first.shape == second.shape
+    assert first.dtype == second.dtype == np.uint8
+    return (first == second).mean()
+
+
+@pytest.mark.parametrize("format", EXPORT_PACKAGES)
+class TestFormats:
+    def test_labels_of_any_size_are_those_of_the_trained_model(self, exported, trained, format):
+        segmenter = Segmenter.from_pretrained(exported(format))
+        for i, size in enumerate([(70, 100), (64, 64), (97, 131)]):
+            image = draw(i, size)
+            assert equal(segmenter.predict(image), trained.predict(image)) > 0.999
+        assert segmenter.class_names == trained.class_names
+        np.testing.assert_array_equal(segmenter.palette, trained.palette)
+
+    def test_batches_of_mixed_sizes(self, exported, trained, format):
+        segmenter = Segmenter.from_pretrained(exported(format))
+        images = [draw(i, size) for i, size in enumerate([(64, 96), (70, 100), (64, 96)])]
+        for found, image in zip(segmenter.predict_batch(images), images):
+            assert equal(found, trained.predict(image)) > 0.999
+
+    def test_the_manifest_contains_the_settings(self, exported, format):
+        about = json.loads((exported(format) / "liteseg.json").read_text())
+        assert about["format"] == format
+        assert about["scale"] == 0.75
+        assert about["mean"] == [0.4, 0.5, 0.6]
+        assert about["std"] == [0.2, 0.25, 0.3]
+        assert about["class_names"] == ["road", "car", "sky"]
+        assert about["input"] == {
+            "name": "image", "dtype": "uint8", "layout": "NHWC", "channels": "RGB", "size": None
+        }  # fmt: skip
+        assert about["output"] == {"name": "labels", "kind": "label"}
+        assert about["verified"]["images"] == 3
+        assert about["verified"]["equal_labels"] > 0.999
+        assert about["verified"]["miou_exported"] == pytest.approx(
+            about["verified"]["miou_trained"], abs=1e-3
+        )
+        assert {"liteseg", "paddle"} <= set(about["versions"])
+
+    def test_loaded_by_the_name_of_the_file(self, exported, trained, format):
+        folder = exported(format)
+        file = json.loads((folder / "liteseg.json").read_text())["file"]
+        segmenter = Segmenter.from_pretrained(folder / file, threads=1)
+        assert equal(segmenter.predict(draw(0)), trained.predict(draw(0))) > 0.999
+
+    def test_one_size(self, filled_run, trained, tmp_path, format, exported):
+        exported(format)  # skips without the packages
+        options = {"input_size": (128, 96), "output_kind": "softmax"}
+        assert export(filled_run, tmp_path / "one", format, **options).input_size == (128, 96)
+        segmenter = Segmenter.from_pretrained(tmp_path / "one")
+        image = draw(5, (96, 128))
+        assert equal(segmenter.predict(image), trained.predict(image)) > 0.999
+        output = segmenter.network.runtime.run(image[None], "probabilities")
+        assert output.shape == (1, 3, 96, 128)
+        np.testing.assert_allclose(output.sum(axis=1), 1, atol=1e-4)
+        with pytest.raises(UserError, match="exported for 128x96; export it with"):
+            segmenter.predict(draw(5, (97, 128)))
+
+
+def test_openvino_runs_the_onnx_format_too(exported, trained):
+    pytest.importorskip("openvino", reason="openvino is not installed: the extra `export`")
+    segmenter = Segmenter.from_pretrained(exported("onnx"), runtime="openvino")
+    assert type(segmenter.network.runtime).__name__ == "OpenVino"
+    assert equal(segmenter.predict(draw(1)), trained.predict(draw(1))) > 0.999
+
+
+def test_the_label_output_of_onnx_for_other_programs(exported, trained):
+    ort = pytest.importorskip("onnxruntime", reason="onnxruntime is not installed")
+    session = ort.InferenceSession(str(exported("onnx") / "model.onnx"))
+    assert [output.name for output in session.get_outputs()] == ["labels", "coarse"]
+    found = session.run(["labels"], {"image": draw(2)[None]})[0]
+    assert equal(found[0], trained.predict(draw(2))) > 0.999
+
+
+def test_without_paddle(exported):
+    """A machine that only deploys needs neither Paddle nor the files of the training."""
+    folder = exported("onnx")
+    code = (
+        "import sys; sys.modules['paddle'] = None\n"
+        "import numpy as np, liteseg\n"
+        f"segmenter = liteseg.Segmenter.from_pretrained({str(folder)!r})\n"
+        "assert segmenter.predict(np.zeros((64, 96, 3), np.uint8)).shape == (64, 96)\n"
+    )
+    subprocess.run([sys.executable, "-c", code], check=True, cwd=ROOT)
+
+
+def test_val_transforms_are_applied_and_undone(filled_run, tmp_path):
+    """Images are resized and padded, and labels brought back, as by the trained model."""
+    changes = [
+        "val_dataset.transforms=[{type: ResizeByLong, long_size: 120}, "
+        "{type: Padding, target_size: [128, 96]}, {type: Normalize}]",
+        "test_config.aug_eval=false",
+    ]
+    export(filled_run, tmp_path / "out", changes=changes)
+    exported = Segmenter.from_pretrained(tmp_path / "out")
+    cfg = liteseg.load_config(filled_run / "config.yml", changes)
+    trained = Segmenter.from_pretrained(filled_run, cfg)
+    for size in ((70, 100), (50, 90)):
+        assert equal(exported.predict(draw(0, size)), trained.predict(draw(0, size))) > 0.999
+
+
+def test_an_export_that_disagrees_is_not_written(filled_run, tmp_path, monkeypatch):
+    from liteseg.deploy.graph import DeployGraph
+
+    def with_another_mean(trained, kind):
+        return DeployGraph(trained.network.model, [0.1] * 3, [0.5] * 3, 0.75, kind)
+
+    monkeypatch.setattr(export_task, "_graph", with_another_mean)
+    with pytest.raises(UserError, match="does not agree with the trained one, so nothing was"):
+        export(filled_run, tmp_path / "out")
+    assert list(tmp_path.iterdir()) == []
+    assert export(filled_run, tmp_path / "out", verify=False).verification is None
+    assert json.loads((tmp_path / "out" / "liteseg.json").read_text())["verified"] == {}
+
+
+def test_an_earlier_export_is_overwritten_and_other_folders_are_not(filled_run, tmp_path):
+    out = tmp_path / "out"
+    for _ in range(2):
+        export(filled_run, out, num_images=1)
+    assert ".pdiparams" in {path.suffix for path in out.iterdir()}
+    assert len(list(tmp_path.iterdir())) == 1
+    other = tmp_path / "other"
+    other.mkdir()
+    (other / "thesis.tex").write_text("years of work")
+    with pytest.raises(UserError, match="is not empty and contains no earlier export"):
+        export(filled_run, other)
+    assert (other / "thesis.tex").exists()
+
+
+def test_verified_with_given_or_synthetic_images(filled_run, tmp_path, caplog):
+    images = [filled_run.parent / "data" / "0.png"]
+    assert export(filled_run, tmp_path / "a", images=images).verification["images"] == 1
+    missing = ["val_dataset.dataset_root=/nowhere"]
+    options = {"num_images": 1, "input_size": (96, 64)}
+    found = export(filled_run, tmp_path / "b", changes=missing, **options).verification
+    assert "verifying with synthetic streets" in caplog.text
+    assert "miou_trained" not in found
+
+
+@pytest.mark.parametrize(
+    ("arguments", "message"),
+    [
+        ({"changes": ["test_config.flip_horizontal=true"]}, "exported model makes one; choose it"),
+        ({"changes": ["test_config.scales=[0.5, 1.0]"]}, "exported model makes one; choose it"),
+        ({"int8": True}, "--int8 writes the openvino format, not paddle"),
+        ({"images": ["/nowhere.png"]}, "does not exist"),
+        ({"format": "tflite"}, "'tflite' is unknown; expected one of paddle, onnx, openvino"),
+    ],
+)
+def test_arguments_that_do_not_fit(filled_run, tmp_path, arguments, message):
+    with pytest.raises(UserError, match=message):
+        export(filled_run, tmp_path / "out", **arguments)
+    assert not (tmp_path / "out").exists()
+
+
+@pytest.mark.parametrize(
+    ("options", "message"),
+    [
+        ({"runtime": "openvino"}, "can't run the paddle format; expected paddle"),
+        ({"runtime": "tensorrt"}, "expected paddle"),
+        ({"precision": "int4"}, "expected one of fp32, bf16"),
+        ({"precision": "bf16"}, "Paddle Inference computes in fp32"),
+        ({"device": "tpu"}, "expected one of auto, cpu, gpu"),
+        ({"config": "quickstart"}, "leave the config out"),
+    ],
+)
+def test_arguments_that_a_runtime_does_not_support(exported, options, message):
+    with pytest.raises(UserError, match=message):
+        Segmenter.from_pretrained(exported("paddle"), **options)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (lambda about: about.pop("scale"), "not the description of an exported model"),
+        (lambda about: about.update(format="tflite"), "'tflite'; expected one of"),
+        (lambda about: about.update(file="gone.onnx"), "gone.onnx is not next to it"),
+    ],
+)
+def test_a_broken_manifest(exported, tmp_path, change, message):
+    folder = Path(shutil.copytree(exported("paddle"), tmp_path / "copy"))
+    about = json.loads((folder / "liteseg.json").read_text())
+    change(about)
+    (folder / "liteseg.json").write_text(json.dumps(about))
+    with pytest.raises(UserError, match=message):
+        Segmenter.from_pretrained(folder)
+
+
+def test_a_missing_package_is_reported_with_its_pip_command(monkeypatch):
+    from liteseg.deploy.packages import require
+
+    monkeypatch.setitem(sys.modules, "openvino", None)
+    with pytest.raises(UserError, match=r"OpenVINO needs the package openvino.*pip install"):
+        require("openvino", "OpenVINO")
