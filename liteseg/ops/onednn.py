@@ -1,7 +1,7 @@
 """oneDNN kernels in eager mode: convolution, average pooling and softmax on a CPU.
 
 Paddle's eager convolution unfolds one image after the other into a matrix. oneDNN, which every CPU
-wheel contains, takes about half as long for the output and the gradients, but Paddle 3 calls it
+wheel contains, takes about half as long for the output and the gradients, but Paddle calls it
 from graphs only. So each operator becomes a graph of its own; results differ by rounding. One graph
 of the whole network is impossible: with oneDNN, Paddle 3.3's batch norm crashes in training and its
 bilinear interpolation raises.
@@ -33,8 +33,9 @@ _last_shape: dict[Callable, list[int]] = {}
 
 @functools.cache
 def available() -> bool:
-    """Whether this Paddle can call oneDNN one operator at a time: as of Paddle 3."""
-    if int(paddle.__version__.partition(".")[0]) < 3:
+    """Whether this Paddle can call oneDNN one operator at a time: as of Paddle 3.2."""
+    major, minor = (int(part) for part in paddle.__version__.split(".")[:2])
+    if (major, minor) < (3, 2):
         return False
     core = paddle.base.core
     compiled = getattr(core, "is_compiled_with_onednn", None) or core.is_compiled_with_mkldnn

@@ -124,7 +124,7 @@ def test_evaluation_gives_the_same_labels(test):
     assert len(np.unique(labels)) > 1
 
 
-@pytest.mark.skipif(not onednn.available(), reason="Paddle 2 keeps its own convolutions")
+@pytest.mark.skipif(not onednn.available(), reason="needs Paddle 3.2")
 def test_a_custom_loop_uses_onednn(calls):
     """Nothing but the public classes, without a call that sets anything up."""
     model = network()

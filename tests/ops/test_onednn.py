@@ -29,9 +29,7 @@ CONVOLUTIONS = {
     "mirrored": ((16, 16, 3), {"padding": 1, "padding_mode": "reflect"}),
 }
 PLAIN = {"of images", "pointwise", "mirrored"}
-needs_onednn = pytest.mark.skipif(
-    not onednn.available(), reason="Paddle 2 calls oneDNN for whole graphs only"
-)
+needs_onednn = pytest.mark.skipif(not onednn.available(), reason="needs Paddle 3.2")
 
 
 def twins(name):
