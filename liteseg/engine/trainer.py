@@ -268,8 +268,10 @@ class Trainer:
         them, but evaluation must use the same ones in every process.
         """
         if world_size() > 1:
-            for statistic in self.model.buffers():
-                paddle.distributed.broadcast(statistic, 0)
+            # Paddle's batch norm keeps them as parameters with `stop_gradient`.
+            for tensor in (*self.model.parameters(), *self.model.buffers()):
+                if tensor.stop_gradient:
+                    paddle.distributed.broadcast(tensor, 0)
 
     def checkpoint(self) -> tuple[dict[str, Any], dict[str, Any]]:
         """(weights, state) to save: a copy of the shipped weights, and `state_dict`.
