@@ -156,6 +156,12 @@ class _Checker:
         total: Any = self.cfg.get("total_batch_size")
         if _is_positive(batch) and _is_positive(total) and total % batch:
             self.add("total_batch_size", f"{total} is not a multiple of batch_size {batch}")
+        if self.cfg.get("deterministic") is self.cfg.get("cudnn_exhaustive_search") is True:
+            self.add(
+                "cudnn_exhaustive_search",
+                "true, and so is deterministic: algorithms selected by time differ between runs; "
+                "set one of them to false",
+            )
         self.number_of_losses()
         self.number_of_classes()
 

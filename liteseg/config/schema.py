@@ -6,7 +6,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Literal, Optional, Union
@@ -32,8 +32,20 @@ Component = dict[str, Any]  # `type` and constructor arguments
 class Amp:
     """Mixed precision."""
 
-    level: Literal["O1", "O2"] = key("O1", "O1: casts per operator; O2: low-precision weights")
+    level: Literal["O1"] = key("O1", "O1: casts per operator, float32 weights", yaml=str)
     dtype: Literal["float16", "bfloat16"] = key("float16", "the low precision")
+
+    @staticmethod
+    def conflicts(values: Mapping[str, Any]) -> Iterator[tuple[str, str]]:
+        """(key, problem) of a level that does not exist."""
+        level = values.get("level", "O1")
+        if level == "O2":
+            yield (
+                "level",
+                "O2 (low-precision weights) gains nothing on a network of this size; use O1",
+            )
+        elif level != "O1":
+            yield "level", f"expected O1, found {level!r}"
 
 
 @dataclass(frozen=True)
@@ -105,6 +117,9 @@ class CheckedConfig:
     )
     deterministic: bool = key(False, "the same bits from the same seed; the log reports the cost")
     device: Literal["auto", "cpu", "gpu"] = key("auto", "auto: GPU if Paddle can use one")
+    cudnn_exhaustive_search: bool = key(
+        False, "GPU: time cuDNN's algorithms for each new shape and keep the fastest"
+    )
     amp: Optional[Amp] = key(
         False, "mixed precision on devices that have it", yaml=_SWITCH, section=Amp
     )

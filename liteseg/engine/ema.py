@@ -16,46 +16,53 @@ class Ema:
     initial weights are soon forgotten.
 
     Args:
-        model: its floating-point state is averaged.
+        model: its float32 state is averaged.
         decay: share of the old average that is kept, in (0, 1).
     """
 
     def __init__(self, model: paddle.nn.Layer, decay: float):
         self.decay = decay
         self.iterations = 0
-        self._live = {k: v for k, v in model.state_dict().items() if v.is_floating_point()}
-        self._shadow = {key: value.detach().clone() for key, value in self._live.items()}
+        state = model.state_dict()
+        self._live = {k: v for k, v in state.items() if v.dtype == paddle.float32}
+        self._shadow = self._flat()
+
+    def _flat(self) -> paddle.Tensor:
+        """The current state in one tensor: three kernels update it, where each key took three."""
+        return paddle.concat([value.detach().flatten() for value in self._live.values()])
+
+    def _by_key(self, flat: paddle.Tensor) -> dict[str, paddle.Tensor]:
+        parts = flat.split([value.size for value in self._live.values()])
+        return {k: part.reshape(v.shape) for (k, v), part in zip(self._live.items(), parts)}
 
     @paddle.no_grad()
     def update(self) -> None:
         """Add the current weights to the average."""
         self.iterations += 1
         decay = min(self.decay, (1 + self.iterations) / (10 + self.iterations))
-        for key, value in self._live.items():
-            shadow = self._shadow[key]
-            shadow.scale_(decay)
-            shadow.add_(value * (1 - decay))
+        self._shadow.scale_(decay)
+        self._shadow.add_(self._flat() * (1 - decay))
 
     @contextlib.contextmanager
     def applied(self) -> Iterator[None]:
         """The model has the averaged weights inside the block, its own again after it."""
-        own = {key: value.detach().clone() for key, value in self._live.items()}
-        _assign(self._live, self._shadow)
+        own = self._flat()
+        self._assign(self._by_key(self._shadow))
         try:
             yield
         finally:
-            _assign(self._live, own)
+            self._assign(self._by_key(own))
 
     def state_dict(self) -> dict[str, Any]:
         """The average (`shadow`) and the number of iterations in it (`steps`)."""
-        return {"steps": self.iterations, "shadow": self._shadow}
+        return {"steps": self.iterations, "shadow": self._by_key(self._shadow)}
 
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved average."""
         self.iterations = state["steps"]
-        _assign(self._shadow, state["shadow"])
+        parts = [paddle.to_tensor(state["shadow"][key]).flatten() for key in self._live]
+        self._shadow = paddle.concat(parts)
 
-
-def _assign(target: Mapping[str, paddle.Tensor], source: Mapping[str, Any]) -> None:
-    for key, value in source.items():
-        target[key].set_value(value)
+    def _assign(self, values: Mapping[str, paddle.Tensor]) -> None:
+        for key, value in values.items():
+            self._live[key].set_value(value)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional, Protocol
@@ -15,6 +16,7 @@ from liteseg.engine.loader import validation_batches
 from liteseg.engine.timing import Clock
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
+from liteseg.ops.device import explained_out_of_memory
 from liteseg.utils import logging
 from liteseg.utils.runtime import gathered_objects, is_main, rank, world_size
 
@@ -156,14 +158,15 @@ def evaluate(
                 batch = next(batches, None)
             if batch is None:
                 break
-            with clock("network"):
-                images = _to_device(dataset, batch)
-                result = predict(model, images, test_config, batch["trans_info"])
-                _require_classes(result, dataset)
-                predictions = result.labels()
-            with clock("losses"):
-                if losses and "label" in batch:
-                    _add_losses(sums, losses, result, batch["label"])
+            with explained_out_of_memory(functools.partial(_memory_advice, batch)):
+                with clock("network"):
+                    images = _to_device(dataset, batch)
+                    result = predict(model, images, test_config, batch["trans_info"])
+                    _require_classes(result, dataset)
+                    predictions = result.labels()
+                with clock("losses"):
+                    if losses and "label" in batch:
+                        _add_losses(sums, losses, result, batch["label"])
             updates = list(zip(batch["index"], _samples(batch, bool(evaluators)), predictions))
             with clock("counting"):
                 for update in updates:
@@ -190,6 +193,15 @@ def _eval_mode(model: paddle.nn.Layer) -> Iterator[None]:
     finally:
         for layer, training in modes:
             layer.training = training
+
+
+def _memory_advice(batch: dict[str, Any]) -> str:
+    count, _, height, width = batch["img"].shape
+    smaller = "a smaller eval_batch_size, or " if count > 1 else ""
+    return (
+        f"the evaluation runs the network on {count} x {width}x{height}; give {smaller}windows: "
+        "test_config.is_slide=true with crop_size and stride"
+    )
 
 
 def _to_device(dataset: Any, batch: dict[str, Any]) -> paddle.Tensor:

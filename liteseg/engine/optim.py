@@ -9,6 +9,7 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
+import paddle
 from paddle import nn, optimizer
 from paddle.optimizer import lr
 
@@ -17,6 +18,30 @@ from liteseg.registry import LR_SCHEDULERS, OPTIMIZERS
 
 def _clip(grad_clip: Optional[float]) -> Optional[nn.ClipGradByGlobalNorm]:
     return None if grad_clip is None else nn.ClipGradByGlobalNorm(grad_clip)
+
+
+class Momentum(optimizer.Momentum):  # Paddle requires this name for `use_multi_tensor`
+    """Paddle's, safe with `use_multi_tensor`: one kernel updates all parameters.
+
+    Paddle pairs the parameters that had a gradient in the first iteration with later gradients by
+    position. Here they are listed anew where other parameters have a gradient.
+    """
+
+    def _append_optimize_multi_tensor_op(self, target_block, parameters_and_grads, param_group_idx):
+        updated = [p for p, grad in parameters_and_grads if grad is not None]
+        listed = self._param_dict["FP32_DenseTensor"][param_group_idx]
+        if [id(p) for p in updated] != [id(p) for p in listed]:
+            for lists in (
+                self._param_dict,
+                self._velocity_dict,
+                self._regularization_method_dict,
+                self._regularization_coeff_dict,
+            ):
+                lists["FP32_DenseTensor"][param_group_idx] = []
+            self._multi_tensor_init(target_block, updated, param_group_idx)
+        super()._append_optimize_multi_tensor_op(
+            target_block, parameters_and_grads, param_group_idx
+        )
 
 
 def _sgd(
@@ -28,13 +53,14 @@ def _sgd(
     grad_clip: Optional[float] = None,
 ) -> optimizer.Optimizer:
     """SGD with momentum; `weight_decay` is L2, added to the gradient."""
-    return optimizer.Momentum(
+    return Momentum(
         learning_rate,
         momentum,
         parameters,
         use_nesterov=use_nesterov,
         weight_decay=weight_decay,
         grad_clip=_clip(grad_clip),
+        use_multi_tensor=all(p.dtype == paddle.float32 for p in parameters),
     )
 
 

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import contextlib
+import functools
 import time
 from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass
@@ -16,6 +17,7 @@ from liteseg.engine.ema import Ema
 from liteseg.engine.loader import TrainingOrder, training_batches
 from liteseg.engine.timing import Clock
 from liteseg.errors import UserError
+from liteseg.ops.device import explained_out_of_memory
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import gathered, rank, world_size
 
@@ -37,7 +39,7 @@ class TrainOptions:
         accumulate: forward passes per iteration on one device.
         seed: of shuffling, augmentation and dropout.
         num_workers: worker processes of this device; 0 loads the data in a thread.
-        amp: {"level": "O1" | "O2", "dtype": "float16" | "bfloat16"}, or None for float32.
+        amp: {"level": "O1", "dtype": "float16" | "bfloat16"}, or None for float32.
         ema_decay: share of the old average kept per iteration, or None for no average.
     """
 
@@ -112,8 +114,6 @@ class Trainer:
         options: TrainOptions,
         hooks: Sequence[Hook] = (),
     ):
-        if options.amp and options.amp["level"] == "O2":
-            model, optimizer = paddle.amp.decorate(model, optimizer, **options.amp)
         self.model, self.optimizer = model, optimizer
         self.dataset, self.losses = dataset, losses
         self.options, self.hooks = options, list(hooks)
@@ -169,6 +169,10 @@ class Trainer:
         # Dropout and the like depend on the seed, iteration and process only.
         entropy = np.random.SeedSequence((self.options.seed, self.iteration, rank()))
         paddle.seed(int(entropy.generate_state(1)[0]))
+        with explained_out_of_memory(functools.partial(self._memory_advice, parts[0])):
+            self._train_on(parts)
+
+    def _train_on(self, parts: Sequence[dict]) -> None:
         for batch in parts:
             last = batch is parts[-1]  # exchanges the gradients of them all
             with contextlib.nullcontext() if last else self.no_sync():
@@ -198,6 +202,19 @@ class Trainer:
             for _, loss, coef in self.losses:
                 terms.append(coef * loss(outputs.pop(0).astype("float32"), label))
             return paddle.stack(terms)
+
+    def _memory_advice(self, batch: dict) -> str:
+        size, (height, width) = self.options.batch_size, batch["img"].shape[-2:]
+        accumulated = (
+            f"a smaller batch_size (total_batch_size: {self.options.total_batch_size} keeps the "
+            "images per iteration by accumulating gradients), "
+            if size > 1
+            else ""
+        )
+        return (
+            f"iteration {self.iteration + 1} trains on batch_size {size} of {width}x{height}; give "
+            f"{accumulated}a smaller crop_size, or amp: true on a GPU"
+        )
 
     def no_sync(self) -> contextlib.AbstractContextManager:
         """A context in which backward passes exchange no gradients between processes."""

@@ -7,8 +7,10 @@ import ctypes
 import functools
 import logging
 import os
-from collections.abc import Iterator
+import re
+from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
+from typing import Any, Optional
 
 import paddle
 
@@ -16,6 +18,8 @@ from liteseg.errors import UserError
 from liteseg.utils.runtime import DEVICES, cpu_threads, is_main, world_size
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt(3), from malloc.h
+# Paddle raises MemoryError; cuDNN and cuBLAS report their own workspaces.
+_OUT_OF_MEMORY = re.compile("ResourceExhausted|out of memory|ALLOC_FAILED", re.IGNORECASE)
 _portable: ContextVar[bool] = ContextVar("portable", default=False)
 
 
@@ -127,6 +131,52 @@ def _warn_no_gpu() -> None:
         "no GPU: this Paddle is built for GPUs and sees none, so it computes on the CPU "
         "(run `liteseg doctor` for the reason)"
     )
+
+
+def require_amp(dtype: str) -> None:
+    """Check that the current GPU trains in `dtype`; Paddle would silently use float32.
+
+    Raises:
+        UserError: it does not.
+    """
+    is_supported, needed, instead = {
+        "bfloat16": (paddle.amp.is_bfloat16_supported, (8, 0), "float16 or amp: false"),
+        # Paddle's function accepts 5.3, its `auto_cast` only GPUs with tensor cores.
+        "float16": (paddle.amp.is_float16_supported, (7, 0), "amp: false"),
+    }[dtype]
+    capability = tuple(paddle.device.cuda.get_device_capability())
+    if not is_supported() or capability < needed:
+        raise UserError(
+            f"amp.dtype: {dtype} needs compute capability {needed[0]}.{needed[1]}, and "
+            f"{paddle.device.cuda.get_device_name()} has {capability[0]}.{capability[1]}; use "
+            f"{instead}"
+        )
+
+
+def precision(device: str, amp: Optional[Mapping[str, Any]]) -> str:
+    """The precision of a training on `device` ("cpu" or "gpu"), for the log."""
+    if amp:
+        return f"amp {amp['level']} in {amp['dtype']}; weights and losses in float32"
+    return "float32" + " (TF32 inside cuDNN and cuBLAS where the GPU has it)" * (device == "gpu")
+
+
+def search_cudnn_algorithms() -> None:
+    """Let cuDNN time its algorithms for each new shape; costs seconds per shape, once."""
+    paddle.set_flags({"FLAGS_cudnn_exhaustive_search": True})
+
+
+@contextlib.contextmanager
+def explained_out_of_memory(advice: Callable[[], str]) -> Iterator[None]:
+    """Raise a UserError with `advice` where the block exhausts the device's memory."""
+    try:
+        yield
+    except (MemoryError, OSError, RuntimeError, SystemError) as error:
+        text = str(error)
+        if not isinstance(error, MemoryError) and not _OUT_OF_MEMORY.search(text):
+            raise
+        wanted = re.search(r"allocate ([\d.]+\s*[KMGT]?i?B)", text)
+        what = f" (allocating {wanted[1]})" if wanted else ""
+        raise UserError(f"out of memory on the {paddle.get_device()}{what}: {advice()}") from error
 
 
 def make_deterministic(device: str) -> str:

@@ -10,7 +10,6 @@ import pytest
 
 from liteseg.config import build as builder
 from liteseg.config import check
-from liteseg.utils.class_weights import class_weights
 from liteseg.config.component import build
 from liteseg.config.keys import REQUIRED
 from liteseg.config.load import load_config
@@ -27,6 +26,7 @@ from liteseg.registry import (
     OPTIMIZERS,
     TRANSFORMS,
 )
+from liteseg.utils.class_weights import class_weights
 
 
 class ToyNet:
@@ -154,6 +154,12 @@ def test_a_good_config_has_no_problems(config):
     checked(config())
 
 
+def test_deterministic_excludes_the_search_for_algorithms(config):
+    (problem,) = check.check(config("deterministic=true", "cudnn_exhaustive_search=true"))
+    assert problem.startswith("cudnn_exhaustive_search: true, and so is deterministic")
+    assert check.check(config("deterministic=false", "cudnn_exhaustive_search=true")) == []
+
+
 ERRORS = [
     ("batch_sise=3", "batch_sise: is not a known key; did you mean 'batch_size'? (--set)"),
     ("batch_size=0", "batch_size: must be greater than 0, found 0"),
@@ -165,7 +171,8 @@ ERRORS = [
     ("total_batch_size=3", "total_batch_size: 3 is not a multiple of batch_size 2"),
     ("grad_clip=.inf", "grad_clip: expected a number or null, found inf"),
     ("plugins=a.py", "plugins: expected a list of text, found 'a.py' (text)"),
-    ("amp={level: O3}", "amp.level: expected O1 or O2, found 'O3' (text)"),
+    ("amp={level: O3}", "amp.level: expected O1, found 'O3'"),
+    ("amp={level: O2}", "amp.level: O2 (low-precision weights) gains nothing on a network of this"),
     ("amp={levle: O1}", "amp.levle: is not a known key; did you mean 'level'?"),
     ("ema={decay: 1.0}", "ema.decay: must be between 0 and 1, found 1.0"),
     ("early_stop={}", "early_stop.patience: is missing"),

@@ -231,3 +231,53 @@ def test_a_training_within_the_warm_up_is_the_beginning_of_a_longer_one():
         assert short.get_lr() == long.get_lr()
         short.step()
         long.step()
+
+
+@pytest.mark.parametrize("clip", [None, 0.1])
+def test_one_kernel_for_all_parameters_changes_no_bit(clip):
+    """Also where the parameters that have a gradient change, and after a resume."""
+    rng = np.random.default_rng(3)
+    start = [rng.normal(size=(4, 3)).astype("float32") for _ in range(3)]
+    gradients = [[rng.normal(size=(4, 3)).astype("float32") for _ in start] for _ in range(6)]
+    options = {"weight_decay": 5e-4, "use_nesterov": True, "grad_clip": optim._clip(clip)}
+
+    def optimizers(values):
+        weights = [paddle.create_parameter([4, 3], "float32") for _ in values]
+        for weight, value in zip(weights, values):
+            weight.set_value(value)
+        return weights, OPTIMIZERS["SGD"](
+            weights, 0.1, weight_decay=5e-4, use_nesterov=True, grad_clip=clip
+        )
+
+    def twin(values):
+        weights, _ = optimizers(values)
+        return weights, paddle.optimizer.Momentum(0.1, 0.9, weights, **options)
+
+    def step(weights, optimizer, iteration):
+        with_gradient = {3: (0, 2), 4: (1, 2)}.get(iteration, (0, 1, 2))
+        for place in with_gradient:
+            (weights[place] * paddle.to_tensor(gradients[iteration][place])).sum().backward()
+        optimizer.step()
+        optimizer.clear_grad(set_to_zero=False)
+
+    found, expected = optimizers(start), twin(start)
+    assert found[1]._use_multi_tensor
+    for iteration in range(6):
+        step(*found, iteration)
+        step(*expected, iteration)
+        for weight, other in zip(found[0], expected[0]):
+            np.testing.assert_array_equal(weight.numpy(), other.numpy())
+    state = found[1].state_dict()
+    resumed = optimizers([weight.numpy() for weight in found[0]])
+    names = dict(zip((w.name for w in found[0]), (w.name for w in resumed[0])))
+    resumed[1].set_state_dict(
+        {
+            names[key.partition("_velocity")[0]] + "_velocity_0": state[key]
+            for key in state
+            if "velocity" in key
+        }
+    )
+    for weights, optimizer in (resumed, expected):
+        step(weights, optimizer, 5)
+    for weight, other in zip(resumed[0], expected[0]):
+        np.testing.assert_array_equal(weight.numpy(), other.numpy())

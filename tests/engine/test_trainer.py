@@ -197,3 +197,23 @@ def test_a_finished_training_may_be_resumed(tmp_path):
     resume(trainer, Checkpointer(tmp_path))
     trainer.run()
     assert trainer.iteration == 2
+
+
+@pytest.mark.parametrize(
+    ("batch_size", "advice"),
+    [
+        (2, "batch_size 2 of 32x32; give a smaller batch_size (total_batch_size: 2 keeps"),
+        (1, "crop"),
+    ],
+)
+def test_out_of_memory_names_batch_and_crop(monkeypatch, batch_size, advice):
+    trainer = make_trainer(batch_size=batch_size)
+
+    def exhaust(images):
+        raise MemoryError("Out of memory error on GPU 0. Cannot allocate 2.0GB memory on GPU 0")
+
+    monkeypatch.setattr(trainer, "_network", exhaust)
+    with pytest.raises(UserError, match="iteration 1 trains on") as error:
+        trainer.run()
+    assert advice in str(error.value)
+    assert ("smaller batch_size" in str(error.value)) == (batch_size > 1)

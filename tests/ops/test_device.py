@@ -2,8 +2,11 @@
 
 from __future__ import annotations
 
+import contextlib
+import functools
 import os
 import platform
+import re
 import subprocess
 import sys
 
@@ -153,3 +156,58 @@ def test_deterministic_mode_reports_its_cost(monkeypatch, name, flags, message):
     assert found == flags
     assert os.environ.get("CUBLAS_WORKSPACE_CONFIG") == (":4096:8" if flags else None)
     monkeypatch.delenv("CUBLAS_WORKSPACE_CONFIG", raising=False)
+
+
+@pytest.mark.parametrize(
+    ("dtype", "gpu", "capability", "refused"),
+    [
+        ("bfloat16", "Tesla V100", (7, 0), "use float16 or amp: false"),
+        ("bfloat16", "Tesla T4", (7, 5), "needs compute capability 8.0, and Tesla T4 has 7.5"),
+        ("bfloat16", "A100", (8, 0), None),
+        # Paddle's own question says yes from 5.3; its `auto_cast` then switches itself off.
+        ("float16", "Tesla P100", (6, 0), "needs compute capability 7.0"),
+        ("float16", "Tesla T4", (7, 5), None),
+    ],
+)
+def test_precision_that_the_gpu_lacks(monkeypatch, dtype, gpu, capability, refused):
+    cuda = paddle.device.cuda
+    monkeypatch.setattr(cuda, "get_device_capability", lambda: capability)
+    monkeypatch.setattr(cuda, "get_device_name", lambda: gpu)
+    monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: capability >= (8, 0))
+    monkeypatch.setattr(paddle.amp, "is_float16_supported", lambda: capability >= (5, 3))
+    with pytest.raises(UserError, match=refused) if refused else contextlib.nullcontext():
+        device.require_amp(dtype)
+
+
+def test_precisions_in_words():
+    assert device.precision("cpu", None) == "float32"
+    assert "TF32" in device.precision("gpu", None)
+    assert device.precision("gpu", {"level": "O1", "dtype": "bfloat16"}).startswith("amp O1 in bf")
+
+
+@pytest.mark.parametrize(
+    ("error", "words"),
+    [
+        (
+            MemoryError(
+                "(ResourceExhausted) Out of memory error on GPU 0. Cannot allocate 1.507813GB "
+                "memory on GPU 0, 15.7GB memory has been allocated"
+            ),
+            "(allocating 1.507813GB): use less",
+        ),
+        (OSError("(External) CUDNN error(4), CUDNN_STATUS_ALLOC_FAILED."), "cpu: use less"),
+        (RuntimeError("(External) CUDA error(2), out of memory."), "cpu: use less"),
+    ],
+)
+def test_out_of_memory(error, words):
+    expected = pytest.raises(UserError, match=f"out of memory on the .*{re.escape(words)}")
+    with expected, device.explained_out_of_memory(lambda: "use less"):
+        raise error
+
+
+def test_real_out_of_memory_and_other_errors():
+    explained = functools.partial(device.explained_out_of_memory, lambda: "use less")
+    with pytest.raises(UserError, match="use less"), explained():
+        paddle.ones([1 << 30, 1 << 14])
+    with pytest.raises(OSError, match="no such file"), explained():
+        raise OSError("no such file")
