@@ -61,3 +61,24 @@ def with_defaults(cfg: Config) -> Config:
 
 def _defaults(keys: Mapping[str, Key]) -> dict[str, Any]:
     return {name: key.default for name, key in keys.items() if key.default is not REQUIRED}
+
+
+def changes_since(path: Path, cfg: CheckedConfig) -> list[str]:
+    """`key.path: old -> new` of every value of `cfg` that differs from the config file `path`."""
+    old = _leaves(with_defaults(load_config(path)).data)
+    new = _leaves(cfg.source.data)
+    return [
+        f"{key}: {old.get(key, 'not set')} -> {new.get(key, 'not set')}"
+        for key in {**old, **new}
+        if old.get(key) != new.get(key)
+    ]
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """{"a.b.0": scalar} of nested dicts and lists."""
+    if not isinstance(value, (dict, list)):
+        return {path: value}
+    leaves: dict[str, Any] = {}
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        leaves.update(_leaves(item, f"{path}.{key}" if path else str(key)))
+    return leaves

@@ -2,7 +2,7 @@
 
 from liteseg.datasets.base import Sample, SegmentationDataset
 from liteseg.datasets.camvid import CamVid
-from liteseg.datasets.check import check_dataset, format_report
+from liteseg.datasets.check import check_dataset, check_samples
 from liteseg.datasets.cityscapes import Cityscapes, train_id_to_id
 from liteseg.datasets.custom import Dataset
 from liteseg.datasets.duplicates import find_duplicates
@@ -18,9 +18,9 @@ __all__ = [
     "SegmentationDataset",
     "Streets",
     "check_dataset",
+    "check_samples",
     "class_weights",
     "count_label_pixels",
     "find_duplicates",
-    "format_report",
     "train_id_to_id",
 ]

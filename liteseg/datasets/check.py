@@ -18,9 +18,9 @@ from liteseg.utils import logging
 from liteseg.utils.class_weights import class_weights
 from liteseg.utils.images import label_histogram
 
-SHOWN_ERRORS = 10
 _FILES_PER_VALUE = 3
 _TRANSFORMED = 8  # samples that go through the transforms
+_FEW_SAMPLES, _FEW_ERRORS = 16, 3  # per dataset, before training
 
 
 class _Result(NamedTuple):
@@ -82,35 +82,28 @@ def check_dataset(
     return report
 
 
-def format_report(report: dict[str, Any], title: str = "dataset") -> str:
-    """The report of `check_dataset` as text for the terminal."""
-    sizes = sorted(report["sizes"].items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{size} ({count})" for size, count in sizes[:5])
-    more = f" and {len(sizes) - 5} more sizes" if len(sizes) > 5 else ""
-    width = max(len(name) for name in report["classes"])
-    lines = [
-        f"{title}: {report['checked']} of {report['images']} images checked: {shown}{more}",
-        f"  {'class':{width}}  {'pixels':>14}  share    images  weight",
-    ]
-    for name, row in report["classes"].items():
-        lines.append(
-            f"  {name:{width}}  {row['pixels']:>14,}  {row['frequency']:7.3%}  {row['images']:>6}"
-            f"  {row['weight']:6.3f}"
-        )
-    lines.append(f"  {'(ignored)':{width}}  {report['ignored']:>14,}")
-    lines.append("  weight: the class weights of a loss with `weight: auto` on the training set")
-    for value, row in report["outside"].items():
-        lines.append(
-            f"  value {value} is no class: {row['pixels']:,} pixels in {row['images']} images: "
-            f"{', '.join(row['files'])}{', ...' if row['images'] > len(row['files']) else ''}"
-        )
-    lines += [f"  warning: {warning}" for warning in report["warnings"]]
-    errors = report["errors"]
-    lines += [f"  error: {error['problem']}" for error in errors[:SHOWN_ERRORS]]
-    if len(errors) > SHOWN_ERRORS:
-        lines.append(f"  ... and {len(errors) - SHOWN_ERRORS} more errors (--json lists all)")
-    lines.append(f"  {len(errors)} errors, {len(report['warnings'])} warnings")
-    return "\n".join(lines)
+def check_samples(**datasets: Optional[SegmentationDataset]) -> None:
+    """Read a few samples of each dataset, so that common errors show within seconds.
+
+    Args:
+        datasets: by their config key; None is skipped.
+
+    Raises:
+        UserError: a sample cannot be read, or has no label.
+    """
+    for key, dataset in datasets.items():
+        if dataset is None:
+            continue
+        report = check_dataset(dataset, sample=_FEW_SAMPLES, progress=False, needs_labels=True)
+        if report["errors"]:
+            shown = "\n  ".join(error["problem"] for error in report["errors"][:_FEW_ERRORS])
+            raise UserError(
+                f"{key}: {len(report['errors'])} of {report['checked']} samples tried would break "
+                f"training (`liteseg data check` checks all of them):\n  {shown}"
+            )
+        for warning in report["warnings"]:
+            if warning not in dataset.notes:  # logged when the dataset was built
+                logging.get_logger().warning(f"{key}: {warning}")
 
 
 def _spread(count: int, sample: Optional[int]) -> list[int]:

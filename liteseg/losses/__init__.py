@@ -4,7 +4,7 @@ from liteseg.losses.cross_entropy import BootstrappedCrossEntropyLoss, CrossEntr
 from liteseg.losses.dice import DiceLoss
 from liteseg.losses.lovasz import LovaszSoftmaxLoss
 from liteseg.losses.mixed import MixedLoss
-from liteseg.losses.ohem import OhemCrossEntropyLoss
+from liteseg.losses.ohem import OhemCrossEntropyLoss, check_min_kept
 
 __all__ = [
     "BootstrappedCrossEntropyLoss",
@@ -13,4 +13,5 @@ __all__ = [
     "LovaszSoftmaxLoss",
     "MixedLoss",
     "OhemCrossEntropyLoss",
+    "check_min_kept",
 ]

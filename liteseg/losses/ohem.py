@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Optional
+from typing import Callable, Optional
 
 import paddle
 from paddle import nn
@@ -13,6 +13,7 @@ from liteseg.ops.cross_entropy import label_probability, softmax_cross_entropy, 
 from liteseg.registry import LOSSES
 
 _EPS = 1e-5  # the published value, part of the published numerics
+_RECIPE_SHARE = 1 / 16  # min_kept / pixels of a device's batch, in every published recipe
 
 
 @LOSSES.register
@@ -83,3 +84,35 @@ class OhemCrossEntropyLoss(nn.Layer):
             threshold = paddle.maximum(threshold, kth)
         few = valid.astype("int64").sum() <= min_kept
         return valid & ((probability < threshold) | few)
+
+
+def check_min_kept(
+    losses: Sequence[tuple[str, nn.Layer, float]],
+    batch_size: int,
+    image_size: Callable[[], tuple[int, int]],
+) -> list[str]:
+    """Warnings about each `min_kept` that is far from the recipes' share of a device's batch.
+
+    `min_kept` is a number of pixels, so another batch or crop size changes the loss.
+
+    Args:
+        losses: (name, loss, coefficient).
+        batch_size: images per forward pass on one device.
+        image_size: returns the (h, w) of an image; called only if a loss has a `min_kept`.
+    """
+    warnings = []
+    for name, loss, _ in losses:
+        for layer in loss.sublayers(include_self=True):
+            if not isinstance(layer, OhemCrossEntropyLoss) or layer.min_kept_ratio is not None:
+                continue
+            height, width = image_size()
+            pixels = batch_size * height * width
+            share = layer.min_kept / pixels
+            if layer.min_kept and not 0.8 <= share / _RECIPE_SHARE <= 1.25:
+                warnings.append(
+                    f"{name}: min_kept {layer.min_kept} is {share:.1%} of the {pixels} pixels of a "
+                    f"device's batch ({batch_size} x {width}x{height}); the recipes keep "
+                    f"{_RECIPE_SHARE:.2%}: min_kept {pixels * _RECIPE_SHARE:.0f}, or "
+                    f"min_kept_ratio {_RECIPE_SHARE} for any batch and crop"
+                )
+    return warnings

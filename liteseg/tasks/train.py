@@ -12,16 +12,16 @@ import math
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 import paddle
 
 from liteseg.config.build import build_dataset, build_losses, build_model, build_optimizer
 from liteseg.config.load import Config
-from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.resolve import AnyConfig, changes_since, load_checked
 from liteseg.config.schema import CheckedConfig
-from liteseg.datasets import SegmentationDataset, count_label_pixels
-from liteseg.engine.checkpoint import Checkpointer
+from liteseg.datasets import SegmentationDataset, check_samples, count_label_pixels
+from liteseg.engine.checkpoint import Checkpointer, ResumeState
 from liteseg.engine.evaluation_hooks import (
     EarlyStop,
     Evaluate,
@@ -34,13 +34,18 @@ from liteseg.engine.trainer import Hook, Trainer, TrainOptions
 from liteseg.engine.workers import clear_shared_memory
 from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
-from liteseg.ops.device import make_deterministic, select_device
+from liteseg.losses import check_min_kept
+from liteseg.ops.device import (
+    make_deterministic,
+    require_amp,
+    search_cudnn_algorithms,
+    select_device,
+)
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import write_run_report
 from liteseg.tasks.launch import launch
 from liteseg.tasks.runs import Weights
-from liteseg.tasks.startup import check_samples, hyperparameters, log_start, write_config
-from liteseg.utils.files import check_writable, locked, remove_leftovers
+from liteseg.utils.files import atomic_write, check_writable, locked, remove_leftovers
 from liteseg.utils.logging import get_logger, log_file
 from liteseg.utils.runtime import (
     cpu_threads,
@@ -107,16 +112,23 @@ def train(
     output = _run_directory(cfg, output, resume)
     cfg = load_checked(output / "config.yml" if cfg is None else cfg, overrides)
     check_writable(output)
+    options: dict[str, Any] = {
+        "output": output,
+        "resume": bool(resume),
+        "weights": weights,
+        "compare_weights": compare_weights,
+    }
     if devices > 1 and world_size() == 1:
         if hooks:
             raise UserError("hooks: they cannot be sent to other processes; train with devices=1")
-        return _train_in_processes(cfg, output, bool(resume), weights, devices, compare_weights)
+        return _train_in_processes(cfg, devices, **options)
     with _sole_writer(output), log_file(output / "train.log"):
-        return _train(cfg, output, bool(resume), weights, hooks, compare_weights)
+        return _train(cfg, hooks=hooks, **options)
 
 
 def _train(
     cfg: CheckedConfig,
+    *,
     output: Path,
     resume: bool,
     weights: Optional[Weights],
@@ -141,9 +153,9 @@ def _train(
         *([CompareWeights(compare_weights)] if compare_weights else []),
         Log(cfg.log_interval, metrics_file, dashboard),
     ]
-    if val_set is not None:
-        gallery = Gallery(val_set, cfg.num_pictures)
-        write_page = functools.partial(write_run_report, output, cfg.dump(), gallery)
+    gallery = Gallery(val_set, cfg.num_pictures) if val_set else None
+    write_page = functools.partial(write_run_report, output, cfg.dump(), gallery)
+    if val_set and gallery:
         trainer.hooks += [
             Evaluate(
                 cfg.eval_interval,
@@ -164,18 +176,16 @@ def _train(
     elif dashboard:
         dashboard.text(0, "config", cfg.dump())
     if is_main():
-        write_config(cfg, output, resume=checkpoint is not None)
-    log_start(cfg, trainer, device, checkpoint)
+        _write_config(cfg, output, resume=checkpoint is not None)
+    _log_start(cfg, trainer, device, checkpoint)
     trainer.run()
 
-    result = _result(trainer, output)
     if dashboard:
-        _log_end(result)
-        if val_set is None:  # otherwise each evaluation writes it
-            write_run_report(output, cfg.dump())
-        dashboard.hparams(hyperparameters(cfg), "val/best_miou")
+        if not val_set:  # otherwise each evaluation writes it
+            write_page()
+        dashboard.hparams(_hyperparameters(cfg), "val/best_miou")
         dashboard.close()
-    return result
+    return _result(trainer, output)
 
 
 def build_trainer(
@@ -211,7 +221,7 @@ def training_options(cfg: CheckedConfig, device: str) -> TrainOptions:
     """Batch arithmetic, worker processes, mixed precision and EMA of a config on this machine.
 
     Raises:
-        UserError: the batch sizes do not divide, or EMA with low-precision weights.
+        UserError: the batch sizes do not divide, or the GPU lacks the precision of `amp`.
     """
     batch, devices = cfg.batch_size, world_size()
     total = cfg.total_batch_size or batch * devices
@@ -221,11 +231,11 @@ def training_options(cfg: CheckedConfig, device: str) -> TrainOptions:
             f" = {batch * devices}; change batch_size or --devices"
         )
     amp, ema = cfg.amp, cfg.ema
-    if amp and ema and amp.level == "O2":
-        raise UserError("ema: cannot average the low-precision weights of amp.level O2; use O1")
     if amp and device == "cpu":
         get_logger().warning("amp: Paddle has no mixed precision on CPU; training in float32")
         amp = None
+    if amp:
+        require_amp(amp.dtype)
     workers = cfg.num_workers
     if workers == "auto":
         # With a GPU the cores are free to load data; on CPU one worker keeps up with the network.
@@ -246,6 +256,8 @@ def set_up_device(cfg: CheckedConfig) -> str:
     device = select_device(cfg.device)
     if cfg.deterministic:
         get_logger().info(make_deterministic(device))
+    if cfg.cudnn_exhaustive_search and device == "gpu":
+        search_cudnn_algorithms()
     if world_size() > 1:
         paddle.distributed.init_parallel_env()
     seed_everything(cfg.seed or 0)
@@ -284,31 +296,17 @@ def _run_directory(
     return output
 
 
-def _train_in_processes(
-    cfg: CheckedConfig,
-    output: Path,
-    resume: bool,
-    weights: Optional[Weights],
-    devices: int,
-    compare_weights: Optional[int],
-) -> TrainResult:
+def _train_in_processes(cfg: CheckedConfig, devices: int, **arguments: Any) -> TrainResult:
+    """Call `train` in several processes with these arguments."""
     for split in ("train", "val"):  # an error here is reported once, not by every process
         if getattr(cfg, f"{split}_dataset"):
             build_dataset(cfg, split)
-    arguments = {
-        "cfg": cfg.source,
-        "output": output,
-        "resume": resume,
-        "weights": weights,
-        "devices": devices,
-        "compare_weights": compare_weights,
-    }
     return launch(
         train,
-        arguments,
+        {"cfg": cfg.source, "devices": devices, **arguments},
         devices=devices,
         device=cfg.device,
-        logs=output / "launch",
+        logs=arguments["output"] / "launch",
         name="train",
         advice="Resume from the last checkpoint with --resume, on any number of --devices.",
     )
@@ -338,15 +336,68 @@ def _count_outputs(model: paddle.nn.Layer) -> int:
     return count
 
 
-def _result(trainer: Trainer, output: Path) -> TrainResult:
-    best, iteration = best_evaluation(trainer)
-    miou = best if math.isfinite(best) else None
-    return TrainResult(output, trainer.iteration, miou, iteration, trainer.stop_reason)
+def _write_config(cfg: CheckedConfig, output: Path, resume: bool) -> None:
+    """Write `config.yml` of the run; when resuming, log the values that changed."""
+    path = output / "config.yml"
+    if resume and path.exists():
+        for change in changes_since(path, cfg):
+            get_logger().warning(f"changed on resuming: {change}")
+    with atomic_write(path, "w") as file:
+        file.write(cfg.dump())
 
 
-def _log_end(result: TrainResult) -> None:
-    best = "never evaluated" if result.best_miou is None else f"best mIoU {result.best_miou:.4f}"
-    get_logger().info(
-        f"{result.stop_reason or 'finished'} at iteration {result.iteration}; {best}; "
-        f"{result.output}"
+def _log_start(
+    cfg: CheckedConfig, trainer: Trainer, device: str, checkpoint: Optional[ResumeState]
+) -> None:
+    """Log what trains on which devices, how the total batch size follows, and changed values."""
+    options, devices, samples = trainer.options, world_size(), len(trainer.dataset)
+    log, warn = get_logger().info, get_logger().warning
+    log(
+        f"{cfg.path} on {devices} {device} process(es), Paddle {paddle.__version__}, "
+        f"{cpu_threads()} CPU threads, {options.num_workers} worker process(es) each"
     )
+    log(
+        f"{samples} training images; batch {devices} devices x {options.batch_size} x "
+        f"{options.accumulate} accumulated = {options.total_batch_size} images per iteration; "
+        f"{options.iters} iterations = "
+        f"{options.iters * options.total_batch_size / samples:.1f} epochs"
+    )
+    if devices > 1 and device == "cpu":
+        log("batch norm uses each process's own images: Paddle has no SyncBatchNorm on CPU")
+    image_size = lambda: trainer.dataset[0]["img"].shape[:2]  # noqa: E731
+    for warning in check_min_kept(trainer.losses, options.batch_size, image_size):
+        warn(warning)
+    for change in changes_since(cfg.path, cfg):
+        log(f"changed from {cfg.path.name}: {change}")
+    warmup = cfg.lr_scheduler.get("warmup_iters", 0)
+    if warmup >= options.iters:
+        warn(
+            f"lr_scheduler.warmup_iters: {warmup} of {options.iters} iterations: all of the "
+            "training is warm-up, and the learning rate stays below lr_scheduler.learning_rate"
+        )
+    if checkpoint:
+        log(f"resumed from {checkpoint.path} after iteration {trainer.iteration}")
+
+
+def _hyperparameters(cfg: CheckedConfig) -> dict[str, Any]:
+    """The row of a run in VisualDL's table of hyperparameters."""
+    return {
+        "config": cfg.path.stem,
+        "model": f"{cfg.model['type']}/{cfg.model.get('backbone', {}).get('type')}",
+        "optimizer": cfg.optimizer["type"],
+        "learning_rate": cfg.lr_scheduler.get("learning_rate", 0.0),
+        "batch": cfg.total_batch_size or cfg.batch_size,
+        "iters": cfg.iters,
+        "loss": cfg.loss.types[0]["type"],
+    }
+
+
+def _result(trainer: Trainer, output: Path) -> TrainResult:
+    best, best_iteration = best_evaluation(trainer)
+    evaluated = math.isfinite(best)
+    get_logger().info(
+        f"{trainer.stop_reason or 'finished'} at iteration {trainer.iteration}; "
+        f"{f'best mIoU {best:.4f}' if evaluated else 'never evaluated'}; {output}"
+    )
+    miou = best if evaluated else None
+    return TrainResult(output, trainer.iteration, miou, best_iteration, trainer.stop_reason)

@@ -8,7 +8,8 @@ import cv2
 import numpy as np
 import pytest
 
-from liteseg.datasets import CamVid, Dataset, check_dataset, find_duplicates, format_report
+from liteseg.cli.data.check import format_report
+from liteseg.datasets import CamVid, Dataset, check_dataset, find_duplicates
 from liteseg.transforms import Compose, RandomPaddingCrop, ResizeStepScaling
 from liteseg.utils.class_weights import class_weights
 
