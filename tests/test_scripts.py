@@ -187,6 +187,14 @@ def test_unusable_python_is_reported(clone, fake_python):
     assert "apt-get install -y python3-venv" in bare.stderr
 
 
+@pytest.mark.skipif(not (ROOT / ".git").exists(), reason="not a git checkout")
+def test_git_ignores_no_source_file():
+    folders = ["liteseg", "configs", "scripts", "tests"]
+    command = ["git", "ls-files", "--others", "--ignored", "--exclude-standard", *folders]
+    ignored = subprocess.run(command, cwd=ROOT, capture_output=True, text=True, check=True).stdout
+    assert [path for path in ignored.splitlines() if "__pycache__" not in path] == []
+
+
 FAKE_APT = """\
 #!/usr/bin/env bash
 echo "apt-get $*" >>"$CALLS"

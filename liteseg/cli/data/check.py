@@ -1,0 +1,105 @@
+"""`liteseg data check`: read every image and label, and report errors and warnings."""
+
+from __future__ import annotations
+
+import argparse
+from collections.abc import Mapping, Sequence
+from typing import Any
+
+from liteseg.cli.arguments import (
+    SPLITS,
+    add_config,
+    add_json,
+    check_json,
+    complete,
+    positive,
+    save_json,
+)
+
+_SHOWN_ERRORS = 10
+_SHOWN_SIZES = 5
+
+
+def add_arguments(actions: Any) -> None:
+    """Declare the action and its options."""
+    parser = actions.add_parser(
+        "check", help="read every image and label; report what would break or impair training"
+    )
+    add_config(parser)
+    parser.add_argument(
+        "--split", choices=(*SPLITS, "all"), default="all", help="split to check (default: all)"
+    )
+    add_json(parser, "the whole report")
+    parser.add_argument(
+        "--sample",
+        type=positive,
+        metavar="N",
+        help="check N images per split, evenly spread (default: all)",
+    )
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="threads (default: one per core)"
+    )
+    complete(parser, "liteseg data check --config quickstart")
+
+
+def run(args: argparse.Namespace) -> int:
+    """Check and print the report; 2 if there are errors."""
+    from liteseg.tasks.data import check_data
+
+    check_json(args)
+    report = check_data(
+        args.config,
+        overrides=args.overrides,
+        split=args.split,
+        sample=args.sample,
+        workers=args.workers,
+    )
+    for error in report.errors:
+        print(f"{error['file']}: error: {error['problem']}")
+    for split, found in report.splits.items():
+        print(format_report(found, split))
+    print_duplicates(report.duplicates)
+    save_json(args, report.as_json())
+    return 0 if report.ok else 2
+
+
+def format_report(report: Mapping[str, Any], title: str = "dataset") -> str:
+    """The report of one dataset as text."""
+    sizes = sorted(report["sizes"].items(), key=lambda item: -item[1])
+    shown = ", ".join(f"{size} ({count})" for size, count in sizes[:_SHOWN_SIZES])
+    hidden = len(sizes) - _SHOWN_SIZES
+    more = f" and {hidden} more sizes" if hidden > 0 else ""
+    width = max(len(name) for name in report["classes"])
+    lines = [
+        f"{title}: {report['checked']} of {report['images']} images checked: {shown}{more}",
+        f"  {'class':{width}}  {'pixels':>14}  share    images  weight",
+    ]
+    for name, row in report["classes"].items():
+        lines.append(
+            f"  {name:{width}}  {row['pixels']:>14,}  {row['frequency']:7.3%}  {row['images']:>6}"
+            f"  {row['weight']:6.3f}"
+        )
+    lines.append(f"  {'(ignored)':{width}}  {report['ignored']:>14,}")
+    lines.append("  weight: the class weights of a loss with `weight: auto` on the training set")
+    for value, row in report["outside"].items():
+        lines.append(
+            f"  value {value} is no class: {row['pixels']:,} pixels in {row['images']} images: "
+            f"{', '.join(row['files'])}{', ...' if row['images'] > len(row['files']) else ''}"
+        )
+    lines += [f"  warning: {warning}" for warning in report["warnings"]]
+    errors = report["errors"]
+    lines += [f"  error: {error['problem']}" for error in errors[:_SHOWN_ERRORS]]
+    if len(errors) > _SHOWN_ERRORS:
+        lines.append(f"  ... and {len(errors) - _SHOWN_ERRORS} more errors (--json lists all)")
+    lines.append(f"  {len(errors)} errors, {len(report['warnings'])} warnings")
+    return "\n".join(lines)
+
+
+def print_duplicates(groups: Sequence[Sequence[str]]) -> None:
+    """Warn about images that are in several splits, and about those that are twice in one."""
+    across = [group for group in groups if len({entry.partition(": ")[0] for entry in group}) > 1]
+    within = [group for group in groups if group not in across]
+    for found, where in ((across, "are in more than one split"), (within, "are twice in a split")):
+        if found:
+            first = "\n    ".join(found[0])
+            print(f"warning: {len(found)} images (by content) {where}, the first:\n    {first}")
