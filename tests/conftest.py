@@ -5,6 +5,7 @@ from __future__ import annotations
 import logging
 import os
 import shutil
+import sys
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -94,6 +95,31 @@ def exported(filled_run):
         return folders[format]
 
     return export
+
+
+@pytest.fixture
+def nvidia_smi(tmp_path, monkeypatch):
+    """Puts an `nvidia-smi` on the path that prints rows "name, driver, compute capability"."""
+    from liteseg.utils import nvidia
+
+    def install(*rows: str) -> None:
+        nvidia.read_gpus.cache_clear()
+        program = tmp_path / "bin" / "nvidia-smi"
+        program.parent.mkdir(exist_ok=True)
+        text = "\n".join(rows)
+        unknown = "compute_cap" if text.count(",") < 2 * len(rows) else "nothing"
+        program.write_text(
+            f"#!{sys.executable}\nimport sys\n"
+            f"if {unknown!r} in sys.argv[1]:\n"
+            '    sys.exit("Field \\"compute_cap\\" is not a valid field to query.")\n'
+            f"print({text!r})\n"
+        )
+        program.chmod(0o755)
+        monkeypatch.setenv("PATH", str(program.parent), prepend=os.pathsep)
+
+    nvidia.read_gpus.cache_clear()
+    yield install
+    nvidia.read_gpus.cache_clear()
 
 
 @pytest.fixture

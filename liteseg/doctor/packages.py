@@ -7,14 +7,13 @@ missing, broken or crashes is a finding.
 from __future__ import annotations
 
 import re
-import shutil
 import sys
-from collections.abc import Iterable
-from pathlib import Path
+from collections.abc import Iterable, Sequence
 from typing import Any, Optional
 
 from liteseg.doctor.constraints import Constraints, read_constraints
 from liteseg.doctor.findings import BAD, NOTE, OK, Finding, installed, pip, run_child
+from liteseg.utils import nvidia
 
 PADDLES = ("paddlepaddle", "paddlepaddle-gpu")
 # All provide `cv2`: two of them overwrite each other's files.
@@ -33,7 +32,6 @@ NUMPY_LIMITS = {
     "2.6": ((2, 0), "Paddle 2.6 was built for numpy 1 and does not import"),
     "3.3": ((2, 4), "float(tensor) raises TypeError on Paddle 3.3"),
 }
-_GPU_PAGE = "https://www.paddlepaddle.org.cn/en/install/quick"
 _GIB = 2**30
 
 
@@ -67,27 +65,25 @@ def check_paddle() -> list[Finding]:
     wanted = tested.pins["paddlepaddle"]
     install = pip(f"paddlepaddle=={wanted}", constraints=tested.path)
     if not found:
-        fix = f"{install}  (with a GPU: see {_GPU_PAGE})"
+        gpus = nvidia.read_gpus()
+        fix = nvidia.install_command(gpus, replace=False) if gpus else install
         return [Finding("Paddle", BAD, "not installed", fix)]
     shown = " and ".join(f"{name} {number}" for name, number in found.items())
     if len(found) > 1:
         remove = f"{sys.executable} -m pip uninstall -y {' '.join(PADDLES)}"
-        again = pip(f"{PADDLES[has_gpu()]}=={list(found.values())[has_gpu()]}")
+        gpus = nvidia.read_gpus()
+        again = f"{remove} && {pip('paddlepaddle==' + found['paddlepaddle'])}"
         problem = f"{shown} overwrite each other's files"
-        return [Finding("Paddle", BAD, problem, f"{remove} && {again}")]
+        fix = nvidia.install_command(gpus) if gpus else again
+        return [Finding("Paddle", BAD, problem, fix)]
     ((name, number),) = found.items()
     if number.partition("+")[0] == wanted:  # "3.3.1+cu126"
         return [Finding("Paddle", OK, f"{shown}, as tested")]
     lines = ", ".join(one.pins["paddlepaddle"] for one in read_constraints())
     old = (0, 0) < _numbers(number) < (2, 6)  # nightly builds are 0.0.0
-    on_gpu = name == "paddlepaddle-gpu"
-    fix = f"install one of these versions from {_GPU_PAGE}" if on_gpu else install
+    gpus = nvidia.read_gpus() if name == "paddlepaddle-gpu" else ()
+    fix = nvidia.install_command(gpus) if gpus else install
     return [Finding("Paddle", BAD if old else NOTE, f"{shown}; tested: {lines}", fix)]
-
-
-def has_gpu() -> bool:
-    """Whether the machine has an NVIDIA driver, with or without a Paddle that uses it."""
-    return Path("/proc/driver/nvidia/version").exists() or shutil.which("nvidia-smi") is not None
 
 
 def check_packages() -> list[Finding]:
@@ -180,6 +176,8 @@ if paddle.is_compiled_with_cuda():
     cuda = paddle.device.cuda
     gpus = [cuda.get_device_properties(i) for i in range(cuda.device_count())]
     report(gpus=[[gpu.name, gpu.total_memory] for gpu in gpus], cuda=str(paddle.version.cuda()))
+    if gpus:
+        report(stage="search for cuDNN", cudnn=paddle.device.get_cudnn_version() or 0)
 report(stage="convolution")
 image, kernel = paddle.ones([1, 3, 8, 8]), paddle.ones([2, 3, 3, 3])
 assert float(paddle.nn.functional.conv2d(image, kernel).sum()) == 1944
@@ -200,15 +198,37 @@ def check_device() -> list[Finding]:
     if "version" in reported:
         found = f"{reported['version']} in {reported['seconds']:.1f} s"
         findings.append(Finding("import paddle", OK, found))
+    gpus = nvidia.read_gpus()
+    findings += _check_gpu_build(reported, gpus)
     if problem:
         stage = reported.get("stage", "import of Paddle")
-        return [*findings, _paddle_failure(stage, problem)]
-    return [*findings, _device(reported)]
+        return [*findings, _paddle_failure(stage, problem, gpus if "cuda" in reported else ())]
+    return [*findings, _device(reported, gpus)]
 
 
-def _paddle_failure(stage: str, problem: str) -> Finding:
+def _check_gpu_build(reported: dict[str, Any], gpus: Sequence[nvidia.Gpu]) -> list[Finding]:
+    """Whether Paddle has code for the GPUs, and cuDNN."""
+    findings = []
+    without = [gpu for gpu in gpus if nvidia.lacks_code(reported.get("cuda", ""), gpu)]
+    if without:
+        found = f"this Paddle (CUDA {reported['cuda']}) has no code for {without[0]}"
+        findings.append(Finding("GPU", BAD, found, nvidia.install_command(gpus)))
+    cudnn = reported.get("cudnn")
+    if cudnn:
+        major, rest = divmod(cudnn, 10_000 if cudnn >= 90_000 else 1000)
+        findings.append(Finding("cuDNN", OK, f"{major}.{rest // 100}.{rest % 100}"))
+    elif cudnn is not None:
+        found = "not found: the PyPI package does not contain it, Paddle's own packages do"
+        fix = nvidia.install_command(gpus) if gpus else "install cuDNN"
+        findings.append(Finding("cuDNN", BAD, found, fix))
+    return findings
+
+
+def _paddle_failure(stage: str, problem: str, gpus: Sequence[nvidia.Gpu]) -> Finding:
     tested = current_set()
-    if "libgomp" in problem:
+    if gpus:
+        fix = nvidia.install_command(gpus)
+    elif "libgomp" in problem:
         fix = "sudo apt-get update && sudo apt-get install -y libgomp1"
     elif "setuptools" in problem or "pkg_resources" in problem:
         fix = pip("setuptools", constraints=tested.path)
@@ -219,22 +239,28 @@ def _paddle_failure(stage: str, problem: str) -> Finding:
     return Finding("Paddle", BAD, f"{stage} fails: {problem}", fix)
 
 
-def _device(reported: dict[str, Any]) -> Finding:
+def _device(reported: dict[str, Any], gpus: Sequence[nvidia.Gpu]) -> Finding:
     if reported["device"] == "gpu":
-        gpus = ", ".join(f"{name} {memory / _GIB:.0f} GiB" for name, memory in reported["gpus"])
-        return Finding("device", OK, f"{gpus}; CUDA {reported['cuda']}")
+        used = ", ".join(f"{name} {memory / _GIB:.0f} GiB" for name, memory in reported["gpus"])
+        return Finding("device", OK, f"{used}; CUDA {reported['cuda']}")
     if reported["cuda_build"]:
         found = "paddlepaddle-gpu finds no GPU: training runs on the CPU"
         fix = (
             "check that `nvidia-smi` lists a GPU, and the value of CUDA_VISIBLE_DEVICES"
-            if has_gpu()
+            if nvidia.has_driver()
             else "no NVIDIA driver on this machine; nothing to do if you want to use the CPU"
         )
+        if gpus and nvidia.suitable_build(gpus)[0] is None:
+            fix = nvidia.install_command(gpus)
         return Finding("device", NOTE, found, fix)
-    if has_gpu():
-        found = "this Paddle is the CPU build, but the machine has an NVIDIA driver"
-        fix = f"{pip('paddlepaddle-gpu==2.6.2')}  (other versions: {_GPU_PAGE})"
-        return Finding("device", NOTE, found, f"pip uninstall paddlepaddle; {fix}")
+    if gpus:
+        found = f"this Paddle is the CPU build, but the machine has {gpus[0]}"
+        return Finding("device", NOTE, found, nvidia.install_command(gpus))
+    if nvidia.has_driver():
+        found = "CPU; the machine has an NVIDIA driver, but `nvidia-smi` lists no GPU"
+        return Finding(
+            "device", NOTE, found, "run nvidia-smi; in a container, docker run --gpus all"
+        )
     return Finding("device", OK, "CPU")
 
 

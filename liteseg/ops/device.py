@@ -15,6 +15,7 @@ from typing import Any, Optional
 import paddle
 
 from liteseg.errors import UserError
+from liteseg.utils import nvidia
 from liteseg.utils.runtime import DEVICES, cpu_threads, is_main, world_size
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt(3), from malloc.h
@@ -55,10 +56,11 @@ def select_device(name: str = "auto") -> str:
         raise UserError(f"device: {name!r} is unknown; expected one of {', '.join(DEVICES)}")
     gpus = gpu_count()
     if name == "gpu" and not paddle.is_compiled_with_cuda():
+        found = nvidia.read_gpus()
+        command = nvidia.install_command(found) if found else "install paddlepaddle-gpu"
         raise UserError(
             f"device: 'gpu' was requested, but the installed Paddle {paddle.__version__} is the "
-            "CPU build; install paddlepaddle-gpu "
-            "(https://www.paddlepaddle.org.cn/en/install/quick), or use device: cpu"
+            f"CPU build; use device: cpu, or {command}"
         )
     if name == "gpu" and gpus == 0:
         visible = os.environ.get("CUDA_VISIBLE_DEVICES")
@@ -71,6 +73,8 @@ def select_device(name: str = "auto") -> str:
     paddle.set_device(device)
     if device == "cpu":
         configure_cpu()
+        if name == "auto" and is_main() and not paddle.is_compiled_with_cuda():
+            _warn_cpu_build()
         if paddle.is_compiled_with_cuda() and not gpus:
             _skip_cudnn_lookup()
             if name == "auto" and is_main():
@@ -177,6 +181,16 @@ def explained_out_of_memory(advice: Callable[[], str]) -> Iterator[None]:
         wanted = re.search(r"allocate ([\d.]+\s*[KMGT]?i?B)", text)
         what = f" (allocating {wanted[1]})" if wanted else ""
         raise UserError(f"out of memory on the {paddle.get_device()}{what}: {advice()}") from error
+
+
+@functools.cache
+def _warn_cpu_build() -> None:
+    gpus = nvidia.read_gpus() if nvidia.has_driver() else ()
+    if gpus:
+        logging.getLogger(__name__).warning(
+            f"computing on the CPU: this Paddle is the CPU build, and the machine has {gpus[0]}. "
+            f"To use it: {nvidia.install_command(gpus)}  (device: cpu turns this warning off)"
+        )
 
 
 def make_deterministic(device: str) -> str:

@@ -137,7 +137,7 @@ FACTS = {"version": "2.6.2", "seconds": 1.0, "stage": "x", "cuda_build": True, "
     [
         ({"device": "cpu"}, None, False, "note", "finds no GPU"),
         ({"device": "cpu"}, None, True, "note", "nvidia-smi"),
-        ({"device": "cpu", "cuda_build": False}, None, True, "note", "paddlepaddle-gpu==2.6.2"),
+        ({"device": "cpu", "cuda_build": False}, None, True, "note", "lists no GPU"),
         ({"device": "cpu", "cuda_build": False}, None, False, "ok", "CPU"),
         (
             {"device": "gpu", "gpus": [["GTX 1080 Ti", 11 * 2**30]], "cuda": "11.8"},
@@ -154,11 +154,53 @@ def test_devices(having, monkeypatch, reported, problem, driver, state, words):
     monkeypatch.setattr(
         packages, "run_child", lambda code: ChildResult({**FACTS, **reported}, problem)
     )
-    monkeypatch.setattr(packages, "has_gpu", lambda: driver)
+    monkeypatch.setattr(packages.nvidia, "has_driver", lambda: driver)
     version, finding = packages.check_device()
     assert version.found == "2.6.2 in 1.0 s"
     assert finding.state == state
     assert words in f"{finding.found} {finding.fix}"
+
+
+GPU = {"device": "gpu", "gpus": [["H100", 80 * 2**30]], "cuda": "11.8", "cudnn": 8906}
+H100 = "NVIDIA H100 80GB HBM3, 550.54.15, 9.0"
+CU126 = "paddlepaddle-gpu==3.3.1 -i https://www.paddlepaddle.org.cn/packages/stable/cu126/"
+
+
+@pytest.mark.parametrize(
+    ("reported", "problem", "findings"),
+    [
+        (GPU, None, [("GPU", "bad", "has no code for NVIDIA H100"), ("cuDNN", "ok", "8.9.6")]),
+        ({**GPU, "cuda": "12.6", "cudnn": 90501}, None, [("cuDNN", "ok", "9.5.1")]),
+        (
+            {**GPU, "cuda": "12.6", "cudnn": 0},
+            "killed by SIGABRT",
+            [("cuDNN", "bad", "does not contain it"), ("Paddle", "bad", "killed by SIGABRT")],
+        ),
+        (
+            {"device": "cpu", "cuda_build": False},
+            None,
+            [("device", "note", "is the CPU build, but the machine has NVIDIA H100")],
+        ),
+    ],
+)
+def test_a_machine_with_a_gpu(having, monkeypatch, nvidia_smi, reported, problem, findings):
+    having(SOUND)
+    nvidia_smi(H100)
+    monkeypatch.setattr(
+        packages, "run_child", lambda code: ChildResult({**FACTS, **reported}, problem)
+    )
+    found = packages.check_device()[1:]
+    for (check, state, words), finding in zip(findings, found):
+        assert (finding.check, finding.state) == (check, state)
+        assert words in finding.found
+        assert CU126 in finding.fix or state == "ok"
+
+
+@pytest.mark.parametrize("paddle", [{}, {"paddlepaddle": "3.3.1", "paddlepaddle-gpu": "2.6.2"}])
+def test_the_package_for_the_gpu_is_recommended(having, nvidia_smi, paddle):
+    having({**without("paddlepaddle"), **paddle})
+    nvidia_smi(H100)
+    assert CU126 in packages.check_paddle()[0].fix
 
 
 def test_results_of_child_processes():

@@ -123,7 +123,7 @@ def test_a_gpu_build_without_a_gpu_warns_in_one_line(monkeypatch, caplog):
 
 def test_gpu_without_one(monkeypatch):
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
-    with pytest.raises(UserError, match="CPU build; install paddlepaddle-gpu"):
+    with pytest.raises(UserError, match="CPU build; use device: cpu, or install paddlepaddle-gpu"):
         select_device("gpu")
     monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: True)
     monkeypatch.setattr(paddle.device.cuda, "device_count", lambda: 0)
@@ -211,3 +211,22 @@ def test_real_out_of_memory_and_other_errors():
         paddle.ones([1 << 30, 1 << 14])
     with pytest.raises(OSError, match="no such file"), explained():
         raise OSError("no such file")
+
+
+def test_a_cpu_build_next_to_a_gpu_warns_with_the_install_line(monkeypatch, caplog, nvidia_smi):
+    monkeypatch.setattr(paddle, "is_compiled_with_cuda", lambda: False)
+    device._warn_cpu_build.cache_clear()
+    select_device("auto")
+    assert caplog.messages == []  # a machine without a GPU
+    nvidia_smi("NVIDIA A100-SXM4-80GB, 535.104.05, 8.0")
+    device._warn_cpu_build.cache_clear()
+    select_device("cpu")
+    assert caplog.messages == []
+    for _ in range(2):
+        select_device("auto")
+    (message,) = caplog.messages
+    assert "the machine has NVIDIA A100-SXM4-80GB, compute capability 8.0" in message
+    assert "pip install paddlepaddle-gpu==3.3.1 -i https://www.paddlepaddle.org.cn/pack" in message
+    with pytest.raises(UserError, match=r"CPU build.*/stable/cu126/"):
+        select_device("gpu")
+    device._warn_cpu_build.cache_clear()
