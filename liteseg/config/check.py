@@ -1,4 +1,4 @@
-"""Reports every error of a config at once, without reading its data.
+"""Checked configs: every error of a config at once, without reading its data, then the defaults.
 
 Keys are compared with the schema and arguments with the constructors' signatures. Cheap components
 (transforms, losses, schedules) are constructed, so that their own checks run as well.
@@ -6,20 +6,86 @@ Keys are compared with the schema and arguments with the constructors' signature
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
+from pathlib import Path
 from typing import Any, Optional, Union
 
-from liteseg.config.class_weights import UNMEASURED, is_scheme, with_measured
-from liteseg.config.component import build, is_registered
-from liteseg.config.keys import REQUIRED, Key, keys_of
-from liteseg.config.load import Config
+from liteseg.config.component import (
+    UNMEASURED,
+    accepts_any_argument,
+    argument_types,
+    build,
+    is_registered,
+    is_scheme,
+    parameters,
+    with_measured,
+)
+from liteseg.config.keys import REQUIRED, Key, keys_of, type_error
+from liteseg.config.load import Config, load_config
 from liteseg.config.plugins import load_components
-from liteseg.config.schema import DERIVED, FOREIGN, NESTED, SCHEMA, SUPPLIED
-from liteseg.config.signature import accepts_any_argument, argument_types, parameters, type_error
+from liteseg.config.schema import (
+    DERIVED,
+    ELSEWHERE,
+    FOREIGN,
+    NESTED,
+    SCHEMA,
+    SUPPLIED,
+    CheckedConfig,
+)
 from liteseg.errors import UserError, quoted
 from liteseg.registry import DATASETS, LOSSES, LR_SCHEDULERS, MODELS, TRANSFORMS, Registry, nearest
 
+AnyConfig = Union[str, Path, Config, CheckedConfig]
+
 _CHEAP = (TRANSFORMS, LOSSES, LR_SCHEDULERS)
+
+
+def load_checked(cfg: AnyConfig, overrides: Sequence[str] = ()) -> CheckedConfig:
+    """Load a config, apply `a.b.c=value` overrides, check everything and fill in the defaults.
+
+    Args:
+        cfg: a YAML file, the name of a shipped config, or a loaded config.
+        overrides: changes of values, in order.
+
+    Raises:
+        UserError: the file or an override cannot be used, or the config has errors (all of them
+            are listed, with file and line).
+    """
+    if isinstance(cfg, (str, Path)):
+        return checked(load_config(cfg, overrides))
+    if overrides:
+        cfg = (cfg.source if isinstance(cfg, CheckedConfig) else cfg).changed(overrides)
+    return checked(cfg)
+
+
+def checked(cfg: Union[Config, CheckedConfig]) -> CheckedConfig:
+    """The checked form of a config, with its plugins loaded.
+
+    Raises:
+        UserError: lists every error that `check` finds.
+    """
+    if isinstance(cfg, CheckedConfig):
+        return cfg
+    if problems := check(cfg):
+        count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
+        raise UserError(f"{cfg.path}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
+    given = cfg.data
+    values = {name: key.resolve(given[name]) for name, key in SCHEMA.items() if name in given}
+    return CheckedConfig(**values, source=with_defaults(cfg))
+
+
+def with_defaults(cfg: Config) -> Config:
+    """The config with every key that it leaves out, at its default."""
+    defaults = _defaults(SCHEMA)
+    for name, key in SCHEMA.items():
+        value = cfg.get(name, key.default)
+        if key.section is not None and isinstance(value, dict):
+            defaults[name] = _defaults(keys_of(key.section))
+    return cfg.filled(defaults)
+
+
+def _defaults(keys: Mapping[str, Key]) -> dict[str, Any]:
+    return {name: key.default for name, key in keys.items() if key.default is not REQUIRED}
 
 
 def check(cfg: Config) -> list[str]:
@@ -32,6 +98,8 @@ def check(cfg: Config) -> list[str]:
         checker.add("", str(error), "plugins")
     checker.rules()
     checker.section(cfg.data, SCHEMA, "")
+    for key in ("train_dataset", "val_dataset", "test_dataset"):
+        checker.transforms(cfg.get(key), key)
     return checker.problems
 
 
@@ -45,6 +113,7 @@ class _Checker:
     def __init__(self, cfg: Config):
         self.cfg = cfg
         self.problems: list[str] = []
+        self.built: dict[str, Any] = {}  # cheap components by path
 
     def add(self, path: str, problem: str, origin_of: Optional[str] = None) -> None:
         head = f"{path}: " if path else ""
@@ -108,7 +177,8 @@ class _Checker:
         cheap = cheap and (registry is not LR_SCHEDULERS or _is_positive(iters))
         if cheap and not any(p.startswith((f"{path}.", f"{path}:")) for p in self.problems):
             try:
-                build(with_measured(spec, UNMEASURED), registry, path, iters=iters)
+                spec = with_measured(spec, UNMEASURED)
+                self.built[path] = build(spec, registry, path, iters=iters)
             except UserError as error:
                 self.add("", str(error), path)
 
@@ -142,6 +212,8 @@ class _Checker:
             self.add(path, f"{spec['type']} needs {', '.join(missing)}")
 
     def unknown_argument(self, spec: dict, name: str, known: Mapping, path: str) -> str:
+        if name in ELSEWHERE:
+            return f"{spec['type']} has no argument {name!r}; {ELSEWHERE[name]}"
         near = nearest(name, list(known))
         hint = f"; did you mean {near!r}?" if near else ""
         arguments = f"it takes {', '.join(known)}" if known else "it takes none"
@@ -149,6 +221,35 @@ class _Checker:
         if written != self.cfg.origin(_join(path, "type")).rpartition(":")[0]:
             hint += "; it is inherited: `_inherited_: false` next to the new `type` drops it"
         return f"{spec['type']} has no argument {name!r} ({arguments}){hint}"
+
+    def transforms(self, dataset: Any, key: str) -> None:
+        """Check the transforms of a dataset: `Normalize` at the end, and fixed ones to evaluate."""
+        path = f"{key}.transforms"
+        specs = dataset.get("transforms") if isinstance(dataset, dict) else None
+        built = (
+            [self.built.get(_join(path, i)) for i in range(len(specs))]
+            if isinstance(specs, list)
+            else []
+        )
+        if not isinstance(specs, list) or None in built:
+            return  # reported already, or the dataset has its own
+        places = [i for i, one in enumerate(built) if isinstance(one, TRANSFORMS["Normalize"])]
+        if places != [len(built) - 1]:
+            found = ", ".join(spec["type"] for spec in specs) or "none"
+            self.add(path, f"must end in Normalize, and have only one; found {found}")
+        classes, ignored = _label_values(dataset)
+        for index, transform in enumerate(built):
+            here = _join(path, index)
+            name = specs[index]["type"]
+            if key != "train_dataset" and getattr(transform, "random", False):
+                self.add(here, f"{name} is random, and evaluation needs fixed images; remove it")
+            elif key != "train_dataset" and getattr(transform, "keeps_geometry", None) is False:
+                self.add(here, f"{name} moves pixels away from their labels; remove it")
+            if classes and hasattr(transform, "follow_labels"):
+                try:
+                    transform.follow_labels(classes, ignored)
+                except ValueError as error:
+                    self.add(here, str(error))
 
     def rules(self) -> None:
         """Check keys against each other, where each is valid alone."""
@@ -164,6 +265,33 @@ class _Checker:
             )
         self.number_of_losses()
         self.number_of_classes()
+        self.ignored_label()
+        early_stop = self.cfg.get("early_stop")
+        if isinstance(early_stop, dict) and early_stop and not self.cfg.get("val_dataset"):
+            self.add("early_stop", "needs a val_dataset: it watches the validation mIoU")
+
+    def ignored_label(self) -> None:
+        """The datasets and the losses must ignore the same label value."""
+        keys = ("train_dataset", "val_dataset", "test_dataset")
+        found = {f"{key}.ignore_index": _label_values(self.cfg.get(key))[1] for key in keys}
+        found = {key: value for key, value in found.items() if value is not None}
+        expected = next(iter(found.values()), None)
+        for key, value in found.items():
+            if value != expected:
+                self.add(key, f"is {value}, expected {expected} as in {next(iter(found))}")
+        if expected is not None:
+            self.ignored_by_losses(self.cfg.get("loss"), "loss", expected)
+
+    def ignored_by_losses(self, spec: Any, path: str, expected: int) -> None:
+        items = enumerate(spec) if isinstance(spec, list) else ()
+        for key, value in spec.items() if isinstance(spec, dict) else items:
+            here = _join(path, key)
+            if key == "ignore_index" and value != expected:
+                self.add(
+                    here,
+                    f"is {value}, expected the {expected} of the dataset (leave it out)",
+                )
+            self.ignored_by_losses(value, here, expected)
 
     def number_of_losses(self) -> None:
         loss = self.cfg.get("loss")
@@ -172,6 +300,15 @@ class _Checker:
             self.add("loss.types", "is empty; give one loss for all heads, or one per head")
         elif isinstance(types, list) and isinstance(coef, list) and 1 < len(types) != len(coef):
             self.add("loss.coef", f"has {len(coef)} entries for {len(types)} loss.types")
+        else:
+            levels = _argument(self.cfg.get("model"), MODELS, "backbone_indices")
+            heads = len(levels) if isinstance(levels, (list, tuple)) else None
+            for name, given in (("types", types), ("coef", coef)):
+                if heads and isinstance(given, list) and len(given) not in (1, heads):
+                    self.add(
+                        f"loss.{name}",
+                        f"has {len(given)} entries for {heads} heads; give 1 or {heads}",
+                    )
 
     def number_of_classes(self) -> None:
         model: Any = self.cfg.get("model")
@@ -184,7 +321,16 @@ class _Checker:
         elif not counts and "num_classes" in parameters(MODELS[model["type"]]):
             self.add("model", "num_classes is missing, and the datasets do not define it")
         elif counts:
-            self.weights_per_class(self.cfg.get("loss"), "loss", next(iter(counts.values())))
+            key, classes = next(iter(counts.items()))
+            self.weights_per_class(self.cfg.get("loss"), "loss", classes)
+            if classes == 1:
+                self.add(
+                    key,
+                    "1 class: every pixel is right by definition; give 2, background 0 and "
+                    "foreground 1",
+                )
+            elif classes > 255:
+                self.add(key, f"{classes}, expected 2 to 255 (labels are 8-bit)")
 
     def weights_per_class(self, spec: Any, path: str, classes: int) -> None:
         items = enumerate(spec) if isinstance(spec, list) else ()
@@ -215,11 +361,27 @@ def num_classes_by_key(cfg: Mapping[str, Any]) -> dict[str, int]:
     return {key: number for key, number in found.items() if _is_positive(number)}
 
 
+def _label_values(spec: Any) -> tuple[Optional[int], Optional[int]]:
+    """The number of classes and the ignored label value of a dataset, where the config has them."""
+    classes = dataset_attribute(spec, "CLASSES")
+    classes = len(classes) if classes else dataset_attribute(spec, "num_classes")
+    ignored = dataset_attribute(spec, "ignore_index")
+    if ignored is None and is_registered(spec, DATASETS):
+        own = DATASETS[spec["type"]].__module__.startswith("liteseg.")
+        ignored = 255 if own else None
+    valid = _is_positive(classes) and isinstance(ignored, int)
+    return (classes, ignored) if valid else (None, None)
+
+
 def dataset_attribute(spec: Any, name: str) -> Any:
     """An argument of a dataset's mapping, else its class attribute, else its default; or None."""
-    if not is_registered(spec, DATASETS):
+    return _argument(spec, DATASETS, name)
+
+
+def _argument(spec: Any, registry: Registry, name: str) -> Any:
+    if not is_registered(spec, registry):
         return None
-    component = DATASETS[spec["type"]]
+    component = registry[spec["type"]]
     if name in spec or hasattr(component, name):
         return spec.get(name, getattr(component, name, None))
     parameter = parameters(component).get(name)

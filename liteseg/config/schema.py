@@ -180,8 +180,27 @@ SUPPLIED: dict[str, dict[str, str]] = {
 # Arguments that a config may give; by default they follow from the training set.
 DERIVED: dict[str, tuple[str, ...]] = {"MODELS": ("num_classes",), "LOSSES": ("ignore_index",)}
 
+_EPOCHS = (
+    "liteseg counts iterations; write iters: <epochs x training images / images per iteration>"
+)
+_ONE_RATE = "all weights have one learning rate (lr_scheduler.learning_rate); remove it"
+_FREEZE = (
+    "liteseg trains all weights; remove it (a lower lr_scheduler.learning_rate changes pretrained"
+    " weights less; a plugin's model can set `stop_gradient`)"
+)
+
+# Names from other toolkits, at the top level or as an argument, and what to write instead.
+ELSEWHERE: dict[str, str] = {
+    **dict.fromkeys(("epochs", "epoch", "num_epochs", "max_epochs", "train_epochs"), _EPOCHS),
+    **dict.fromkeys(("max_iters", "num_iters", "iterations"), "it is the top-level iters here"),
+    **dict.fromkeys(("lr", "lr0", "base_lr"), "write lr_scheduler.learning_rate: <value>"),
+    **dict.fromkeys(("backbone_lr_mult", "lr_mult", "custom_cfg", "paramwise_cfg"), _ONE_RATE),
+    **dict.fromkeys(("freeze", "freeze_at", "freeze_backbone", "frozen_stages"), _FREEZE),
+}
+
 # PaddleSeg keys without a meaning here; ignoring them silently would change a recipe.
 FOREIGN: dict[str, str] = {
+    **ELSEWHERE,
     "learning_rate": (
         "this is PaddleSeg's old form; write lr_scheduler: {type: PolynomialDecay,"
         " learning_rate: <value>, power: <decay.power>, end_lr: <decay.end_lr>}"

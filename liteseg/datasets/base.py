@@ -56,6 +56,10 @@ class SegmentationDataset(paddle.io.Dataset):
         if not isinstance(transforms, Compose):
             transforms = Compose(transforms or ())
         self.transforms = transforms
+        try:
+            transforms.follow_labels(len(classes), ignore_index)
+        except ValueError as error:
+            raise UserError(str(error)) from None
         self.samples = samples
         self.classes = tuple(classes)
         self.num_classes = len(self.classes)

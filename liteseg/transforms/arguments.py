@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from numbers import Integral, Real
-from typing import Union
+from typing import Optional, Union
 
 Fill = Union[float, Sequence[float]]  # a gray level, or one level per channel
 
@@ -63,10 +63,11 @@ def label_value(name: str, value: int) -> int:
     return int(value)
 
 
-def fills(im_padding_value: Fill, label_padding_value: int) -> dict:
-    """{"img": (red, green, blue), "label": value} from PaddleSeg's padding arguments.
+def fills(im_padding_value: Fill, label_padding_value: Optional[int]) -> dict:
+    """{"img": (red, green, blue), "label": value, "label_given": bool} from PaddleSeg's arguments.
 
-    Fractions are truncated, as by PaddleSeg's conversion to uint8: 127.5 becomes 127.
+    Fractions are truncated, as by PaddleSeg's conversion to uint8: 127.5 becomes 127. A label value
+    that is not given is 255 until `Transform.follow_labels`.
     """
     value = im_padding_value
     levels: list = list(value) if isinstance(value, (list, tuple)) else [value]
@@ -74,4 +75,8 @@ def fills(im_padding_value: Fill, label_padding_value: int) -> dict:
     expect(ok, "im_padding_value", value, "a gray level from 0 to 255, or a list of three")
     red, green, blue = levels * 3 if len(levels) == 1 else levels
     color = int(red), int(green), int(blue)
-    return {"img": color, "label": label_value("label_padding_value", label_padding_value)}
+    given = label_padding_value is not None
+    label = label_value(
+        "label_padding_value", 255 if label_padding_value is None else label_padding_value
+    )
+    return {"img": color, "label": label, "label_given": given}

@@ -15,7 +15,40 @@ from liteseg.transforms import functional as F
 
 
 class Transform:
-    """A callable that changes a sample; subclasses implement `_apply`."""
+    """A callable that changes a sample; subclasses implement `_apply`.
+
+    Attributes:
+        random: whether two calls may differ; None: not declared, accepted everywhere.
+        keeps_geometry: whether a prediction can be mapped back to the input, because pixels stay
+            in place or "trans_info" records the change; None: not declared.
+        fills: colors and label of pixels outside the input (see `arguments.fills`).
+    """
+
+    random: Optional[bool] = None
+    keeps_geometry: Optional[bool] = None
+    fills: Optional[dict] = None
+
+    def _declare_identity(self, unchanged: bool) -> None:
+        """Declare that the arguments switch the transform off, if they do."""
+        if unchanged:
+            self.random, self.keeps_geometry = False, True
+
+    def follow_labels(self, num_classes: int, ignore_index: int) -> None:
+        """Fill with the dataset's `ignore_index`, unless the arguments give a label value.
+
+        Raises:
+            ValueError: that value is neither a class nor `ignore_index`.
+        """
+        if self.fills is None:
+            return
+        value = self.fills["label"]
+        if not self.fills["label_given"]:
+            self.fills["label"] = ignore_index
+        elif value != ignore_index and value >= num_classes:
+            raise ValueError(
+                f"{type(self).__name__}: label_padding_value is {value}, expected the ignore_index "
+                f"{ignore_index} of the dataset (leave it out) or a class below {num_classes}"
+            )
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Change the given sample and return it; all draws come from `rng`, if there is one."""

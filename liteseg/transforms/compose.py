@@ -8,6 +8,7 @@ from typing import Callable, Optional
 
 import numpy as np
 
+from liteseg.transforms.base import Transform
 from liteseg.transforms.geometric import RandomPaddingCrop
 from liteseg.transforms.photometric import Normalize
 from liteseg.transforms.resizing import RandomScaling
@@ -45,6 +46,16 @@ class Compose:
                     "expected last: the other transforms work on 8-bit images"
                 )
         self.stages = _fused(others)
+
+    def follow_labels(self, num_classes: int, ignore_index: int) -> None:
+        """Let transforms that fill labels use the values of a dataset (see `Transform`).
+
+        Raises:
+            ValueError: an argument contradicts them.
+        """
+        for transform in self.transforms:
+            if isinstance(transform, Transform):
+                transform.follow_labels(num_classes, ignore_index)
 
     def __call__(self, sample: dict, rng: Optional[np.random.Generator] = None) -> dict:
         """Apply the transforms to a shallow copy of `sample`; all draws come from `rng`."""

@@ -29,30 +29,44 @@ class RandomPaddingCrop(Transform):
     Args:
         crop_size: (width, height).
         im_padding_value: fill of the image.
-        label_padding_value: fill of the label.
+        label_padding_value: fill of the label (default: the dataset's ignore_index).
         category_max_ratio: below 1, draw again (up to `loop_times` times) while the label of the
             window has only one class, or one class covers this share of its pixels or more.
-        ignore_index: label value that is not counted in that share.
+        ignore_index: label value that is not counted in that share (default: the dataset's).
         loop_times: maximum number of further draws.
 
     Raises:
         ValueError: an argument is not as described.
     """
 
+    random, keeps_geometry = True, False
+
     def __init__(
         self,
         crop_size: Sequence[int] = (512, 512),
         im_padding_value: args.Fill = 127.5,
-        label_padding_value: int = 255,
+        label_padding_value: Optional[int] = None,
         category_max_ratio: float = 1.0,
-        ignore_index: int = 255,
+        ignore_index: Optional[int] = None,
         loop_times: int = 10,
     ):
         self.size = args.size_hw("crop_size", crop_size)
         self.fills = args.fills(im_padding_value, label_padding_value)
         self.category_max_ratio = args.positive("category_max_ratio", category_max_ratio)
-        self.ignore_index = args.label_value("ignore_index", ignore_index)
+        self.ignore_index = (
+            None if ignore_index is None else args.label_value("ignore_index", ignore_index)
+        )
         self.loop_times = args.positive_int("loop_times", loop_times)
+
+    def follow_labels(self, num_classes: int, ignore_index: int) -> None:
+        """As `Transform.follow_labels`; also for `ignore_index`."""
+        super().follow_labels(num_classes, ignore_index)
+        if self.ignore_index not in (None, ignore_index):
+            raise ValueError(
+                f"RandomPaddingCrop: ignore_index is {self.ignore_index}, expected that of the "
+                f"dataset, {ignore_index} (leave it out)"
+            )
+        self.ignore_index = ignore_index
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         return self.crop_resized(sample, sample["img"].shape[:2], rng)
@@ -94,7 +108,7 @@ class RandomPaddingCrop(Transform):
 
     def _is_mixed(self, label: np.ndarray) -> bool:
         counts = np.bincount(label.ravel(), minlength=256)
-        counts[self.ignore_index] = 0
+        counts[255 if self.ignore_index is None else self.ignore_index] = 0
         largest, total = int(counts.max()), int(counts.sum())
         return largest < total and largest < self.category_max_ratio * total
 
@@ -109,12 +123,15 @@ class RandomCenterCrop(Transform):
         retain_ratio: minimum share kept of (width, height), 0 to 1.
     """
 
+    random, keeps_geometry = True, False
+
     def __init__(self, retain_ratio: Sequence[float] = (0.5, 0.5)):
         ok = isinstance(retain_ratio, Sequence) and len(retain_ratio) == 2
         ok = ok and all(args.is_number(ratio) and 0 <= ratio <= 1 for ratio in retain_ratio)
         expected = "[width share, height share], two numbers from 0 to 1"
         args.expect(ok, "retain_ratio", retain_ratio, expected)
         self.retain_ratio = retain_ratio
+        self._declare_identity(min(retain_ratio) == 1)
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         h, w = sample["img"].shape[:2]
@@ -140,9 +157,12 @@ class RandomScaleAspect(Transform):
         aspect_ratio: minimum aspect ratio; the maximum is its inverse; 0 disables the transform.
     """
 
+    random, keeps_geometry = True, False
+
     def __init__(self, min_scale: float = 0.5, aspect_ratio: float = 0.33):
         self.min_scale = args.probability("min_scale", min_scale)
         self.aspect_ratio = args.probability("aspect_ratio", aspect_ratio)
+        self._declare_identity(0 in (min_scale, aspect_ratio))
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         h, w = sample["img"].shape[:2]
@@ -168,8 +188,11 @@ class RandomScaleAspect(Transform):
 class RandomHorizontalFlip(Transform):
     """Mirror left and right with probability `prob`. Reads and writes "img", "label"."""
 
+    random, keeps_geometry = True, False
+
     def __init__(self, prob: float = 0.5):
         self.prob = args.probability("prob", prob)
+        self._declare_identity(prob == 0)
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         return _random_flip(sample, 1, self.prob, rng)
@@ -179,8 +202,11 @@ class RandomHorizontalFlip(Transform):
 class RandomVerticalFlip(Transform):
     """Mirror top and bottom with probability `prob`. Reads and writes "img", "label"."""
 
+    random, keeps_geometry = True, False
+
     def __init__(self, prob: float = 0.1):
         self.prob = args.probability("prob", prob)
+        self._declare_identity(prob == 0)
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         return _random_flip(sample, 0, self.prob, rng)
@@ -205,16 +231,19 @@ class RandomRotation(Transform):
     Args:
         max_rotation: maximum angle in degrees, in both directions; 0 disables the transform.
         im_padding_value: fill of the image.
-        label_padding_value: fill of the label.
+        label_padding_value: fill of the label (default: the dataset's ignore_index).
     """
+
+    random, keeps_geometry = True, False
 
     def __init__(
         self,
         max_rotation: float = 15,
         im_padding_value: args.Fill = 127.5,
-        label_padding_value: int = 255,
+        label_padding_value: Optional[int] = None,
     ):
         self.max_rotation = args.non_negative("max_rotation", max_rotation)
+        self._declare_identity(max_rotation == 0)
         self.fills = args.fills(im_padding_value, label_padding_value)
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
@@ -243,14 +272,16 @@ class Padding(Transform):
     Args:
         target_size: (width, height).
         im_padding_value: fill of the image.
-        label_padding_value: fill of the label.
+        label_padding_value: fill of the label (default: the dataset's ignore_index).
     """
+
+    random, keeps_geometry = False, True
 
     def __init__(
         self,
         target_size: Sequence[int],
         im_padding_value: args.Fill = 127.5,
-        label_padding_value: int = 255,
+        label_padding_value: Optional[int] = None,
     ):
         self.size = args.size_hw("target_size", target_size)
         self.fills = args.fills(im_padding_value, label_padding_value)
@@ -274,14 +305,16 @@ class PaddingByAspectRatio(Transform):
     Args:
         aspect_ratio: width / height.
         im_padding_value: fill of the image.
-        label_padding_value: fill of the label.
+        label_padding_value: fill of the label (default: the dataset's ignore_index).
     """
+
+    random, keeps_geometry = False, True
 
     def __init__(
         self,
         aspect_ratio: float = 1,
         im_padding_value: args.Fill = 127.5,
-        label_padding_value: int = 255,
+        label_padding_value: Optional[int] = None,
     ):
         self.aspect_ratio = args.positive("aspect_ratio", aspect_ratio)
         self.fills = args.fills(im_padding_value, label_padding_value)

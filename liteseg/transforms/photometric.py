@@ -44,6 +44,8 @@ class RandomDistort(Transform):
         ValueError: a range is negative or a probability is not from 0 to 1.
     """
 
+    random, keeps_geometry = True, True
+
     def __init__(
         self,
         brightness_range: float = 0.5,
@@ -68,6 +70,7 @@ class RandomDistort(Transform):
         for function, _, reach, prob in self.operations:
             args.non_negative(f"{function.__name__}_range", reach)
             args.probability(f"{function.__name__}_prob", prob)
+        self._declare_identity(not any(operation[3] for operation in self.operations))
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         image = sample["img"]
@@ -99,11 +102,14 @@ class RandomBlur(Transform):
             (with probability 0.3, 0.3 and 0.4).
     """
 
+    random, keeps_geometry = True, True
+
     def __init__(self, prob: float = 0.1, blur_type: str = "gaussian"):
         self.prob = args.probability("prob", prob)
         known = [*_BLURS, "random"]
         args.expect(blur_type in known, "blur_type", blur_type, f"one of {', '.join(known)}")
         self.blur_type = blur_type
+        self._declare_identity(prob == 0)
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         if self.prob == 0 or rng.integers(int(1 / self.prob)) > 0:
@@ -127,9 +133,12 @@ class RandomNoise(Transform):
         max_sigma: maximum standard deviation in gray levels.
     """
 
+    random, keeps_geometry = True, True
+
     def __init__(self, prob: float = 0.5, max_sigma: float = 10.0):
         self.prob = args.probability("prob", prob)
         self.max_sigma = args.non_negative("max_sigma", max_sigma)
+        self._declare_identity(0 in (prob, max_sigma))
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         if rng.random() < self.prob:
@@ -153,6 +162,8 @@ class Normalize(Transform):
     Raises:
         ValueError: not one or three numbers, or a std that is not above 0.
     """
+
+    random, keeps_geometry = False, True
 
     def __init__(self, mean: Sequence[float] = (0.5,) * 3, std: Sequence[float] = (0.5,) * 3):
         for name, values in (("mean", mean), ("std", std)):

@@ -49,6 +49,8 @@ class Resize(Transform):
         ValueError: an argument is not as described.
     """
 
+    keeps_geometry = True
+
     def __init__(
         self,
         target_size: Sequence[int] = (512, 512),
@@ -64,6 +66,7 @@ class Resize(Transform):
         self.keep_ratio = keep_ratio
         self.size_divisor = size_divisor or 1
         self.interp = interp
+        self.random = interp == "RANDOM"
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         interp = self.interp
@@ -82,6 +85,8 @@ class Resize(Transform):
 
 class _ScaleForEvaluation(Transform):
     """Base of the transforms that resize by `_scale(h, w)` and keep the aspect ratio."""
+
+    random, keeps_geometry = False, True
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         record_size(sample, "resize")
@@ -158,6 +163,8 @@ class LimitLong(_ScaleForEvaluation):
 
 class RandomScaling(Transform):
     """Base of the random scalings: resize to `target_size_for(h, w, rng)`."""
+
+    random, keeps_geometry = True, False
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         h, w = sample["img"].shape[:2]

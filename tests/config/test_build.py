@@ -10,12 +10,11 @@ import pytest
 
 from liteseg.config import build as builder
 from liteseg.config import check
+from liteseg.config.check import checked
 from liteseg.config.component import build
-from liteseg.config.keys import REQUIRED
+from liteseg.config.keys import REQUIRED, describe, matches
 from liteseg.config.load import load_config
-from liteseg.config.resolve import checked
 from liteseg.config.schema import SCHEMA
-from liteseg.config.signature import describe, matches
 from liteseg.errors import UserError
 from liteseg.registry import (
     BACKBONES,
@@ -26,6 +25,7 @@ from liteseg.registry import (
     OPTIMIZERS,
     TRANSFORMS,
 )
+from liteseg.transforms import Normalize
 from liteseg.utils.class_weights import class_weights
 
 
@@ -108,6 +108,7 @@ TOYS = [
     (DATASETS, ToyScenes),
     (DATASETS, ToyList),
     (TRANSFORMS, ToyCrop),
+    (TRANSFORMS, Normalize),
     (LOSSES, ToyLoss),
     (LOSSES, ToyMix),
     (OPTIMIZERS, toy_sgd),
@@ -122,6 +123,7 @@ train_dataset:
   dataset_root: data/toy
   transforms:
     - {type: ToyCrop, crop_size: [8, 4]}
+    - {type: Normalize}
 optimizer: {type: toy_sgd, momentum: 0.8}
 lr_scheduler: {type: toy_decay, learning_rate: 0.1, warmup_iters: 5}
 loss: {types: [{type: ToyLoss}], coef: [1]}
@@ -268,7 +270,7 @@ def test_every_error_at_once_with_its_line(config):
         "train_dataset",
         "batch_size",
     ]
-    assert problems[0].endswith("did you mean 'ToyBackbone'? (c.yml:13)")
+    assert problems[0].endswith("did you mean 'ToyBackbone'? (c.yml:14)")
     assert problems[3].endswith("(c.yml:1)")
     with pytest.raises(UserError, match=r"^c.yml: 4 errors\n  - model.backbone.type: 'ToyBackbo"):
         checked(config(text=text.replace("dataset_root", "dataset_rot")))
@@ -288,7 +290,7 @@ def test_a_changed_type_with_inherited_arguments_is_explained(config, tmp_path):
     (problem,) = check.check(config(text=text))
     assert "OtherBackbone has no argument 'depth'" in problem
     assert "`_inherited_: false` next to the new `type`" in problem
-    assert problem.endswith("(base.yml:13)")
+    assert problem.endswith("(base.yml:14)")
     assert check.check(config(text=text + "    _inherited_: false\n")) == []
 
 
@@ -303,7 +305,7 @@ def test_build_model(config):
 
 def test_class_count_from_a_file_list(config):
     lists = "train_dataset={_inherited_: false, type: ToyList, num_classes: 7, dataset_root: d, "
-    cfg = config(lists + "transforms: []}")
+    cfg = config(lists + "transforms: [{type: Normalize}]}")
     assert check.check(cfg) == []
     assert builder.build_model(cfg).num_classes == 7
     assert builder.build_losses(cfg, 1)[0][1].ignore_index == 254
