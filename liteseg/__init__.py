@@ -32,9 +32,8 @@ _environment.prepare()
 
 if TYPE_CHECKING:
     from liteseg.config.build import build_dataset, build_model
-    from liteseg.config.check import check
+    from liteseg.config.check import check, load_checked
     from liteseg.config.load import load_config
-    from liteseg.config.resolve import load_checked
     from liteseg.config.test_config import TestConfig
     from liteseg.engine.trainer import Hook, Trainer
     from liteseg.errors import UserError
@@ -59,7 +58,7 @@ else:
         "check": "liteseg.config.check",
         "evaluate": "liteseg.tasks.evaluate",
         "export": "liteseg.tasks.export",
-        "load_checked": "liteseg.config.resolve",
+        "load_checked": "liteseg.config.check",
         "load_config": "liteseg.config.load",
         "predict": "liteseg.tasks.predict",
         "train": "liteseg.tasks.train",

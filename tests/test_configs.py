@@ -10,9 +10,9 @@ from paddleseg_form import PADDLESEG_BASE
 
 from liteseg.cli import main
 from liteseg.config.build import build_losses, build_model, build_optimizer
+from liteseg.config.check import load_checked
 from liteseg.config.component import build
 from liteseg.config.load import load_config
-from liteseg.config.resolve import load_checked
 from liteseg.registry import TRANSFORMS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"

@@ -7,9 +7,8 @@ import sys
 from collections.abc import Sequence
 
 from liteseg.cli.arguments import complete
-from liteseg.config.check import check
+from liteseg.config.check import check, with_defaults
 from liteseg.config.load import load_config
-from liteseg.config.resolve import with_defaults
 from liteseg.errors import UserError
 
 

@@ -7,11 +7,9 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 
-from liteseg.config.check import dataset_attribute, num_classes_by_key
-from liteseg.config.class_weights import schemes_of, with_measured
-from liteseg.config.component import build
+from liteseg.config.check import checked, dataset_attribute, num_classes_by_key
+from liteseg.config.component import build, schemes_of, with_measured
 from liteseg.config.load import Config
-from liteseg.config.resolve import checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS, LOSSES, LR_SCHEDULERS, MODELS, OPTIMIZERS

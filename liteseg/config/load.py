@@ -236,6 +236,15 @@ class Config(Mapping[str, Any]):
             root = _override(root, text)
         return Config(root, self.path)
 
+    def changes(self, new: Config) -> list[str]:
+        """`key.path: old -> new` of every value of `new` that differs."""
+        old_leaves, new_leaves = _leaves(self.data), _leaves(new.data)
+        return [
+            f"{key}: {old_leaves.get(key, 'not set')} -> {new_leaves.get(key, 'not set')}"
+            for key in {**old_leaves, **new_leaves}
+            if old_leaves.get(key) != new_leaves.get(key)
+        ]
+
     def filled(self, defaults: Mapping[str, Any]) -> Config:
         """The same config with `defaults` (plain nested values) for the keys that are missing."""
         return Config(_fill(self._root, defaults), self.path)
@@ -249,6 +258,16 @@ class Config(Mapping[str, Any]):
         lines = list(_lines(self._root))
         width = min(max((len(line) for line, _ in lines), default=0), 60)
         return "".join(f"{line:<{width}}  # {origin}\n" for line, origin in lines)
+
+
+def _leaves(value: Any, path: str = "") -> dict[str, Any]:
+    """{"a.b.0": scalar} of nested dicts and lists."""
+    if not isinstance(value, (dict, list)):
+        return {path: value}
+    leaves: dict[str, Any] = {}
+    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
+        leaves.update(_leaves(item, f"{path}.{key}" if path else str(key)))
+    return leaves
 
 
 def _fill(node: Node, defaults: Mapping[str, Any]) -> Node:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from liteseg.config.build import build_dataset
-from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.check import AnyConfig, load_checked
 from liteseg.datasets import check_dataset, find_duplicates
 from liteseg.datasets.pack import build_pack
 from liteseg.datasets.streets.generate import generate

@@ -12,7 +12,7 @@ import numpy as np
 import paddle
 
 from liteseg.config.build import build_dataset, build_model
-from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import Cityscapes, SegmentationDataset, train_id_to_id
 from liteseg.engine.evaluator import Evaluator

@@ -10,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Union
 
 import numpy as np
 
-from liteseg.config.resolve import AnyConfig
+from liteseg.config.check import AnyConfig
 from liteseg.config.schema import CheckedConfig
 from liteseg.deploy.export import replacing, versions, write_model
 from liteseg.deploy.manifest import FORMATS, INPUT, OUTPUTS, Manifest

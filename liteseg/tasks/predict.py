@@ -14,7 +14,7 @@ from typing import Any, Callable, Literal, Optional, Union
 
 import numpy as np
 
-from liteseg.config.resolve import AnyConfig
+from liteseg.config.check import AnyConfig
 from liteseg.deploy import manifest
 from liteseg.errors import UserError
 from liteseg.report.visualize import overlay, save_palette_png, with_legend, write_png

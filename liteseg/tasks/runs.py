@@ -7,7 +7,7 @@ from itertools import islice
 from pathlib import Path
 from typing import Optional, Union
 
-from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError
 from liteseg.utils.weights.download import is_url

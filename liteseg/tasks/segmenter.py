@@ -9,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 import numpy as np
 
 from liteseg.config.build import build_model
+from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.component import build
-from liteseg.config.resolve import AnyConfig, load_checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.config.test_config import TestConfig
 from liteseg.deploy import manifest

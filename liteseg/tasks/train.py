@@ -17,8 +17,8 @@ from typing import Any, Optional, Union
 import paddle
 
 from liteseg.config.build import build_dataset, build_losses, build_model, build_optimizer
-from liteseg.config.load import Config
-from liteseg.config.resolve import AnyConfig, changes_since, load_checked
+from liteseg.config.check import AnyConfig, load_checked, with_defaults
+from liteseg.config.load import Config, load_config
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import SegmentationDataset, check_samples, count_label_pixels
 from liteseg.engine.checkpoint import Checkpointer, ResumeState
@@ -340,7 +340,7 @@ def _write_config(cfg: CheckedConfig, output: Path, resume: bool) -> None:
     """Write `config.yml` of the run; when resuming, log the values that changed."""
     path = output / "config.yml"
     if resume and path.exists():
-        for change in changes_since(path, cfg):
+        for change in with_defaults(load_config(path)).changes(cfg.source):
             get_logger().warning(f"changed on resuming: {change}")
     with atomic_write(path, "w") as file:
         file.write(cfg.dump())
@@ -367,7 +367,7 @@ def _log_start(
     image_size = lambda: trainer.dataset[0]["img"].shape[:2]  # noqa: E731
     for warning in check_min_kept(trainer.losses, options.batch_size, image_size):
         warn(warning)
-    for change in changes_since(cfg.path, cfg):
+    for change in with_defaults(load_config(cfg.path)).changes(cfg.source):
         log(f"changed from {cfg.path.name}: {change}")
     warmup = cfg.lr_scheduler.get("warmup_iters", 0)
     if warmup >= options.iters:

@@ -43,5 +43,6 @@ def run(args: argparse.Namespace) -> int:
     )
     if args.verify:
         print(f"{pack.samples} samples in {pack.output} have the checksums of their index")
-    print(f"{pack.output} is ready; train from it with --set {args.split}_dataset.pack={pack.output}")
+    setting = f"{args.split}_dataset.pack={pack.output}"
+    print(f"{pack.output} is ready; train from it with --set {setting}")
     return 0

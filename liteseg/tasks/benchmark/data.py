@@ -12,7 +12,7 @@ import cv2
 import numpy as np
 
 from liteseg.config.build import build_dataset
-from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.check import AnyConfig, load_checked
 from liteseg.datasets import SegmentationDataset
 from liteseg.engine.loader import TrainingOrder, training_batch, training_batches
 from liteseg.ops.device import select_device

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
-from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.check import AnyConfig, load_checked
 from liteseg.tasks.evaluate import prepare
 from liteseg.tasks.runs import Weights
 from liteseg.utils.runtime import peak_memory

@@ -17,7 +17,7 @@ from typing import Any, Callable, NamedTuple, Optional, Union
 import cv2
 import numpy as np
 
-from liteseg.config.resolve import AnyConfig
+from liteseg.config.check import AnyConfig
 from liteseg.config.schema import CheckedConfig
 from liteseg.deploy import timing
 from liteseg.deploy.manifest import COARSE, read

@@ -7,7 +7,7 @@ from dataclasses import asdict, dataclass, replace
 from typing import Any, Optional
 
 from liteseg.config.build import build_model
-from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError
 from liteseg.tasks.benchmark.complexity import Part, measure

@@ -12,7 +12,7 @@ from pathlib import Path
 from typing import Any, Optional
 
 from liteseg.config.build import build_dataset
-from liteseg.config.resolve import AnyConfig, load_checked
+from liteseg.config.check import AnyConfig, load_checked
 from liteseg.engine.loader import TrainingOrder, training_batches
 from liteseg.engine.trainer import Trainer
 from liteseg.tasks.launch import launch

@@ -6,7 +6,7 @@ from pathlib import Path
 
 import pytest
 
-from liteseg.config.resolve import load_checked
+from liteseg.config.check import load_checked
 from liteseg.errors import UserError
 from liteseg.tasks.benchmark.model import benchmark_model, default_size
 
