@@ -5,38 +5,49 @@ from __future__ import annotations
 from collections.abc import Sequence
 from typing import Optional
 
+import numpy as np
 import paddle
 
 
-def weight_tensor(weight: Optional[Sequence[float]]) -> Optional[paddle.Tensor]:
-    """Class weights as a float32 tensor (C,), or None.
+class ClassWeights:
+    """One weight per class, on the host until the first loss is computed.
+
+    Checking a config constructs its losses, and must not open a GPU.
+
+    Args:
+        weight: finite and not negative.
 
     Raises:
         ValueError: a weight is negative or not finite.
     """
-    if weight is None:
-        return None
-    tensor = paddle.to_tensor(list(weight), dtype="float32")
-    if not bool((paddle.isfinite(tensor) & (tensor >= 0)).all()):
-        raise ValueError(f"weight: {list(weight)} must be finite and not negative")
-    return tensor
+
+    def __init__(self, weight: Sequence[float]):
+        self.values = np.array(weight, np.float32)
+        if not (np.isfinite(self.values) & (self.values >= 0)).all():
+            raise ValueError(f"weight: {list(weight)} must be finite and not negative")
+        self._tensors: dict[str, paddle.Tensor] = {}
+
+    def tensor(self, logits: paddle.Tensor) -> paddle.Tensor:
+        """The weights, (C,) float32 on the device of `logits` (N, C, H, W).
+
+        Raises:
+            ValueError: there is not one weight for each class of `logits`.
+        """
+        if len(self.values) != logits.shape[1]:
+            raise ValueError(
+                f"weight: {len(self.values)} class weights for {logits.shape[1]} classes; give one "
+                "each"
+            )
+        place = str(logits.place)
+        if place not in self._tensors:
+            self._tensors[place] = paddle.to_tensor(self.values, place=logits.place)
+        return self._tensors[place]
+
+    def of_pixels(self, label: paddle.Tensor, logits: paddle.Tensor) -> paddle.Tensor:
+        """The weight of each pixel's class: (N, H, W) in 0..C-1 -> (N, H, W)."""
+        return paddle.gather(self.tensor(logits), label.flatten()).reshape(label.shape)
 
 
-def pixel_weights(
-    weight: paddle.Tensor, label: paddle.Tensor, logits: paddle.Tensor
-) -> paddle.Tensor:
-    """The weight of each pixel's class: (C,), (N, H, W) in 0..C-1 -> (N, H, W).
-
-    Raises:
-        ValueError: there is not one weight for each class of `logits`.
-    """
-    check_weight_count(weight, logits)
-    return paddle.gather(weight, label.flatten()).reshape(label.shape)
-
-
-def check_weight_count(weight: paddle.Tensor, logits: paddle.Tensor) -> None:
-    """Raise ValueError unless there is one weight for each class of `logits`."""
-    if weight.shape[0] != logits.shape[1]:
-        raise ValueError(
-            f"weight: {weight.shape[0]} class weights for {logits.shape[1]} classes; give one each"
-        )
+def class_weights(weight: Optional[Sequence[float]]) -> Optional[ClassWeights]:
+    """`ClassWeights`, or None without weights."""
+    return None if weight is None else ClassWeights(weight)

@@ -8,8 +8,9 @@ from typing import Optional
 import paddle
 from paddle import nn
 
-from liteseg.losses.class_weights import check_weight_count, pixel_weights, weight_tensor
+from liteseg.losses.class_weights import class_weights
 from liteseg.ops.cross_entropy import softmax_cross_entropy, valid_labels
+from liteseg.ops.selection import k_largest
 from liteseg.registry import LOSSES
 
 _EPS = 1e-8  # makes the loss of a batch without a valid pixel 0
@@ -45,32 +46,30 @@ class CrossEntropyLoss(nn.Layer):
         super().__init__()
         if not 0 < top_k_percent_pixels <= 1:
             raise ValueError(f"top_k_percent_pixels: {top_k_percent_pixels} is not in (0, 1]")
-        self.weight = weight_tensor(weight)
+        self.weight = class_weights(weight)
         self.ignore_index = ignore_index
         self.top_k_percent_pixels = top_k_percent_pixels
         self.avg_non_ignore = avg_non_ignore
-        self.shift = None
-        if logit_shift:
-            if self.weight is None or not bool((self.weight > 0).all()):
-                raise ValueError("logit_shift: needs a weight above 0 for each class")
-            self.shift = logit_shift * self.weight.log()
+        self.logit_shift = logit_shift
+        if logit_shift and (self.weight is None or not (self.weight.values > 0).all()):
+            raise ValueError("logit_shift: needs a weight above 0 for each class")
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
         """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
         valid = label != self.ignore_index
-        if self.shift is not None:
-            check_weight_count(self.shift, logits)
+        if self.logit_shift and self.weight is not None:
+            shift = self.logit_shift * self.weight.tensor(logits).log()
             # Without expand_as, Paddle's broadcast is several times slower on a CPU.
-            logits = logits + self.shift.reshape([1, -1, 1, 1]).expand_as(logits)
+            logits = logits + shift.reshape([1, -1, 1, 1]).expand_as(logits)
         losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
         share = valid.astype(losses.dtype) if self.avg_non_ignore else paddle.ones_like(losses)
         if self.weight is not None:
             _, known_label = valid_labels(label, self.ignore_index)
-            weights = pixel_weights(self.weight, known_label, logits)
+            weights = self.weight.of_pixels(known_label, logits)
             losses, share = losses * weights, share * weights
         if self.top_k_percent_pixels < 1:
             count = max(1, int(self.top_k_percent_pixels * losses.size))
-            losses, hardest = paddle.topk(losses.flatten(), count)
+            losses, hardest = k_largest(losses.flatten(), count)
             share = paddle.gather(share.flatten(), hardest)
         return losses.mean() / (share.mean() + _EPS)
 
@@ -101,7 +100,7 @@ class BootstrappedCrossEntropyLoss(nn.Layer):
             raise ValueError(f"min_K: {min_K} is not a positive number of pixels")
         self.min_K = min_K
         self.loss_th = loss_th
-        self.weight = weight_tensor(weight)
+        self.weight = class_weights(weight)
         self.ignore_index = ignore_index
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
@@ -109,9 +108,10 @@ class BootstrappedCrossEntropyLoss(nn.Layer):
         losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
         if self.weight is not None:
             _, known_label = valid_labels(label, self.ignore_index)
-            losses = losses * pixel_weights(self.weight, known_label, logits)
+            losses = losses * self.weight.of_pixels(known_label, logits)
         losses = losses.flatten(1)
-        hardest = paddle.topk(losses, min(self.min_K, losses.shape[1]), axis=1)[0]
+        count = min(self.min_K, losses.shape[1])
+        hardest = paddle.stack([k_largest(image, count)[0] for image in losses.unbind(0)])
         hard = (losses > self.loss_th).astype(losses.dtype)
         above = (losses * hard).sum(1) / hard.sum(1).clip(min=1)
         # Decided by the K-th hardest pixel of each image, without a device synchronization.

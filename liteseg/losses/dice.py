@@ -9,7 +9,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle import nn
 
-from liteseg.losses.class_weights import check_weight_count, weight_tensor
+from liteseg.losses.class_weights import class_weights
 from liteseg.ops.cross_entropy import valid_labels
 from liteseg.registry import LOSSES
 
@@ -36,7 +36,7 @@ class DiceLoss(nn.Layer):
         smooth: float = 1.0,
     ):
         super().__init__()
-        self.weight = weight_tensor(weight)
+        self.weight = class_weights(weight)
         self.ignore_index = ignore_index
         self.smooth = smooth
 
@@ -53,6 +53,5 @@ class DiceLoss(nn.Layer):
         area = probability.sum([2, 3]) + target.sum([2, 3])
         losses = 1 - (2 * overlap + self.smooth) / (area + self.smooth + _EPS)
         if self.weight is not None:
-            check_weight_count(self.weight, logits)
-            losses = losses * self.weight  # (N, C) x (C,)
+            losses = losses * self.weight.tensor(logits)  # (N, C) x (C,)
         return losses.mean()

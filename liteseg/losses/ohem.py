@@ -8,8 +8,9 @@ from typing import Callable, Optional
 import paddle
 from paddle import nn
 
-from liteseg.losses.class_weights import pixel_weights, weight_tensor
+from liteseg.losses.class_weights import class_weights
 from liteseg.ops.cross_entropy import label_probability, softmax_cross_entropy, valid_labels
+from liteseg.ops.selection import kth_smallest
 from liteseg.registry import LOSSES
 
 _EPS = 1e-5  # the published value, part of the published numerics
@@ -54,7 +55,7 @@ class OhemCrossEntropyLoss(nn.Layer):
         self.thresh = thresh
         self.min_kept = min_kept
         self.ignore_index = ignore_index
-        self.weight = weight_tensor(weight)
+        self.weight = class_weights(weight)
         self.min_kept_ratio = min_kept_ratio
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
@@ -65,7 +66,7 @@ class OhemCrossEntropyLoss(nn.Layer):
             kept = self._select(softmax, known_label, valid).astype(losses.dtype)
         losses = losses * kept
         if self.weight is not None:
-            losses = losses * pixel_weights(self.weight, known_label, logits)
+            losses = losses * self.weight.of_pixels(known_label, logits)
         return losses.mean() / (kept.mean() + _EPS)
 
     def _select(
@@ -78,9 +79,8 @@ class OhemCrossEntropyLoss(nn.Layer):
             min_kept = int(self.min_kept_ratio * label.size)
         threshold = paddle.full([], self.thresh, probability.dtype)
         if min_kept > 0:
-            # Ignored pixels rank last. One order statistic is enough; sorting all pixels is slow.
-            ranked = probability + (~valid).astype(probability.dtype)
-            kth = paddle.kthvalue(ranked.flatten(), min(min_kept, label.size))[0]
+            ranked = probability + (~valid).astype(probability.dtype)  # ignored pixels rank last
+            kth = kth_smallest(ranked.flatten(), min(min_kept, label.size))
             threshold = paddle.maximum(threshold, kth)
         few = valid.astype("int64").sum() <= min_kept
         return valid & ((probability < threshold) | few)

@@ -6,6 +6,7 @@ Every choice between the two is made here, by `device.is_eager_cpu` or `onednn.s
 - `resize`: bilinear resizing, and the arg-max of resized scores (`labels` for the CPU).
 - `pooling`: average pooling and the maximum over channels.
 - `cross_entropy`: softmax cross-entropy per pixel.
+- `selection`: the k-th smallest and the k largest of many values.
 - `pointwise`: linear interpolation of two features.
 - `device`: device selection, threads, malloc, deterministic mode.
 - `environment`: settings before Paddle is imported.
