@@ -14,6 +14,7 @@ from conftest import ROOT
 from filled_run import EXPORT_PACKAGES, draw
 
 import liteseg
+from liteseg.deploy import runtimes
 from liteseg.errors import UserError
 from liteseg.tasks import export as export_task
 from liteseg.tasks.segmenter import Segmenter
@@ -142,6 +143,20 @@ def test_an_export_that_disagrees_is_not_written(filled_run, tmp_path, monkeypat
     assert list(tmp_path.iterdir()) == []
     assert export(filled_run, tmp_path / "out", verify=False).verification is None
     assert json.loads((tmp_path / "out" / "liteseg.json").read_text())["verified"] == {}
+
+
+def test_verification_runs_on_the_cpu(filled_run, tmp_path, monkeypatch):
+    """On a GPU, TF32 would differ from the trained model by more than the limit."""
+    devices = []
+
+    class Recording(runtimes.PaddleInference):
+        def __init__(self, path, device, *options):
+            devices.append(device)
+            super().__init__(path, device, *options)
+
+    monkeypatch.setitem(runtimes.RUNTIMES, "paddle", Recording)
+    export(filled_run, tmp_path / "out", num_images=1)
+    assert devices == ["cpu"]
 
 
 def test_an_earlier_export_is_overwritten_and_other_folders_are_not(filled_run, tmp_path):
