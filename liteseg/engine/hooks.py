@@ -1,121 +1,184 @@
-"""Periodic work during training: logging, checkpoints, stopping on a signal.
+"""Hooks of the training loop: evaluation, checkpoints, consistency, stopping on a signal.
 
-The hooks around the evaluation are in `evaluation_hooks.py`.
+`Evaluate` runs the evaluation and passes the metrics to `after_evaluation` of every hook. The hooks
+that react to it follow in this order: `EarlyStop`, `KeepBest`, `WriteReport` (in `writers.py`).
 """
 
 from __future__ import annotations
 
 import contextlib
 import hashlib
+import math
 import os
 import signal
 import sys
 import time
-from collections.abc import Sequence
-from typing import Any, Optional
+from collections.abc import Mapping, Sequence
+from typing import TYPE_CHECKING, Any, Optional
 
 import numpy as np
 import paddle
 
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.evaluation_hooks import best_evaluation
+from liteseg.engine.evaluator import Evaluator, evaluate
 from liteseg.engine.trainer import Hook, Trainer
-from liteseg.engine.writers import Dashboard, MetricsFile
 from liteseg.errors import UserError
-from liteseg.utils.logging import get_logger, progress
+from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import gathered, is_main, world_size
 
-_INPUT_BOUND = 0.3  # share of the time spent waiting for data above which the log reports it
+if TYPE_CHECKING:
+    from liteseg.engine.inference import TestOptions
 
 
-class Log(Hook):
-    """Writes losses, learning rate and speed every `interval` iterations.
+class _Interrupted(Exception):
+    """A signal arrived during the evaluation."""
+
+
+class _StopWithTraining(Evaluator):
+    """Ends the evaluation at the next image once training is to stop."""
+
+    def __init__(self, trainer: Trainer):
+        self.trainer = trainer
+
+    def update(self, *image: Any) -> None:
+        # One of several processes can't leave alone: the others would wait for it.
+        if self.trainer.stop_reason and world_size() == 1:
+            raise _Interrupted
+
+
+class Evaluate(Hook):
+    """Evaluates the shipped weights every `interval` iterations and after the last one.
 
     Args:
-        interval: iterations between two lines.
-        metrics_file: `metrics.jsonl`; None on processes that don't write.
-        dashboard: VisualDL; None on processes that don't write.
+        interval: iterations between two evaluations.
+        dataset: validation samples with labels.
+        test_config: scales, flips, sliding window.
+        evaluators: receive every image, besides the metrics (see `Evaluator`).
+        batch_size: images per forward pass.
+        num_workers: worker processes that load the images.
+
+    Attributes:
+        owed: an evaluation was due and did not finish, because of a signal or an error. A resume
+            starts with it.
     """
 
+    saved = ("owed",)
+
     def __init__(
-        self, interval: int, metrics_file: Optional[MetricsFile], dashboard: Optional[Dashboard]
+        self,
+        interval: int,
+        dataset: Any,
+        test_config: TestOptions,
+        evaluators: Sequence[Evaluator] = (),
+        *,
+        batch_size: int = 1,
+        num_workers: int = 0,
     ):
         self.interval = interval
-        self.metrics_file, self.dashboard = metrics_file, dashboard
-        self._bar: Any = None
+        self.dataset, self.test_config, self.evaluators = dataset, test_config, evaluators
+        self.batch_size, self.num_workers = batch_size, num_workers
+        self.owed = False
 
     def before_training(self, trainer: Trainer) -> None:
-        """Start the clock and, on a terminal, the progress bar."""
-        self._bar = progress(
-            total=trainer.options.iters,
-            initial=trainer.iteration,
-            desc="train",
-            unit="iteration",
-            bar_format="{desc} {n_fmt}/{total_fmt} [eta {remaining}{postfix}]",
-            shown=is_main(),
-        )
-        self._rate = trainer.optimizer.get_lr()
-        self._restart(trainer)
+        """Run the evaluation that the interrupted run owes."""
+        if self.owed:
+            self._evaluate(trainer)
 
     def after_iteration(self, trainer: Trainer) -> None:
-        """Write a line at the end of the interval."""
-        self._bar.update()
-        # The schedule has advanced already: this iteration used the rate before that.
-        rate, self._rate = self._rate, trainer.optimizer.get_lr()
+        """Evaluate if it is due."""
         if trainer.iteration % self.interval and trainer.iteration != trainer.options.iters:
-            self._count(trainer)
             return
-        losses = trainer.take_mean_losses()  # waits for the device, before the clock is read
-        self._count(trainer)
-        seconds, iterations = self._seconds, trainer.iteration - self._first
-        metrics = {
-            **losses,
-            "lr": rate,
-            "images_per_second": iterations * trainer.options.total_batch_size / seconds,
-            "seconds_per_step": seconds / iterations,
-            "reader_share": trainer.clock.spent["data"] / seconds,
-        }
-        if is_main():
-            self._write(trainer, metrics)
-        self._restart(trainer)
+        trainer.read_losses()  # raises if training diverged: no use evaluating such weights
+        self._evaluate(trainer)
 
-    def after_training(self, trainer: Trainer) -> None:
-        """Close the progress bar."""
-        if self._bar is not None:
-            self._bar.close()
+    def _evaluate(self, trainer: Trainer) -> None:
+        self.owed = True
+        try:
+            with trainer.shipped_weights():
+                trainer.share_statistics()
+                metrics = evaluate(
+                    trainer.model,
+                    self.dataset,
+                    self.test_config,
+                    [_StopWithTraining(trainer), *self.evaluators],
+                    batch_size=self.batch_size,
+                    num_workers=self.num_workers,
+                    losses=trainer.losses[:1],  # the head that is shipped
+                    require_labels=False,
+                )
+        except _Interrupted:
+            get_logger().info(f"the resume starts with the evaluation at {trainer.iteration}")
+            return
+        self.owed = False
+        for hook in trainer.hooks:
+            hook.after_evaluation(trainer, metrics)
 
-    def _count(self, trainer: Trainer) -> None:
-        """Add the time of this iteration; evaluations and checkpoints in between don't count."""
-        self._seconds += time.perf_counter() - trainer.iteration_began
 
-    def _restart(self, trainer: Trainer) -> None:
-        self._seconds, self._first = 0.0, trainer.iteration
-        trainer.clock.spent.clear()
+class EarlyStop(Hook):
+    """Stops training after `patience` evaluations in a row without a better mIoU.
 
-    def _write(self, trainer: Trainer, metrics: dict[str, float]) -> None:
-        iteration, iters = trainer.iteration, trainer.options.iters
-        eta = time.gmtime(metrics["seconds_per_step"] * (iters - iteration))
-        days = eta.tm_yday - 1
-        best, _ = best_evaluation(trainer)
-        text = (
-            f"loss {metrics['loss']:.4f} lr {metrics['lr']:.3g}"
-            f"{f' best mIoU {best:.4f}' if best >= 0 else ''} "
-            f"{metrics['images_per_second']:.2f} images/s "
-            f"waiting for data {metrics['reader_share']:.0%}"
-            f"{' (input-bound)' if metrics['reader_share'] > _INPUT_BOUND else ''}"
-        )
-        live = not self._bar.disable and sys.stdout.isatty()
-        if live:
-            self._bar.set_postfix_str(text)
-        get_logger().info(
-            f"iteration {iteration}/{iters} {text} "
-            f"eta {f'{days}d ' if days else ''}{time.strftime('%H:%M:%S', eta)}",
-            extra={"on_bar": live},
-        )
-        if self.metrics_file:
-            self.metrics_file.write(iteration, "train", metrics)
-        if self.dashboard:
-            self.dashboard.scalars(iteration, {f"train/{k}": v for k, v in metrics.items()})
+    Place it before `KeepBest`, whose checkpoint contains the count.
+
+    Args:
+        patience: number of evaluations; None only counts and never stops.
+        min_delta: smallest increase of mIoU (0 to 1) over the best so far that counts as better.
+    """
+
+    saved = ("best", "best_iteration", "stalled")
+
+    def __init__(self, patience: Optional[int] = None, min_delta: float = 0.0):
+        self.patience, self.min_delta = patience, min_delta
+        self.best, self.best_iteration, self.stalled = -math.inf, 0, 0
+
+    def before_training(self, trainer: Trainer) -> None:
+        """A resumed run that had stopped early stops again."""
+        self._stop_if_stalled(trainer)
+
+    def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Count this evaluation."""
+        miou = metrics["miou"]
+        self.stalled = 0 if miou > self.best + self.min_delta else self.stalled + 1
+        if miou > self.best:
+            self.best, self.best_iteration = miou, trainer.iteration
+        self._stop_if_stalled(trainer)
+
+    def _stop_if_stalled(self, trainer: Trainer) -> None:
+        if self.patience is not None and self.stalled >= self.patience:
+            trainer.stop_reason = (
+                f"early stop: {self.stalled} evaluations without a better mIoU than "
+                f"{self.best:.4f} of iteration {self.best_iteration}"
+            )
+
+
+class KeepBest(Hook):
+    """Saves the checkpoint `best` after each evaluation with a higher mIoU than all before.
+
+    Args:
+        checkpointer: writes it.
+
+    Attributes:
+        best: highest mIoU so far; minus infinity before the first evaluation.
+        best_iteration: the iteration it belongs to.
+    """
+
+    saved = ("best", "best_iteration")
+
+    def __init__(self, checkpointer: Checkpointer):
+        self.checkpointer = checkpointer
+        self.best, self.best_iteration = -math.inf, 0
+
+    def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Save the weights that were evaluated, if they are the best."""
+        if metrics["miou"] > self.best:
+            self.best, self.best_iteration = metrics["miou"], trainer.iteration
+            if is_main():
+                self.checkpointer.save("best", *trainer.checkpoint())
+
+
+def best_evaluation(trainer: Trainer) -> tuple[float, int]:
+    """(mIoU, iteration) of the run's best evaluation; (minus infinity, 0) before the first."""
+    kept = next((hook for hook in trainer.hooks if isinstance(hook, KeepBest)), None)
+    return (kept.best, kept.best_iteration) if kept else (-math.inf, 0)
 
 
 class Checkpoint(Hook):

@@ -1,17 +1,24 @@
-"""Where the metrics of a run are written: `metrics.jsonl` and the VisualDL dashboard."""
+"""Output of a run: log lines, `metrics.jsonl`, VisualDL, and the hooks that write them."""
 
 from __future__ import annotations
 
 import json
 import math
+import sys
+import time
 from collections.abc import Mapping
 from pathlib import Path
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 
+from liteseg.engine.hooks import best_evaluation
+from liteseg.engine.trainer import Hook, Trainer
 from liteseg.utils.files import atomic_write
-from liteseg.utils.logging import get_logger
+from liteseg.utils.logging import get_logger, progress
+from liteseg.utils.runtime import is_main
+
+_INPUT_BOUND = 0.3  # share of the time spent waiting for data above which the log reports it
 
 
 class MetricsFile:
@@ -153,3 +160,140 @@ def _remove_later_points(path: Path, resume_iteration: int) -> None:
         place = end
     with atomic_write(path) as file:
         file.writelines(kept)
+
+
+class Log(Hook):
+    """Writes losses, learning rate and speed every `interval` iterations.
+
+    Args:
+        interval: iterations between two lines.
+        metrics_file: `metrics.jsonl`; None on processes that don't write.
+        dashboard: VisualDL; None on processes that don't write.
+    """
+
+    def __init__(
+        self, interval: int, metrics_file: Optional[MetricsFile], dashboard: Optional[Dashboard]
+    ):
+        self.interval = interval
+        self.metrics_file, self.dashboard = metrics_file, dashboard
+        self._bar: Any = None
+
+    def before_training(self, trainer: Trainer) -> None:
+        """Start the clock and, on a terminal, the progress bar."""
+        self._bar = progress(
+            total=trainer.options.iters,
+            initial=trainer.iteration,
+            desc="train",
+            unit="iteration",
+            bar_format="{desc} {n_fmt}/{total_fmt} [eta {remaining}{postfix}]",
+            shown=is_main(),
+        )
+        self._rate = trainer.optimizer.get_lr()
+        self._restart(trainer)
+
+    def after_iteration(self, trainer: Trainer) -> None:
+        """Write a line at the end of the interval."""
+        self._bar.update()
+        # The schedule has advanced already: this iteration used the rate before that.
+        rate, self._rate = self._rate, trainer.optimizer.get_lr()
+        if trainer.iteration % self.interval and trainer.iteration != trainer.options.iters:
+            self._count(trainer)
+            return
+        losses = trainer.take_mean_losses()  # waits for the device, before the clock is read
+        self._count(trainer)
+        seconds, iterations = self._seconds, trainer.iteration - self._first
+        metrics = {
+            **losses,
+            "lr": rate,
+            "images_per_second": iterations * trainer.options.total_batch_size / seconds,
+            "seconds_per_step": seconds / iterations,
+            "reader_share": trainer.clock.spent["data"] / seconds,
+        }
+        if is_main():
+            self._write(trainer, metrics)
+        self._restart(trainer)
+
+    def after_training(self, trainer: Trainer) -> None:
+        """Close the progress bar."""
+        if self._bar is not None:
+            self._bar.close()
+
+    def _count(self, trainer: Trainer) -> None:
+        """Add the time of this iteration; evaluations and checkpoints in between don't count."""
+        self._seconds += time.perf_counter() - trainer.iteration_began
+
+    def _restart(self, trainer: Trainer) -> None:
+        self._seconds, self._first = 0.0, trainer.iteration
+        trainer.clock.spent.clear()
+
+    def _write(self, trainer: Trainer, metrics: dict[str, float]) -> None:
+        iteration, iters = trainer.iteration, trainer.options.iters
+        eta = time.gmtime(metrics["seconds_per_step"] * (iters - iteration))
+        days = eta.tm_yday - 1
+        best, _ = best_evaluation(trainer)
+        text = (
+            f"loss {metrics['loss']:.4f} lr {metrics['lr']:.3g}"
+            f"{f' best mIoU {best:.4f}' if best >= 0 else ''} "
+            f"{metrics['images_per_second']:.2f} images/s "
+            f"waiting for data {metrics['reader_share']:.0%}"
+            f"{' (input-bound)' if metrics['reader_share'] > _INPUT_BOUND else ''}"
+        )
+        live = not self._bar.disable and sys.stdout.isatty()
+        if live:
+            self._bar.set_postfix_str(text)
+        get_logger().info(
+            f"iteration {iteration}/{iters} {text} "
+            f"eta {f'{days}d ' if days else ''}{time.strftime('%H:%M:%S', eta)}",
+            extra={"on_bar": live},
+        )
+        if self.metrics_file:
+            self.metrics_file.write(iteration, "train", metrics)
+        if self.dashboard:
+            self.dashboard.scalars(iteration, {f"train/{k}": v for k, v in metrics.items()})
+
+
+class WriteReport(Hook):
+    """Writes the metrics of each evaluation to the log, `metrics.jsonl`, VisualDL and a page.
+
+    Place it after `KeepBest`. Only the main process writes.
+
+    Args:
+        metrics_file: `metrics.jsonl`; None on the other processes.
+        dashboard: VisualDL; None on the other processes.
+        images: returns the images to show in VisualDL by tag, (H, W, 3) uint8 RGB each.
+        write_page: called last; writes the report page.
+    """
+
+    def __init__(
+        self,
+        metrics_file: Optional[MetricsFile],
+        dashboard: Optional[Dashboard],
+        images: Optional[Callable[[], Mapping[str, np.ndarray]]] = None,
+        write_page: Optional[Callable[[], None]] = None,
+    ):
+        self.metrics_file, self.dashboard = metrics_file, dashboard
+        self.images, self.write_page = images, write_page
+
+    def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Write all of it."""
+        if not is_main():
+            return
+        iteration = trainer.iteration
+        best, best_iteration = best_evaluation(trainer)
+        get_logger().info(
+            f"evaluation at iteration {iteration}: mIoU {metrics['miou']:.4f} "
+            f"accuracy {metrics['acc']:.4f} loss {metrics['loss']:.4f} "
+            f"(best mIoU {best:.4f} at iteration {best_iteration}; "
+            f"{metrics['images']} images in {metrics['seconds']:.1f} s)"
+        )
+        if self.metrics_file:
+            self.metrics_file.write(iteration, "eval", {**metrics, "best_miou": best})
+        if self.dashboard:
+            curves = {key: metrics[key] for key in ("miou", "acc", "kappa", "mdice", "loss")}
+            curves.update({f"iou/{name}": iou for name, iou in metrics["class_iou"].items()})
+            curves["best_miou"] = best
+            self.dashboard.scalars(iteration, {f"val/{key}": v for key, v in curves.items()})
+            for tag, image in (self.images() if self.images else {}).items():
+                self.dashboard.image(iteration, tag, image)
+        if self.write_page:
+            self.write_page()

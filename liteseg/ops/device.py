@@ -7,11 +7,13 @@ import ctypes
 import functools
 import logging
 import os
+import random
 import re
 from collections.abc import Callable, Iterator, Mapping
 from contextvars import ContextVar
 from typing import Any, Optional
 
+import numpy as np
 import paddle
 
 from liteseg.errors import UserError
@@ -191,6 +193,13 @@ def _warn_cpu_build() -> None:
             f"computing on the CPU: this Paddle is the CPU build, and the machine has {gpus[0]}. "
             f"To use it: {nvidia.install_command(gpus)}  (device: cpu turns this warning off)"
         )
+
+
+def seed_everything(seed: int) -> None:
+    """Seed the global generators of Python, numpy and Paddle."""
+    random.seed(seed)
+    np.random.seed(seed % 2**32)
+    paddle.seed(seed)
 
 
 def make_deterministic(device: str) -> str:

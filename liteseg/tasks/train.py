@@ -22,23 +22,25 @@ from liteseg.config.load import Config, load_config
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import SegmentationDataset, check_samples, count_label_pixels
 from liteseg.engine.checkpoint import Checkpointer, ResumeState
-from liteseg.engine.evaluation_hooks import (
+from liteseg.engine.hooks import (
+    Checkpoint,
+    CompareWeights,
     EarlyStop,
     Evaluate,
     KeepBest,
-    WriteReport,
+    StopOnSignal,
     best_evaluation,
 )
-from liteseg.engine.hooks import Checkpoint, CompareWeights, Log, StopOnSignal
 from liteseg.engine.trainer import Hook, Trainer, TrainOptions
 from liteseg.engine.workers import clear_shared_memory
-from liteseg.engine.writers import Dashboard, MetricsFile
+from liteseg.engine.writers import Dashboard, Log, MetricsFile, WriteReport
 from liteseg.errors import UserError
 from liteseg.losses import check_min_kept
 from liteseg.ops.device import (
     make_deterministic,
     require_amp,
     search_cudnn_algorithms,
+    seed_everything,
     select_device,
 )
 from liteseg.report.gallery import Gallery
@@ -47,12 +49,7 @@ from liteseg.tasks.launch import launch
 from liteseg.tasks.runs import Weights
 from liteseg.utils.files import atomic_write, check_writable, locked, remove_leftovers
 from liteseg.utils.logging import get_logger, log_file
-from liteseg.utils.runtime import (
-    cpu_threads,
-    is_main,
-    seed_everything,
-    world_size,
-)
+from liteseg.utils.runtime import cpu_threads, is_main, world_size
 from liteseg.utils.weights.load import load_weights
 
 

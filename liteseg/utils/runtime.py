@@ -1,4 +1,4 @@
-"""This process: its seeds, its rank among the training processes, its cores and memory.
+"""This process: its rank among the training processes, its cores and memory.
 
 Ranks come from the environment set by the launcher, so they are known before Paddle is imported.
 """
@@ -7,7 +7,6 @@ from __future__ import annotations
 
 import ctypes
 import os
-import random
 import resource
 import signal
 import sys
@@ -24,16 +23,6 @@ _PR_SET_PDEATHSIG = 1  # prctl(2)
 _CGROUP_CPU_MAX = Path("/sys/fs/cgroup/cpu.max")
 
 
-def seed_everything(seed: int) -> None:
-    """Seed the global generators of Python, numpy and Paddle."""
-    import numpy as np
-    import paddle
-
-    random.seed(seed)
-    np.random.seed(seed % 2**32)
-    paddle.seed(seed)
-
-
 def end_with_parent(parent: int, number: signal.Signals) -> None:
     """Receive the signal `number` when the parent process `parent` has ended (on Linux).
 
@@ -43,13 +32,6 @@ def end_with_parent(parent: int, number: signal.Signals) -> None:
         ctypes.CDLL(None).prctl(_PR_SET_PDEATHSIG, number)
         if os.getppid() != parent:
             os.kill(os.getpid(), number)
-
-
-def end_with_launcher() -> None:
-    """Receive SIGTERM when the `liteseg train --devices` that started this process is killed."""
-    launcher = os.environ.get("LITESEG_LAUNCHER")
-    if launcher:
-        end_with_parent(int(launcher), signal.SIGTERM)
 
 
 def rank() -> int:

@@ -25,14 +25,18 @@ from toy_training import (
 from tqdm import tqdm
 
 from liteseg.config.test_config import TestConfig
-from liteseg.engine import evaluation_hooks as evaluation_module
-from liteseg.engine import hooks
+from liteseg.engine import hooks, writers
 from liteseg.engine import trainer as trainer_module
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.evaluation_hooks import Evaluate, KeepBest
 from liteseg.engine.evaluator import evaluate
-from liteseg.engine.hooks import Checkpoint, CompareWeights, Log, StopOnSignal
-from liteseg.engine.writers import MetricsFile
+from liteseg.engine.hooks import (
+    Checkpoint,
+    CompareWeights,
+    Evaluate,
+    KeepBest,
+    StopOnSignal,
+)
+from liteseg.engine.writers import Log, MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.weights.load import read_pdparams
 
@@ -102,7 +106,7 @@ def test_log_lines(metrics, dashboard, caplog):
 def test_a_live_line_on_terminals(store, metrics, dashboard, caplog, monkeypatch):
     terminal = io.StringIO()
     terminal.isatty = lambda: True
-    monkeypatch.setattr(hooks, "progress", lambda shown, **given: tqdm(file=terminal, **given))
+    monkeypatch.setattr(writers, "progress", lambda shown, **given: tqdm(file=terminal, **given))
     monkeypatch.setattr(sys, "stdout", terminal)
     evaluation = evaluation_hooks(1, ToyImages(2), store, metrics, dashboard)
     with caplog.at_level(logging.INFO):
@@ -175,7 +179,7 @@ def scores(monkeypatch):
             others = dict.fromkeys(("acc", "kappa", "mdice", "loss", "seconds"), 0.5)
             return {"miou": next(rest), "images": 1, "class_iou": {}, **others}
 
-        monkeypatch.setattr(evaluation_module, "evaluate", found)
+        monkeypatch.setattr(hooks, "evaluate", found)
 
     return give
 

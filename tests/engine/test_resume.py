@@ -13,8 +13,9 @@ from paddle import nn
 from toy_training import At, ToyImages, ToyNet, assert_same, evaluation_hooks, make_trainer
 
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.hooks import Checkpoint, Log, StopOnSignal
-from liteseg.engine.writers import Dashboard, MetricsFile
+from liteseg.engine.hooks import Checkpoint, StopOnSignal
+from liteseg.engine.optim import polynomial_decay
+from liteseg.engine.writers import Dashboard, Log, MetricsFile
 from liteseg.errors import UserError
 from liteseg.utils.weights.load import read_state
 
@@ -259,3 +260,18 @@ def test_the_loss_scaler_resumes(tmp_path, monkeypatch):
     found = run.train(iters=7)
     assert found.state_dict()["amp"]["incr_count"] == 7
     assert_same(found.state_dict(), expected.state_dict())
+
+
+@pytest.mark.parametrize("length", [5, 14])
+def test_another_learning_rate_applies_from_the_first_iteration(length):
+    """Also after the end of the first schedule, where its rate is 0."""
+    first = make_trainer(5, schedule=polynomial_decay(length, 0.5, warmup_iters=2))
+    first.run()
+    schedule = polynomial_decay(14, 0.005, warmup_iters=2)
+    second = make_trainer(14, schedule=schedule)
+    second.load_state_dict(*first.checkpoint())
+    assert second.optimizer.get_lr() == pytest.approx(0.005 * (1 - 3 / 12) ** 0.9)
+    expected = polynomial_decay(14, 0.005, warmup_iters=2)
+    for _ in range(5):
+        expected.step()
+    assert schedule.state_dict() == expected.state_dict()

@@ -13,9 +13,10 @@ from paddle import nn
 from liteseg.config.test_config import TestConfig
 from liteseg.datasets.base import Sample, SegmentationDataset
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.evaluation_hooks import EarlyStop, Evaluate, KeepBest, WriteReport
+from liteseg.engine.hooks import EarlyStop, Evaluate, KeepBest
 from liteseg.engine.optim import polynomial_decay
 from liteseg.engine.trainer import Hook, Trainer, TrainOptions
+from liteseg.engine.writers import WriteReport
 from liteseg.report.gallery import Gallery
 from liteseg.transforms import Compose, Normalize, RandomHorizontalFlip
 
@@ -65,12 +66,13 @@ def make_trainer(
     losses=None,
     norm: bool = False,
     init_seed: int = 0,
+    schedule=None,
     **options,
 ) -> Trainer:
     """SGD with momentum, warm-up and weight decay over a `ToyNet` initialized by `init_seed`."""
     paddle.seed(init_seed)
     model = ToyNet(norm)
-    schedule = polynomial_decay(10, 0.5, warmup_iters=3)
+    schedule = schedule or polynomial_decay(10, 0.5, warmup_iters=3)
     optimizer = paddle.optimizer.Momentum(schedule, 0.9, model.parameters(), weight_decay=5e-4)
     losses = losses or [("main", cross_entropy, 1.0), ("aux", cross_entropy, 0.4)]
     options = TrainOptions(iters, batch_size, **options)

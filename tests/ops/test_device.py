@@ -6,6 +6,7 @@ import contextlib
 import functools
 import os
 import platform
+import random
 import re
 import subprocess
 import sys
@@ -230,3 +231,14 @@ def test_a_cpu_build_next_to_a_gpu_warns_with_the_install_line(monkeypatch, capl
     with pytest.raises(UserError, match=r"CPU build.*/stable/cu126/"):
         select_device("gpu")
     device._warn_cpu_build.cache_clear()
+
+
+def test_seed_everything():
+    def draw():
+        return random.random(), np.random.rand(), float(paddle.rand([]))
+
+    device.seed_everything(2**33 + 5)
+    first = draw()
+    assert draw() != first
+    device.seed_everything(2**33 + 5)
+    assert draw() == first

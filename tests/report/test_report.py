@@ -14,8 +14,7 @@ import pytest
 from toy_training import CLASSES, ToyImages, evaluation_hooks, make_trainer
 
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.hooks import Log
-from liteseg.engine.writers import MetricsFile
+from liteseg.engine.writers import Log, MetricsFile
 from liteseg.report.report import ReportData, read_history, write_report, write_run_report
 
 

@@ -1,26 +1,13 @@
-"""Seeds, ranks, cores and memory of the process."""
+"""Ranks, cores and memory of the process."""
 
 from __future__ import annotations
 
-import random
 from pathlib import Path
 
 import numpy as np
-import paddle
 import pytest
 
 from liteseg.utils import runtime
-
-
-def test_seed_everything():
-    def draw():
-        return random.random(), np.random.rand(), float(paddle.rand([]))
-
-    runtime.seed_everything(2**33 + 5)
-    first = draw()
-    assert draw() != first
-    runtime.seed_everything(2**33 + 5)
-    assert draw() == first
 
 
 def test_ranks(monkeypatch):
