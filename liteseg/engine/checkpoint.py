@@ -216,13 +216,22 @@ def optimizer_state(
 def load_optimizer_state(
     optimizer: paddle.optimizer.Optimizer, model: paddle.nn.Layer, state: Mapping[str, Any]
 ) -> None:
-    """Restore what `optimizer_state` returned, perhaps in another process."""
+    """Restore what `optimizer_state` returned, perhaps in another process.
+
+    A new schedule is advanced instead of restored, because the state would also restore the last
+    learning rate, which another schedule or `learning_rate` does not have.
+    """
     names = {key: parameter.name for key, parameter in model.named_parameters()}
     slots = _renamed(state["slots"], names)
+    schedule, saved = optimizer._learning_rate, state["schedule"]
+    if schedule.last_epoch <= saved["last_epoch"]:
+        for _ in range(saved["last_epoch"] - schedule.last_epoch):
+            schedule.step()
+        saved = schedule.state_dict()
     with warnings.catch_warnings():
         # Paddle's LinearWarmup reports the state of its inner schedule as unused values.
         warnings.filterwarnings("ignore", "There are some unused values", UserWarning)
-        optimizer.set_state_dict({**slots, "LR_Scheduler": state["schedule"]})
+        optimizer.set_state_dict({**slots, "LR_Scheduler": saved})
 
 
 def _renamed(state: Mapping[str, Any], names: Mapping[str, str]) -> dict[str, Any]:

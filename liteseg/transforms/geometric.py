@@ -53,15 +53,16 @@ class RandomPaddingCrop(Transform):
         self.size = args.size_hw("crop_size", crop_size)
         self.fills = args.fills(im_padding_value, label_padding_value)
         self.category_max_ratio = args.positive("category_max_ratio", category_max_ratio)
-        self.ignore_index = (
-            None if ignore_index is None else args.label_value("ignore_index", ignore_index)
+        self._ignore_given = ignore_index is not None
+        self.ignore_index = args.label_value(
+            "ignore_index", 255 if ignore_index is None else ignore_index
         )
         self.loop_times = args.positive_int("loop_times", loop_times)
 
     def follow_labels(self, num_classes: int, ignore_index: int) -> None:
         """As `Transform.follow_labels`; also for `ignore_index`."""
         super().follow_labels(num_classes, ignore_index)
-        if self.ignore_index not in (None, ignore_index):
+        if self._ignore_given and self.ignore_index != ignore_index:
             raise ValueError(
                 f"RandomPaddingCrop: ignore_index is {self.ignore_index}, expected that of the "
                 f"dataset, {ignore_index} (leave it out)"
@@ -108,7 +109,7 @@ class RandomPaddingCrop(Transform):
 
     def _is_mixed(self, label: np.ndarray) -> bool:
         counts = np.bincount(label.ravel(), minlength=256)
-        counts[255 if self.ignore_index is None else self.ignore_index] = 0
+        counts[self.ignore_index] = 0
         largest, total = int(counts.max()), int(counts.sum())
         return largest < total and largest < self.category_max_ratio * total
 
