@@ -2,17 +2,18 @@
 
 from __future__ import annotations
 
+import contextlib
 import functools
 import io
 import struct
 import zlib
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import Any, Optional, Union
+from typing import Any, NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
-from PIL import Image
+from PIL import Image, TiffImagePlugin
 
 from liteseg.errors import UserError
 
@@ -23,8 +24,12 @@ IMAGE_SUFFIXES = (
 )
 _PNG = b"\x89PNG\r\n\x1a\n"
 _JPEG = b"\xff\xd8"
+_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+_PNM = (b"P2", b"P3", b"P5", b"P6")
 _PNG_GRAY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
 _PNG_KINDS = {_PNG_RGB: "colors (RGB)", 4: "gray with transparency", 6: "colors (RGBA)"}
+_ORIENTATION = 0x0112  # tag of EXIF and TIFF
+_LEAST_OF_16_BITS = 2**12  # images with smaller values only have 12 bits or fewer
 # Decoders allocate the size that a header declares, so it is checked first: by Pillow's limit, and
 # above _LARGE pixels a file must have at least one byte per _PIXELS_PER_BYTE pixels.
 _LARGE = 2**26
@@ -34,30 +39,51 @@ _PIXELS_PER_BYTE = 1000
 def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
     """Read an image file as RGB.
 
-    Gray, palette, 16-bit and transparent images are converted to 8-bit RGB.
+    Gray, palette, transparent and full-range 16-bit images are converted to 8-bit RGB.
 
     Args:
         path: any format that OpenCV reads; the name need not be ASCII.
-        exif: apply the EXIF orientation. Off for datasets, whose labels match the pixels as
-            stored; on for photographs to predict.
+        exif: apply the EXIF orientation; without it, pixels come as stored.
 
     Returns:
         (h, w, 3) uint8 RGB.
 
     Raises:
-        UserError: missing, unreadable, truncated, not an image, or larger than Pillow's limit
-            (about 179 million pixels).
+        UserError: missing, unreadable, truncated, not an image, larger than Pillow's limit (about
+            179 million pixels), or with bands or a depth that 8-bit RGB would distort.
     """
     data = _read_bytes(path)
     _require_complete(data, path)
     _require_plausible(data, path)
-    if not exif and data.startswith(_PNG) and tuple(data[24:26]) == (8, _PNG_RGB):
+    _require_eight_bit_rgb(data, path)
+    image = None
+    if data.startswith(_PNG) and tuple(data[24:26]) == (8, _PNG_RGB):
         image = _decode_fast(data, 3)
-        if image is not None:
-            return image
-    flags = cv2.IMREAD_COLOR if exif else cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION
-    image = _decode(data, flags, path)
-    return cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    if image is None:
+        image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, path)
+        image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
+    orientation = _orientation(data)
+    if data.startswith(_TIFF):  # OpenCV has applied it in spite of the flag
+        return image if exif else _turned(image, {6: 8, 8: 6}.get(orientation, orientation))
+    return _turned(image, orientation) if exif else image
+
+
+class ImageFacts(NamedTuple):
+    """What a file says about its pixels.
+
+    Attributes:
+        orientation: the EXIF orientation, 1 (as stored) to 8.
+        largest: the largest value of a 16-bit image, or None.
+    """
+
+    orientation: int
+    largest: Optional[int]
+
+
+def image_facts(path: Union[str, Path]) -> ImageFacts:
+    """The orientation and depth of an image file that `read_image` can read."""
+    data = _read_bytes(path)
+    return ImageFacts(_orientation(data), _largest_of_16_bits(data, path))
 
 
 def read_label(path: Union[str, Path]) -> np.ndarray:
@@ -78,18 +104,21 @@ def read_label(path: Union[str, Path]) -> np.ndarray:
             "export labels as single-channel PNG"
         )
     _require_plausible(data, path)
-    label = _decode_png_label(data, path) if data.startswith(_PNG) else None
+    label = _decode_png_label(data, path) if data.startswith(_PNG) else _palette_indices(data)
     if label is None:
         label = _decode(data, cv2.IMREAD_UNCHANGED, path)
     if label.ndim != 2:
         raise UserError(_not_single_channel(path, f"{label.shape[2]} channels"))
     if label.dtype != np.uint8:
-        if label.max() > 255 or label.min() < 0:
+        if not (np.isfinite(label).all() and label.min() >= 0 and label.max() <= 255):
             raise UserError(
                 f"{path}: label values reach {label.max()} ({label.dtype}); class numbers must be "
                 "0..255, saved as 8-bit PNG"
             )
-        label = label.astype(np.uint8)
+        whole = label.astype(np.uint8)
+        if (whole != label).any():
+            raise UserError(f"{path}: label values are fractions; expected class numbers 0..255")
+        label = whole
     return label
 
 
@@ -129,6 +158,115 @@ def _decode(data: bytes, flags: int, path: Union[str, Path]) -> np.ndarray:
     if image is None:
         raise UserError(f"{path}: not an image OpenCV can read, or a damaged one")
     return image
+
+
+def _orientation(data: bytes) -> int:
+    """The EXIF orientation, 1 to 8; 1 if there is none."""
+    try:
+        if data.startswith(_TIFF):
+            value = _tiff_tags(data).get(_ORIENTATION, 1)
+        else:
+            exif = Image.Exif()
+            exif.load(_exif_block(data))
+            value = exif.get(_ORIENTATION, 1)
+    except Exception:  # damaged metadata: Pillow has many error types
+        return 1
+    return value if value in range(1, 9) else 1
+
+
+def _exif_block(data: bytes) -> bytes:
+    if data.startswith(_PNG):
+        blocks = (
+            data[start + 8 : end - 4] for name, start, end in _png_chunks(data) if name == b"eXIf"
+        )
+        return next(blocks, b"")
+    if data.startswith(_JPEG) and b"Exif\0\0" not in data[: _jpeg_scan_start(data)]:
+        return b""
+    if not data.startswith(_JPEG) and data[8:12] != b"WEBP" and data[4:8] != b"ftyp":
+        return b""
+    with Image.open(io.BytesIO(data)) as image:  # reads no pixels
+        return image.info.get("exif", b"")
+
+
+def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
+    """An image (h, w, 3) as stored, turned upright."""
+    if orientation >= 5:
+        image = image.transpose(1, 0, 2)
+    if orientation in (2, 3, 6, 7):
+        image = image[:, ::-1]
+    if orientation in (3, 4, 7, 8):
+        image = image[::-1]
+    return np.ascontiguousarray(image)
+
+
+def _tiff_tags(data: bytes) -> Any:
+    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8])
+    file = io.BytesIO(data)
+    file.seek(tags.next)
+    tags.load(file)
+    return tags
+
+
+def _require_eight_bit_rgb(data: bytes, path: Union[str, Path]) -> None:
+    """Raise for pixels that 8-bit RGB would distort: more bands, floats, 16 bits mostly unused."""
+    found = _unusual_tiff(data) if data.startswith(_TIFF) else None
+    if found:
+        raise UserError(
+            f"{path}: {found}; expected 8 or 16 bits of gray, RGB or RGBA: save the three bands "
+            "to use as 8-bit RGB"
+        )
+    largest = _largest_of_16_bits(data, path)
+    if largest is not None and 0 < largest < _LEAST_OF_16_BITS:
+        raise UserError(
+            f"{path}: 16 bits per band with a largest value of {largest}, which would become "
+            f"{largest >> 8} of 255; scale the values to 0..255 and save 8-bit RGB"
+        )
+
+
+def _unusual_tiff(data: bytes) -> Optional[str]:
+    """The bands and depth of a TIFF that is neither gray nor color, with its largest value."""
+    try:
+        tags = _tiff_tags(data)
+        bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
+        bands, photometric, extra = tags.get(277, 1), tags.get(262, 1), tags.get(338, ())
+    except Exception:  # OpenCV reports damaged files
+        return None
+    colors = bands - sum(kind in (1, 2) for kind in extra)  # without alpha
+    expected = {0: 1, 1: 1, 3: 1, 5: 4}.get(photometric, 3)
+    if set(kinds) == {1} and max(bits) <= 16 and colors == expected:
+        if not (expected == 3 and bands == 4):
+            return None
+        pixels = cv2.imdecode(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        if pixels is None or pixels.ndim < 3 or len(np.unique(pixels[..., -1])) <= 2:
+            return None  # transparency, as far as one can tell
+    kind = {1: "integers", 2: "signed integers", 3: "floats"}.get(max(kinds), "numbers")
+    with contextlib.suppress(Exception):
+        ok, pages = cv2.imdecodemulti(np.frombuffer(data, np.uint8), cv2.IMREAD_UNCHANGED)
+        kind += f", largest value {max(page.max() for page in pages):g}" if ok else ""
+    return f"{bands} band{'s' * (bands > 1)} of {max(bits)}-bit {kind}"
+
+
+def _largest_of_16_bits(data: bytes, path: Union[str, Path]) -> Optional[int]:
+    deep = data[24] == 16 if data.startswith(_PNG) else data.startswith((*_TIFF, *_PNM))
+    if not deep:
+        return None
+    pixels = _decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, path)
+    if pixels.dtype != np.uint16:
+        return None
+    colors = pixels if pixels.ndim == 2 else pixels[..., :3]
+    return int(colors.max())
+
+
+def _palette_indices(data: bytes) -> Optional[np.ndarray]:
+    """The indices of a palette image (GIF, BMP, TIFF), which OpenCV would convert to colors."""
+    try:
+        with Image.open(io.BytesIO(data)) as image:
+            gray_gif = image.format == "GIF" and image.mode == "L"
+            if (image.mode != "P" and not gray_gif) or getattr(image, "n_frames", 1) > 1:
+                return None
+            return np.array(image)
+    except Exception:  # Pillow has many error types for files it can't read; OpenCV may read them
+        return None
 
 
 def _decode_fast(data: bytes, *channels: int) -> Optional[np.ndarray]:
