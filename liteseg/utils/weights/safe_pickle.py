@@ -1,4 +1,4 @@
-"""An unpickler for untrusted files: numpy arrays and plain containers, no code.
+"""An unpickler for untrusted files: numpy arrays and plain containers, no code, in bounded time.
 
 A pickle is a program that imports functions by name and calls them. Here every name outside a
 short list is rejected. The listed names map to replacements that accept only the arguments that
@@ -10,14 +10,14 @@ from __future__ import annotations
 
 import io
 import math
-import pickle
 import pickletools
 import re
+from collections.abc import Iterator
 from typing import Any
 
 import numpy as np
 
-from liteseg.errors import UserError
+from liteseg.errors import UserError, quoted
 
 _DTYPE_CODE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 _LEAVES = (str, bytes, bool, int, float, type(None), np.ndarray, np.generic)
@@ -27,6 +27,19 @@ _OTHER_FORMATS = {
     b"<": "a web page (the server sent an error or login page)",
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
 }
+# Weights and training states have some thousands; each instruction builds at most one object.
+_MAX_INSTRUCTIONS = 500_000
+_MARK = object()
+_CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
+_EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
+# Instructions that push their argument. Byte strings of Python 2 are read as latin1.
+_VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING", "SHORT_BINSTRING",
+           "BINUNICODE", "SHORT_BINUNICODE", "BINUNICODE8", "BINBYTES", "SHORT_BINBYTES",
+           "BINBYTES8", "BYTEARRAY8"}  # fmt: skip
+_STEPS = {"MARK": "_mark", "APPEND": "_append", "APPENDS": "_extend", "SETITEM": "_set_item",
+          "SETITEMS": "_set_items", "TUPLE": "_tuple", "TUPLE1": "_tuple1", "TUPLE2": "_tuple2",
+          "TUPLE3": "_tuple3", "STACK_GLOBAL": "_stack_global", "REDUCE": "_call",
+          "BUILD": "_build"}  # fmt: skip
 
 
 class _DType:
@@ -34,7 +47,7 @@ class _DType:
 
     def __init__(self, code: str, *flags: bool):
         if not _DTYPE_CODE.fullmatch(code):
-            raise ValueError(f"array type {code!r} is not numeric")
+            raise ValueError(f"array type {quoted(code)} is not numeric")
         self.numpy = np.dtype(code)
 
     def __setstate__(self, state: tuple) -> None:
@@ -57,8 +70,27 @@ class _Array:
         self.value = self._unpickler.array(data, dtype, shape, "F" if fortran else "C")
 
 
-class _ArrayUnpickler(pickle.Unpickler):
-    """Resolves the names in numpy's pickles to its own methods and rejects all others."""
+_KNOWN = {*_VALUES, *_CONSTANTS, *_EMPTY, *_STEPS, "PROTO", "FRAME", "GLOBAL", "STOP", "MEMOIZE",
+          "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}  # fmt: skip
+
+
+def _instructions(data: bytes) -> Iterator[tuple[str, Any]]:
+    """Name and argument of each; the argument is not read before the name is checked."""
+    stream = io.BytesIO(data)
+    while code := stream.read(1).decode("latin1"):
+        instruction = pickletools.code2op.get(code)
+        if instruction is None or instruction.name not in _KNOWN:
+            raise ValueError(f"weights contain no {instruction.name if instruction else code!r}")
+        yield instruction.name, instruction.arg and instruction.arg.reader(stream)
+
+
+class _ArrayUnpickler:
+    """Runs the instructions of a pickle that contains arrays in plain containers.
+
+    Python's unpickler also runs instructions that no weights contain, hashes nested keys for ever
+    and cannot be interrupted. Here names map to methods, all others are rejected, keys are text or
+    integers, and the number of instructions is limited.
+    """
 
     _ALLOWED = {
         "numpy.ndarray": "_ndarray",
@@ -76,21 +108,119 @@ class _ArrayUnpickler(pickle.Unpickler):
     _ndarray = "numpy.ndarray"
 
     def __init__(self, data: bytes, source: str):
-        # latin1 reads the byte strings of pickles written by Python 2.
-        super().__init__(io.BytesIO(data), encoding="latin1")
-        self._source = source
+        self._data, self._source = data, source
+        self._stack: list[Any] = []
         # A pickle can use the same bytes many times: without a budget a small file could fill the
         # memory. Regular files need each byte once, or twice in protocol 2.
         self._budget = 3 * len(data)
 
-    def find_class(self, module: str, name: str) -> Any:
+    def load(self) -> Any:
+        """The value of the whole pickle.
+
+        Raises:
+            UserError: it would call another function.
+            Exception: it is damaged or hostile.
+        """
+        stack, memo = self._stack, {}
+        argument: Any
+        for count, (name, argument) in enumerate(_instructions(self._data)):
+            if count > _MAX_INSTRUCTIONS:
+                raise ValueError(f"it has more than {_MAX_INSTRUCTIONS} instructions")
+            if name == "STOP":
+                return stack.pop()
+            if name in _VALUES:
+                stack.append(argument)
+            elif name in _CONSTANTS:
+                stack.append(_CONSTANTS[name])
+            elif name in _EMPTY:
+                stack.append(_EMPTY[name]())
+            elif name in ("MEMOIZE", "BINPUT", "LONG_BINPUT"):
+                number = len(memo) if argument is None else argument
+                if number > count:
+                    raise ValueError(f"it uses memo number {number} too early")
+                memo[number] = stack[-1]
+            elif name in ("BINGET", "LONG_BINGET"):
+                stack.append(memo[argument])
+            elif name == "GLOBAL":
+                stack.append(self._function(*argument.split(" ")))
+            elif name == "FRAME" and argument > len(self._data):
+                raise ValueError(f"it declares a frame of {argument} bytes, more than it has")
+            elif name in _STEPS:
+                getattr(self, _STEPS[name])()
+        raise ValueError("it has no end")
+
+    def _since_mark(self) -> list[Any]:
+        at = len(self._stack) - 1
+        while self._stack[at] is not _MARK:
+            at -= 1  # IndexError without a mark
+        items = self._stack[at + 1 :]
+        del self._stack[at:]
+        return items
+
+    def _append(self) -> None:
+        self._extend([self._stack.pop()])
+
+    def _extend(self, items: list[Any] | None = None) -> None:
+        items = self._since_mark() if items is None else items
+        if type(self._stack[-1]) is not list:
+            raise ValueError("it appends to something other than a list")
+        self._stack[-1] += items
+
+    def _set_item(self) -> None:
+        value, key = self._stack.pop(), self._stack.pop()
+        self._set_items([key, value])
+
+    def _set_items(self, items: list[Any] | None = None) -> None:
+        items = self._since_mark() if items is None else items
+        # Hashing a nested tuple can take for ever.
+        if type(self._stack[-1]) is not dict or not all(
+            isinstance(k, (str, int)) for k in items[::2]
+        ):
+            raise ValueError("a dict has keys that are neither text nor integers")
+        self._stack[-1].update(zip(items[::2], items[1::2]))
+
+    def _tuple(self) -> None:
+        self._stack.append(tuple(self._since_mark()))
+
+    def _tuple_of(self, count: int) -> None:
+        items = tuple(self._stack[-count:])
+        del self._stack[-count:]
+        self._stack.append(items)
+
+    def _tuple1(self) -> None:
+        self._tuple_of(1)
+
+    def _tuple2(self) -> None:
+        self._tuple_of(2)
+
+    def _tuple3(self) -> None:
+        self._tuple_of(3)
+
+    def _stack_global(self) -> None:
+        name, module = self._stack.pop(), self._stack.pop()
+        self._stack.append(self._function(module, name))
+
+    def _call(self) -> None:
+        arguments, function = self._stack.pop(), self._stack.pop()
+        self._stack.append(function(*arguments))
+
+    def _build(self) -> None:
+        state = self._stack.pop()
+        if not isinstance(self._stack[-1], (_DType, _Array)):
+            raise ValueError("it sets the state of something other than an array")
+        self._stack[-1].__setstate__(state)
+
+    def _mark(self) -> None:
+        self._stack.append(_MARK)
+
+    def _function(self, module: str, name: str) -> Any:
         full_name = f"{module}.{name}"
         # numpy 2 renamed numpy.core
         method = self._ALLOWED.get(re.sub(r"^numpy\._core\.", "numpy.core.", full_name))
         if method is None:
             raise UserError(
-                f"{self._source}: rejected, because loading it would call {full_name!r}; weights "
-                "contain only numpy arrays, so this file may be an attack. Get it from its "
+                f"{self._source}: rejected, because loading it would call {quoted(full_name)}; "
+                "weights contain only numpy arrays, so this file may be an attack. Get it from its "
                 "publisher; if it is your own, save paddle's state_dict() again with paddle.save"
             )
         return getattr(self, method)
@@ -128,7 +258,7 @@ class _ArrayUnpickler(pickle.Unpickler):
 
     def _encode(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
-            raise ValueError(f"bytes are encoded as {encoding!r}, expected latin1")
+            raise ValueError(f"bytes are encoded as {quoted(encoding)}, expected latin1")
         self._spend(len(text))
         return text.encode("latin1")
 
@@ -143,20 +273,6 @@ class _ArrayUnpickler(pickle.Unpickler):
         if not isinstance(name, str) or not isinstance(array, (_Array, np.ndarray)):
             raise ValueError("tuple() is not called on the name and values of a tensor")
         return array
-
-
-def _check_declared_sizes(data: bytes) -> None:
-    """Raise ValueError if an instruction declares more than the file contains.
-
-    Python's unpickler allocates memory before it reads: for the declared length of a byte string,
-    and for a table as large as the highest memo number.
-    """
-    argument: Any
-    for count, (instruction, argument, position) in enumerate(pickletools.genops(data)):
-        if instruction.name == "FRAME" and argument > len(data) - (position or 0):
-            raise ValueError(f"it declares a frame of {argument} bytes, more than it has")
-        if instruction.name in ("PUT", "BINPUT", "LONG_BINPUT") and argument > count:
-            raise ValueError(f"it uses memo number {argument} too early")
 
 
 def portable(value: Any, _seen: dict[int, Any] | None = None) -> Any:
@@ -205,10 +321,8 @@ def loads(data: bytes, source: str) -> Any:
         UserError: `data` would call a function other than numpy's for arrays (the message names
             it), is truncated, declares more than it contains, or is not a pickle.
     """
-    unpickler = _ArrayUnpickler(data, source)
     try:
-        _check_declared_sizes(data)
-        return portable(unpickler.load())
+        return portable(_ArrayUnpickler(data, source).load())
     except UserError:
         raise
     # A hostile or broken pickle can make the unpickler raise almost anything.
@@ -223,7 +337,3 @@ def loads(data: bytes, source: str) -> Any:
             f"{source} ({len(data)} bytes) can't be read as weights: it is {problem}; delete it "
             "and download it again"
         ) from error
-    finally:
-        # The memo refers to the arrays, and they to the unpickler: before Python 3.11 the garbage
-        # collector does not free this cycle.
-        unpickler.memo.clear()

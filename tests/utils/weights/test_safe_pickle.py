@@ -5,6 +5,7 @@ import gc
 import os
 import pickle
 import struct
+import time
 import tracemalloc
 
 import numpy as np
@@ -151,6 +152,41 @@ def test_other_formats_are_named(data, problem):
 )
 def test_declared_sizes_are_checked_before_allocation(data):
     failure(data)
+
+
+def nested_keys(depth: int = 30) -> bytes:
+    """A dict whose key is a tuple of tuples: to hash it takes 2**depth steps."""
+    doubled = (b"q%ch%c\x86" % (n, n) for n in range(1, depth))
+    return b"\x80\x04})" + b"".join(doubled) + b"Ns."
+
+
+@pytest.mark.parametrize(
+    ("data", "problem"),
+    [
+        (nested_keys(), "keys"),
+        (b"\x80\x04" + b"}" * 2_000_000 + b".", "instructions"),
+        (b"\x80\x04" + b"(" * 2_000_000 + b"t.", "instructions"),
+        (b"\x80\x04I" + b"9" * 2_000_000 + b"\n.", "INT"),
+        (b"\x80\x04L" + b"9" * 1_000_000 + b"L\n.", "LONG"),
+        (b"\x80\x04Nb.", ""),
+        (b"\x80\x04]Nb.", "state"),
+        (b"\x80\x04}(]K\x01u.", "keys"),
+        (b"\x80\x04(lNa.", "LIST"),
+        (b"\x80\x04NQ.", "BINPERSID"),
+        (b"\x80\x04\x82\x01.", "EXT1"),
+        (b"\x80\x04u.", ""),
+    ],
+)
+def test_instructions_that_no_weights_contain_are_refused_at_once(data, problem):
+    """Nested keys would take for ever, and 2 MB of empty dicts 478 MiB."""
+    tracemalloc.start()
+    began = time.monotonic()
+    try:
+        assert problem in failure(data)
+        assert tracemalloc.get_traced_memory()[1] < 150 << 20
+    finally:
+        tracemalloc.stop()
+    assert time.monotonic() - began < 20
 
 
 def pickle_with_shape(shape) -> bytes:
