@@ -19,6 +19,7 @@ if TYPE_CHECKING:
     import paddle
 
 AnyConfig = Union[Config, CheckedConfig]
+Counts = Union[Sequence[int], np.ndarray]
 Losses = list[tuple[str, Any, float]]
 
 
@@ -52,7 +53,7 @@ def build_dataset(cfg: AnyConfig, split: str) -> Any:
 def build_losses(
     cfg: AnyConfig,
     heads: int,
-    pixel_counts: Union[Sequence[int], Callable[[], Sequence[int]], None] = None,
+    pixel_counts: Union[Counts, Callable[[], Counts], None] = None,
 ) -> Losses:
     """One `(name, loss, coef)` for each of the model's `heads` outputs in training.
 

@@ -32,7 +32,7 @@ class Predictor(Protocol):
     """A trained or exported model with its transforms, such as a `Segmenter`."""
 
     class_names: Sequence[str]
-    transforms: Callable[[dict[str, Any]], dict[str, Any]]
+    transforms: Any  # sample -> sample
     network: Any
 
     def predict(self, image: np.ndarray) -> np.ndarray:

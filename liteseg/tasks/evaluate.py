@@ -91,12 +91,14 @@ def evaluate(
             or an image has no label and neither predictions nor a report are written.
     """
     cfg = config_of(weights, cfg, overrides)
-    for folder in filter(None, (predictions, report and Path(report).parent)):
-        check_writable(folder)
+    if predictions:
+        check_writable(predictions)
+    if report:
+        check_writable(Path(report).parent)
     setup = prepare(cfg, weights, split, batch_size, num_workers, device)
     saver = PredictionSaver(setup.dataset, Path(predictions)) if predictions else None
     gallery = Gallery(setup.dataset, cfg.num_pictures) if report else None
-    evaluators = [evaluator for evaluator in (saver, gallery) if evaluator]
+    evaluators: list[Any] = [evaluator for evaluator in (saver, gallery) if evaluator]
     metrics = setup.run(evaluators, require_labels=not evaluators)
     written = len(setup.dataset) if saver else 0
     result = EvalResult(metrics, str(cfg.path), str(weights), split, written)
@@ -145,12 +147,12 @@ def prepare(
     model = build_model(cfg)
     if weights:
         load_weights(model, weights)
-    workers = cfg.num_workers if num_workers is None else num_workers
-    if workers == "auto":
-        # On CPU the network needs the cores; a thread loads the images.
-        workers = min(cpu_threads(), 4) if device == "gpu" else 0
+    if num_workers is None and cfg.num_workers != "auto":
+        num_workers = cfg.num_workers
+    if num_workers is None:  # on CPU the network needs the cores: a thread loads the images
+        num_workers = min(cpu_threads(), 4) if device == "gpu" else 0
     batch_size = batch_size or cfg.eval_batch_size
-    return Evaluation(cfg, device, model, dataset, batch_size, workers)
+    return Evaluation(cfg, device, model, dataset, batch_size, num_workers)
 
 
 class PredictionSaver(Evaluator):

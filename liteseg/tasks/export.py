@@ -118,7 +118,7 @@ def export(
 def _graph(trained: Segmenter, kind: str) -> DeployGraph:
     from liteseg.deploy.graph import DeployGraph
 
-    network = trained.network
+    network = trained.trained_network
     views = network.test.views()
     if len(views) > 1 or network.test.is_slide:
         raise UserError(
@@ -128,7 +128,8 @@ def _graph(trained: Segmenter, kind: str) -> DeployGraph:
             "--set test_config.is_slide=false"
         )
     normalize = network.normalize
-    return DeployGraph(network.model, normalize.mean, normalize.std, views[0][0], kind)
+    mean, std = normalize.mean.tolist(), normalize.std.tolist()
+    return DeployGraph(network.model, mean, std, views[0][0], kind)
 
 
 def _describe(
@@ -139,7 +140,8 @@ def _describe(
     file: str,
     size: Optional[tuple[int, int]],
 ) -> Manifest:
-    normalize = trained.network.normalize
+    normalize = trained.trained_network.normalize
+    transforms = (cfg.val_dataset or {})["transforms"]
     return Manifest(
         name=cfg.path.parent.name if cfg.path.name == "config.yml" else cfg.path.stem,
         format=format,
@@ -155,7 +157,7 @@ def _describe(
         mean=[round(float(value), 7) for value in normalize.mean],
         std=[round(float(value), 7) for value in normalize.std],
         scale=graph.scale,
-        transforms=cfg.val_dataset["transforms"][:-1],
+        transforms=transforms[:-1],
         class_names=list(trained.class_names),
         palette=trained.palette.tolist(),
         versions=versions(format),
@@ -170,7 +172,7 @@ def _calibration(
 ) -> Iterator[np.ndarray]:
     """(1, H, W, 3) uint8 RGB images to calibrate int8 on."""
     if isinstance(source, int):
-        found = itertools.islice(examples.from_dataset(cfg, "train"), source)
+        found: Iterator[Example] = itertools.islice(examples.from_dataset(cfg, "train"), source)
     else:
         found = examples.from_files([source])
     fitted = (examples.fitted(example, trained.transforms, size) for example in found)
@@ -216,7 +218,7 @@ def _verify(
 
     from liteseg.engine.inference import predict_scores
 
-    network = trained.network
+    network = trained.trained_network
 
     def reference(image: np.ndarray) -> np.ndarray:
         batch = network.normalize.batch(paddle.to_tensor(image[None]))

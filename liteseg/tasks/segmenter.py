@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable, Iterator, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
@@ -15,6 +15,7 @@ from liteseg.config.schema import CheckedConfig
 from liteseg.config.test_config import TestConfig
 from liteseg.deploy import manifest
 from liteseg.errors import UserError
+from liteseg.ops.exclusive import exclusive
 from liteseg.registry import DATASETS, TRANSFORMS
 from liteseg.tasks.background import prefetch
 from liteseg.tasks.runs import Weights, config_of
@@ -60,18 +61,22 @@ class TrainedNetwork:
         self.normalize = normalize
         self.test = test
 
-    def labels(self, images: np.ndarray, trans_info: TransInfo) -> np.ndarray:
-        """As `Network.labels`, in one array (N, h, w)."""
+    @exclusive()
+    def labels(self, images: np.ndarray, trans_info: TransInfo) -> Sequence[np.ndarray]:
+        """As `Network.labels`."""
         import paddle
 
         from liteseg.engine.inference import predict_labels
 
         batch = self.normalize.batch(paddle.to_tensor(images))
-        return predict_labels(self.model, batch, self.test, trans_info)
+        return list(predict_labels(self.model, batch, self.test, trans_info))
 
 
 class Segmenter:
     """A trained or exported model with its transforms, class names and colors.
+
+    Several threads may share one: each gets the labels that it would get alone. With Paddle and
+    OpenVINO their networks take turns, because each uses all cores.
 
     Args:
         network: the model.
@@ -89,7 +94,7 @@ class Segmenter:
     ):
         self.network = network
         self.transforms = transforms
-        self.class_names = tuple(class_names)
+        self.class_names: Sequence[str] = tuple(class_names)
         self.palette = np.asarray(palette, np.uint8)
 
     @classmethod
@@ -138,10 +143,22 @@ class Segmenter:
         from liteseg.ops.device import select_device
 
         cfg = config_of(source, config)
-        select_device(device or cfg.device)
-        model = build_model(cfg)
-        load_weights(model, source)
-        return cls.from_model(model, cfg)
+        with exclusive():
+            select_device(device or cfg.device)
+            model = build_model(cfg)
+            load_weights(model, source)
+            return cls.from_model(model, cfg)
+
+    @property
+    def trained_network(self) -> TrainedNetwork:
+        """The network of trained weights, with its Paddle model.
+
+        Raises:
+            TypeError: the model is an exported one.
+        """
+        if not isinstance(self.network, TrainedNetwork):
+            raise TypeError("an exported model has no Paddle model")
+        return self.network
 
     @classmethod
     def from_model(cls, model: paddle.nn.Layer, cfg: AnyConfig) -> Segmenter:
@@ -149,6 +166,7 @@ class Segmenter:
         cfg = load_checked(cfg)
         names, palette = _names_and_palette(cfg)
         transforms = build_val_transforms(cfg)
+        assert transforms.normalize is not None  # checked by build_val_transforms
         network = TrainedNetwork(model, transforms.normalize, cfg.test_config)
         return cls(network, transforms, names, palette)
 
@@ -162,7 +180,8 @@ class Segmenter:
         network = ExportedNetwork(open_runtime(folder, description, **options), description)
         path = f"{folder / manifest.NAME}: transforms"
         transforms = [build(spec, TRANSFORMS, path) for spec in description.transforms]
-        return cls(network, Compose(transforms), description.class_names, description.palette)
+        palette = np.asarray(description.palette, np.uint8)
+        return cls(network, Compose(transforms), description.class_names, palette)
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Predict the labels of one image.
@@ -197,7 +216,7 @@ class Segmenter:
 
     def stream(
         self, video: Union[str, Path, Iterable[np.ndarray]]
-    ) -> Iterator[tuple[np.ndarray, np.ndarray]]:
+    ) -> Generator[tuple[np.ndarray, np.ndarray], None, None]:
         """Predict a video frame by frame; the next frames are read in the background.
 
         Memory is that of a few frames for a video of any length.

@@ -150,9 +150,9 @@ def _train(
         *([CompareWeights(compare_weights)] if compare_weights else []),
         Log(cfg.log_interval, metrics_file, dashboard),
     ]
-    gallery = Gallery(val_set, cfg.num_pictures) if val_set else None
+    gallery: Any = Gallery(val_set, cfg.num_pictures) if val_set else None
     write_page = functools.partial(write_run_report, output, cfg.dump(), gallery)
-    if val_set and gallery:
+    if val_set:
         trainer.hooks += [
             Evaluate(
                 cfg.eval_interval,
@@ -233,16 +233,14 @@ def training_options(cfg: CheckedConfig, device: str) -> TrainOptions:
         amp = None
     if amp:
         require_amp(amp.dtype)
-    workers = cfg.num_workers
-    if workers == "auto":
-        # With a GPU the cores are free to load data; on CPU one worker keeps up with the network.
-        workers = min(8, max(1, cpu_threads() // devices)) if device == "gpu" else 1
+    # With a GPU the cores are free to load data; on CPU one worker keeps up with the network.
+    workers = min(8, max(1, cpu_threads() // devices)) if device == "gpu" else 1
     return TrainOptions(
         iters=cfg.iters,
         batch_size=batch,
         accumulate=total // (batch * devices),
         seed=cfg.seed or 0,
-        num_workers=workers,
+        num_workers=workers if cfg.num_workers == "auto" else cfg.num_workers,
         amp=vars(amp) if amp else None,
         ema_decay=ema.decay if ema else None,
     )
@@ -278,10 +276,10 @@ def _run_directory(
         output = resume
     if cfg is None and not (resume and output):
         raise UserError("--config is missing: give a YAML file, or --resume DIR to resume a run")
-    if output is None:
+    if output is None and cfg is not None:
         path = cfg.path if isinstance(cfg, (Config, CheckedConfig)) else cfg
         output = Path("output") / Path(path).stem
-    output = Path(output)
+    output = Path(output or "")
     # Hidden folders are incomplete, from a run that was killed during its first checkpoint.
     started = any((output / "checkpoints").glob("[!.]*"))
     if resume and not started:

@@ -83,7 +83,7 @@ class VideoWriter:
             UserError: the file cannot be written.
         """
         if self._writer is None:
-            code, size = cv2.VideoWriter_fourcc(*"mp4v"), frame.shape[1::-1]
+            code, size = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
             self._writer = cv2.VideoWriter(str(self._partial), code, self.rate, size)
             if not self._writer.isOpened():
                 raise UserError(f"{self.path}: this OpenCV cannot write mp4 videos there")

@@ -19,7 +19,7 @@ import contextlib
 import math
 import sys
 import weakref
-from collections.abc import Iterator
+from collections.abc import Iterable, Iterator
 from dataclasses import dataclass
 from types import FrameType
 from typing import Any, NamedTuple
@@ -87,7 +87,7 @@ def measure(model: nn.Layer, size: tuple[int, int]) -> Complexity:
 class _Memory:
     """Bytes of the tensors in use, from the results of Python functions and weak references."""
 
-    def __init__(self, ignored: Iterator[paddle.Tensor]):
+    def __init__(self, ignored: Iterable[paddle.Tensor]):
         self.ignored = {id(tensor) for tensor in ignored}
         self.alive: dict[int, tuple[weakref.ref, int]] = {}
         self.held = 0

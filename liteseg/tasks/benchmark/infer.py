@@ -5,6 +5,7 @@ All cases run in turns, so that other work on the machine affects them equally.
 
 from __future__ import annotations
 
+import functools
 import io
 import itertools
 import platform
@@ -21,6 +22,7 @@ from liteseg.config.check import AnyConfig
 from liteseg.config.schema import CheckedConfig
 from liteseg.deploy import timing
 from liteseg.deploy.manifest import COARSE, read
+from liteseg.deploy.network import ExportedNetwork
 from liteseg.deploy.packages import require
 from liteseg.deploy.reference import PaddleSegPath
 from liteseg.errors import UserError
@@ -161,7 +163,7 @@ def benchmark_inference(
     """
     if accuracy and not weights:
         raise UserError("--accuracy compares with the trained model: give --weights RUN")
-    inputs = _Inputs(list(map(tuple, sizes)), batches, threads or [cpu_threads()], image)
+    inputs = _Inputs([(w, h) for w, h in sizes], batches, threads or [cpu_threads()], image)
     trained = validation = None
     if weights:
         cfg = config_of(weights, cfg, overrides)
@@ -213,7 +215,7 @@ def _exported_cases(
         segmenter = Segmenter.from_pretrained(
             model, runtime=runtime, precision=precision, threads=threads
         )
-        engine = segmenter.network.runtime
+        engine = _exported_network(segmenter).runtime
         shown = precision
         if about.precision == "int8":
             shown = "int8+bf16" if precision == "bf16" else "int8"
@@ -231,8 +233,8 @@ def _exported_cases(
                         "batch": batch,
                         "size": size,
                     },
-                    lambda s=segmenter, i=images: s.predict_batch(i),
-                    lambda e=engine, p=pixels: e.run(p, COARSE),
+                    functools.partial(segmenter.predict_batch, images),
+                    functools.partial(engine.run, pixels, COARSE),
                     segmenter,
                 )
             )
@@ -241,12 +243,12 @@ def _exported_cases(
 
 def _reference_cases(trained: Segmenter, inputs: _Inputs, scratch: Path) -> list[_Case]:
     """PaddleSeg's inference for every number of threads, batch and size."""
-    network, cases = trained.network, []
+    network, cases = trained.trained_network, []
     scale = network.test.views()[0][0]
     for threads in inputs.threads:
         folder = scratch / str(threads)
         folder.mkdir()
-        mean, std = network.normalize.mean, network.normalize.std
+        mean, std = network.normalize.mean.tolist(), network.normalize.std.tolist()
         path = PaddleSegPath(network.model, mean, std, folder, threads)
         for batch, size in inputs.batches_of(_DEFAULT_SIZE):
             images = np.stack([inputs.load(size)] * batch)
@@ -263,8 +265,8 @@ def _reference_cases(trained: Segmenter, inputs: _Inputs, scratch: Path) -> list
                         "batch": batch,
                         "size": size,
                     },
-                    lambda p=path, i=images: p.labels(i, scale),
-                    lambda p=path, r=ready: p.run(r),
+                    functools.partial(path.labels, images, scale),
+                    functools.partial(path.run, ready),
                 )
             )
     return cases
@@ -287,9 +289,11 @@ class _Validation:
 
     def compare(self, segmenter: Optional[Segmenter]) -> tuple[Optional[float], Optional[float]]:
         """mIoU and the share of equal labels; None for the reference, and for other image sizes."""
+        if segmenter is None:
+            return None, None
         matrix, equal, total = ConfusionMatrix(self.classes, self.ignore_index), 0, 0
-        for image, label, expected in self.examples if segmenter else ():
-            size = segmenter.network.manifest.size
+        size = _exported_network(segmenter).manifest.size
+        for image, label, expected in self.examples:
             if size is not None and image.shape[1::-1] != size:
                 break
             found = segmenter.predict(image)
@@ -297,6 +301,12 @@ class _Validation:
             total += found.size
             matrix.update(found, label)
         return (matrix.compute()["miou"], equal / total) if total else (None, None)
+
+
+def _exported_network(segmenter: Segmenter) -> ExportedNetwork:
+    """The network of an exported model."""
+    assert isinstance(segmenter.network, ExportedNetwork)
+    return segmenter.network
 
 
 def describe_machine() -> dict[str, Any]:

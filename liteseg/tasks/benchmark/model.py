@@ -66,7 +66,7 @@ def default_size(cfg: CheckedConfig) -> tuple[int, int]:
         UserError: the config does not define it.
     """
     test = cfg.test_config
-    if test.is_slide:
+    if test.is_slide and test.crop_size:
         return test.crop_size
     data = cfg.val_dataset or cfg.train_dataset
     if data["type"] == "Cityscapes":
