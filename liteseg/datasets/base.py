@@ -14,7 +14,9 @@ from liteseg.datasets.label_values import describe_invalid_values
 from liteseg.datasets.pack import Pack
 from liteseg.errors import UserError
 from liteseg.transforms import Compose
-from liteseg.utils.images import label_histogram, read_image, read_label
+from liteseg.utils.images import image_facts, label_histogram, read_image, read_label
+
+EXIF = ("apply", "ignore")
 
 logger = logging.getLogger(__name__)
 
@@ -39,6 +41,7 @@ class SegmentationDataset(paddle.io.Dataset):
         samples: list of `Sample`.
         pack: source of the pixels if the files were packed (see `liteseg.datasets.pack`), or None.
         notes: oddities of the files that do not prevent training, one sentence each.
+        exif: `apply` turns images upright by their EXIF orientation, `ignore` reads them as stored.
         seed: set by the trainer; together with the draw number it determines the augmentation.
     """
 
@@ -51,8 +54,17 @@ class SegmentationDataset(paddle.io.Dataset):
         ignore_index: int = 255,
         notes: Sequence[str] = (),
         pack: Optional[str] = None,
+        exif: str = "apply",
     ):
         super().__init__()
+        if exif not in EXIF:
+            raise UserError(f"exif: {exif!r} is not one of {', '.join(EXIF)}")
+        if len(classes) < 2:
+            raise UserError(
+                f"num_classes: {len(classes)}: with one class every pixel is right; give 2, "
+                "background 0 and foreground 1"
+            )
+        self.exif = exif
         if not isinstance(transforms, Compose):
             transforms = Compose(transforms or ())
         self.transforms = transforms
@@ -115,13 +127,18 @@ class SegmentationDataset(paddle.io.Dataset):
                 is neither a class nor `ignore_index`.
         """
         files = self.samples[index]
-        sample: dict = {"img": read_image(files.image), "trans_info": []}
+        sample: dict = {"img": read_image(files.image, self.exif == "apply"), "trans_info": []}
         if files.label is not None:
             label = sample["label"] = self._read_label(files.label)
             if label.shape != sample["img"].shape[:2]:
+                orientation = image_facts(files.image).orientation
+                turned = f" (EXIF orientation {orientation}, exif: {self.exif})"
+                other = EXIF[self.exif == "apply"]
+                fix = f", which `exif: {other}` in the dataset may fix"
                 raise UserError(
                     f"{files.label}: the label is {format_size(label)}, its image {files.image} is "
-                    f"{format_size(sample['img'])}; they must have the same size"
+                    f"{format_size(sample['img'])}{turned if orientation > 1 else ''}; they must "
+                    f"have the same size{fix if orientation > 1 else ''}"
                 )
         return sample
 

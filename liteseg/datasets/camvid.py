@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Literal, Optional
 
 import cv2
 import numpy as np
@@ -106,6 +106,7 @@ class CamVid(SegmentationDataset):
         mode: `train`, `val`, `test` or `trainval`.
         edge: PaddleSeg's; only False.
         pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
+        exif: `apply`: images with an EXIF orientation are turned upright; `ignore`: as stored.
 
     Raises:
         UserError: no known layout, a malformed list, or files that do not exist.
@@ -121,13 +122,14 @@ class CamVid(SegmentationDataset):
         mode: str = "train",
         edge: bool = False,
         pack: Optional[str] = None,
+        exif: Literal["apply", "ignore"] = "apply",
     ):
         splits = splits_of(mode)
         reject_edge(edge)
         root = require_folder(dataset_root, "dataset_root", "CamVid")
         pairs = [pair for split in splits for pair in _pairs(root, split)]
         samples = named_samples(pairs, root)
-        super().__init__(transforms, samples, self.CLASSES, self.PALETTE, pack=pack)
+        super().__init__(transforms, samples, self.CLASSES, self.PALETTE, pack=pack, exif=exif)
 
     def decode_label(self, path: Path) -> np.ndarray:
         """Train ids of a gray or color label: (h, w) uint8."""

@@ -9,6 +9,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
+from liteseg.datasets.arguments import first_few
 from liteseg.datasets.base import SegmentationDataset, format_size
 from liteseg.datasets.label_values import class_pixels, invalid_values
 from liteseg.datasets.pair_check import check_pairs
@@ -16,7 +17,7 @@ from liteseg.datasets.parallel import map_in_threads
 from liteseg.errors import UserError
 from liteseg.utils import logging
 from liteseg.utils.class_weights import class_weights
-from liteseg.utils.images import label_histogram
+from liteseg.utils.images import ImageFacts, image_facts, label_histogram
 
 _FILES_PER_VALUE = 3
 _TRANSFORMED = 8  # samples that go through the transforms
@@ -30,6 +31,7 @@ class _Result(NamedTuple):
     size: Optional[str]  # "WxH"
     histogram: Optional[np.ndarray]  # (256,) label values, None without a readable label
     problem: Optional[str]
+    facts: Optional[ImageFacts] = None
 
 
 def check_dataset(
@@ -78,7 +80,13 @@ def check_dataset(
         "outside": totals.outside(),
     }
     label_warnings = _label_warnings(dataset, totals, report)
-    report["warnings"] = [*dataset.notes, *check_pairs(dataset.samples), *label_warnings]
+    image_warnings = _image_warnings(dataset, totals)
+    report["warnings"] = [
+        *dataset.notes,
+        *check_pairs(dataset.samples),
+        *image_warnings,
+        *label_warnings,
+    ]
     return report
 
 
@@ -125,7 +133,8 @@ def _read(dataset: SegmentationDataset, index: int, needs_label: bool) -> _Resul
     label = sample.get("label")
     problem = f"{files.image}: has no label" if needs_label and label is None else None
     histogram = None if label is None else label_histogram(label)
-    return _Result(index, format_size(sample["img"]), histogram, problem)
+    facts = image_facts(files.image) if dataset.pack is None and files.image.is_file() else None
+    return _Result(index, format_size(sample["img"]), histogram, problem, facts)
 
 
 class _Totals:
@@ -141,6 +150,9 @@ class _Totals:
         self.examples: dict[str, int] = {}  # "WxH" -> a sample, for the first few sizes
         self.files: dict[int, list[str]] = defaultdict(list)  # invalid value -> first few labels
         self.errors: list[dict[str, str]] = []  # {file, problem} of each bad sample
+        self.orientations: Counter[int] = Counter()  # EXIF orientation -> images
+        self.first_of: dict[int, Path] = {}  # EXIF orientation -> the first of these images
+        self.dim: list[str] = []  # 16-bit images that use a quarter of the values or less
 
     def add(self, result: _Result) -> None:
         """Count one sample."""
@@ -153,6 +165,12 @@ class _Totals:
             self.sizes[result.size] += 1
             if len(self.examples) < _TRANSFORMED:
                 self.examples.setdefault(result.size, result.sample_index)
+        if result.facts is not None:
+            orientation, largest = result.facts
+            self.orientations[orientation] += 1
+            self.first_of.setdefault(orientation, files.image)
+            if largest is not None and 0 < largest < 2**14:
+                self.dim.append(f"{files.image}: {largest} of 65535")
         if result.histogram is not None:
             self._count(result.histogram, files.label)
 
@@ -218,6 +236,30 @@ def _class_table(dataset: SegmentationDataset, totals: _Totals) -> dict[str, dic
         }
         for i, name in enumerate(dataset.classes)
     }
+
+
+def _image_warnings(dataset: SegmentationDataset, totals: _Totals) -> list[str]:
+    warnings = []
+    turned = {n: count for n, count in sorted(totals.orientations.items()) if n > 1}
+    if turned:
+        which = ", ".join(
+            f"{n}: {count}, such as {totals.first_of[n]}" for n, count in turned.items()
+        )
+        does, other, fits = (
+            ("are turned upright", "ignore", "were drawn on the pixels as stored")
+            if dataset.exif == "apply"
+            else ("are read as stored", "apply", "were drawn on upright images")
+        )
+        warnings.append(
+            f"{sum(turned.values())} images have an EXIF orientation ({which}) and {does} "
+            f"(exif: {dataset.exif}); if their labels {fits}, set `exif: {other}`"
+        )
+    if totals.dim:
+        warnings.append(
+            f"{len(totals.dim)} 16-bit images have small values and become dark in 8 bits; if their "
+            f"range is smaller than 16 bits, scale them to 0..255: {first_few(totals.dim)}"
+        )
+    return warnings
 
 
 def _label_warnings(

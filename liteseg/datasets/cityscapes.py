@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional
+from typing import Literal, NamedTuple, Optional
 
 import cv2
 import numpy as np
@@ -109,6 +109,7 @@ class Cityscapes(SegmentationDataset):
         mode: `train`, `val`, `test` (labels optional) or `trainval`.
         edge: PaddleSeg's; only False.
         pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
+        exif: `apply`: images with an EXIF orientation are turned upright; `ignore`: as stored.
 
     Raises:
         UserError: a folder is missing or empty, or images of train or val have no label. Labels
@@ -126,6 +127,7 @@ class Cityscapes(SegmentationDataset):
         mode: str = "train",
         edge: bool = False,
         pack: Optional[str] = None,
+        exif: Literal["apply", "ignore"] = "apply",
     ):
         splits = splits_of(mode)
         reject_edge(edge)
@@ -135,7 +137,9 @@ class Cityscapes(SegmentationDataset):
             found, note = _pair(root, split, self.LABEL_SUFFIXES)
             samples += found
             notes += [note] if note else []
-        super().__init__(transforms, samples, self.CLASSES, self.PALETTE, notes=notes, pack=pack)
+        super().__init__(
+            transforms, samples, self.CLASSES, self.PALETTE, notes=notes, pack=pack, exif=exif
+        )
         self._train_ids = id_to_train_id(self.CLASSES)
 
     def decode_label(self, path: Path) -> np.ndarray:

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from pathlib import Path
-from typing import Optional
+from typing import Literal, Optional
 
 import numpy as np
 
@@ -30,7 +30,7 @@ class Dataset(SegmentationDataset):
         mode: `train`, `val`, `test`, or `trainval` (the first two lists joined).
         dataset_root: folder that the paths in the lists are relative to.
         transforms: sequence of transforms, or a `Compose`.
-        num_classes: number of classes, 1 to 255.
+        num_classes: number of classes, 2 to 255.
         img_channels: 3; gray images are read as RGB.
         train_path: list file of mode `train`, relative to the working directory or to
             `dataset_root`.
@@ -46,6 +46,7 @@ class Dataset(SegmentationDataset):
         colours: file with a line `red green blue name` for each color of the labels; gives
             `class_names` and `palette`.
         pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
+        exif: `apply`: images with an EXIF orientation are turned upright; `ignore`: as stored.
 
     Raises:
         UserError: a missing folder, list or file; a malformed or empty list; an argument out of
@@ -71,13 +72,14 @@ class Dataset(SegmentationDataset):
         label_dir: Optional[str] = None,
         colours: Optional[str] = None,
         pack: Optional[str] = None,
+        exif: Literal["apply", "ignore"] = "apply",
     ):
         splits = splits_of(mode)
         reject_edge(edge)
         if img_channels != 3:
             raise UserError(f"img_channels: {img_channels}; liteseg reads every image as RGB: 3")
-        if not 1 <= num_classes <= 255:
-            raise UserError(f"num_classes: {num_classes} is not within 1..255 (labels are 8-bit)")
+        if not 2 <= num_classes <= 255:
+            raise UserError(f"num_classes: {num_classes} is not within 2..255 (labels are 8-bit)")
         if not 0 <= ignore_index <= 255:
             raise UserError(f"ignore_index: {ignore_index} is not within 0..255; labels are 8-bit")
         root = require_folder(dataset_root, "dataset_root", "the images and labels")
@@ -103,7 +105,7 @@ class Dataset(SegmentationDataset):
             )
         samples, names = named_samples(pairs, root), [str(name) for name in class_names]
         colors = _palette(palette, num_classes)
-        super().__init__(transforms, samples, names, colors, ignore_index, pack=pack)
+        super().__init__(transforms, samples, names, colors, ignore_index, pack=pack, exif=exif)
 
     def decode_label(self, path: Path) -> np.ndarray:
         """Class numbers of a label file: (h, w) uint8."""

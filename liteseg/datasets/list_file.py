@@ -10,6 +10,9 @@ from typing import NamedTuple, Optional
 from liteseg.datasets.arguments import first_few
 from liteseg.datasets.base import Sample
 from liteseg.errors import UserError
+from liteseg.utils.files import read_regular
+
+_MAX_BYTES = 1 << 30
 
 
 class Line(NamedTuple):
@@ -43,7 +46,7 @@ def read_list(path: Path, separator: str = " ") -> list[Line]:
     if not separator:
         raise UserError("separator: is empty; expected the text between image and label")
     try:
-        content = path.read_bytes()
+        content = read_regular(path, _MAX_BYTES)
     except OSError as error:
         raise UserError(f"{path}: can't read the list: {error.strerror}") from None
     lines = []

@@ -98,7 +98,7 @@ class Pack:
     def __init__(self, folder: Union[str, Path]):
         self.folder = Path(folder).expanduser()
         index = _read_index(self.folder)
-        self.about = {key: index[key] for key in ("dataset", "classes", "ignore_index")}
+        self.about = {key: index.get(key) for key in ("dataset", "classes", "ignore_index", "exif")}
         self.bytes = index["bytes"]
         self.entries = [Entry(*entry) for entry in index["samples"]]
         self._pixels: Optional[np.ndarray] = None
@@ -263,6 +263,7 @@ def _about(dataset: SegmentationDataset) -> dict[str, Any]:
         "dataset": type(dataset).__name__,
         "classes": list(dataset.classes),
         "ignore_index": dataset.ignore_index,
+        "exif": dataset.exif,
     }
 
 
@@ -322,6 +323,8 @@ def _write(
     def write(entry: Entry) -> Entry:
         sample = dataset.load_files(index_of[entry.key])
         height, width = sample["img"].shape[:2]
+        if (height, width) == (entry.width, entry.height):  # turned by its EXIF orientation
+            entry = entry._replace(height=height, width=width)
         if (height, width) != (entry.height, entry.width):
             raise UserError(
                 f"{entry.name}: the image is {width}x{height}, expected {entry.width}x"
