@@ -8,12 +8,14 @@ from __future__ import annotations
 import contextlib
 import os
 import pickle
+import re
 import signal
 import socket
 import subprocess
 import sys
 import tempfile
 import time
+import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Callable, Optional, TypeVar
@@ -28,6 +30,8 @@ Result = TypeVar("Result")
 _GRACE = 10  # seconds in which the others may end by themselves after one has failed
 _POLL = 0.2  # seconds
 _LOST_PEER = (1, -signal.SIGABRT)  # exit codes of Paddle after a lost connection
+_CONNECTION = re.compile("gloo|nccl|connection", re.IGNORECASE)
+_BUG = 3  # exit code after another exception
 _LOG_LINES = 20  # of the failed process, in the error
 _LAUNCHER = "LITESEG_LAUNCHER"  # environment variable with the process id of the launcher
 _CALL, _RESULT = "call.pickle", "result.pickle"
@@ -102,12 +106,25 @@ def _run_call(folder: Path) -> int:
     except Exception as error:
         message = str(error) if isinstance(error, UserError) else plugin_location(error)
         if message is None:
-            raise
+            traceback.print_exc()
+            return _LOST_PEER[0] if _CONNECTION.search(str(error)) else _BUG
         print(f"liteseg {name}: {message}", file=sys.stderr)
         return 2
     if is_main():
         (folder / _RESULT).write_bytes(pickle.dumps(result))
     return 0
+
+
+def _end(code: int) -> None:
+    """End this process; at once after a failure.
+
+    A regular exit frees NCCL's communicator, which waits for the other processes, while they wait
+    for this one.
+    """
+    if code:
+        sys.stdout.flush()
+        sys.stderr.flush()
+        os._exit(code)
 
 
 def _use_gpus(devices: int, device: str) -> bool:
@@ -213,4 +230,4 @@ def _report(rank: int, processes: Sequence[subprocess.Popen], logs: Path) -> str
 
 
 if __name__ == "__main__":
-    sys.exit(_run_call(Path(sys.argv[1])))
+    _end(_run_call(Path(sys.argv[1])))
