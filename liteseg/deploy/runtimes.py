@@ -6,6 +6,7 @@ ONNX Runtime and OpenVINO compute only the operations that the requested output 
 from __future__ import annotations
 
 import importlib.util
+import threading
 from collections import OrderedDict
 from pathlib import Path
 from typing import Any, Optional, Protocol, Union
@@ -15,6 +16,7 @@ import numpy as np
 from liteseg.deploy.manifest import COARSE, INPUT, Manifest
 from liteseg.deploy.packages import require
 from liteseg.errors import UserError
+from liteseg.ops.exclusive import exclusive
 from liteseg.utils.runtime import DEVICES, cpu_threads
 
 PRECISIONS = ("fp32", "bf16")
@@ -24,7 +26,9 @@ _BROKEN_PASS = "onednn_placement_pass"
 
 
 class Runtime(Protocol):
-    """A loaded model."""
+    """A loaded model; several threads may call it. Those of Paddle and OpenVINO take turns."""
+
+    package: str  # that runs it
 
     def run(self, images: np.ndarray, output: str) -> np.ndarray:
         """Compute one output of the model.
@@ -64,17 +68,19 @@ class PaddleInference:
             if path.suffix != ".pdmodel":
                 config.enable_mkldnn()
                 config.delete_pass(_BROKEN_PASS)
-        self._predictor = inference.create_predictor(config)
+        with exclusive():
+            self._predictor = inference.create_predictor(config)
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
 
     def run(self, images: np.ndarray, output: str) -> np.ndarray:
         """See `Runtime.run`."""
-        self._input.copy_from_cpu(np.ascontiguousarray(images))
-        self._predictor.run()
-        # Paddle renames the outputs, but keeps their order.
-        names = self._predictor.get_output_names()
-        name = names[1] if output == COARSE else names[0]
-        return self._predictor.get_output_handle(name).copy_to_cpu()
+        with exclusive():
+            self._input.copy_from_cpu(np.ascontiguousarray(images))
+            self._predictor.run()
+            # Paddle renames the outputs, but keeps their order.
+            names = self._predictor.get_output_names()
+            name = names[1] if output == COARSE else names[0]
+            return self._predictor.get_output_handle(name).copy_to_cpu()
 
 
 class OnnxRuntime:
@@ -135,13 +141,15 @@ class OpenVino:
             self._options["INFERENCE_NUM_THREADS"] = threads
         self._model = self._core.read_model(path)
         self._compiled: OrderedDict[tuple, Any] = OrderedDict()
+        self._lock = threading.Lock()  # a second request would wait for the cores as well
 
     def run(self, images: np.ndarray, output: str) -> np.ndarray:
         """See `Runtime.run`."""
-        request = self._request(output, images.shape)
         tensor = self._openvino.Tensor(np.ascontiguousarray(images), shared_memory=True)
-        request.infer([tensor], share_inputs=True)
-        return request.get_output_tensor(0).data.copy()
+        with self._lock:
+            request = self._request(output, images.shape)
+            request.infer([tensor], share_inputs=True)
+            return request.get_output_tensor(0).data.copy()
 
     def _request(self, output: str, shape: tuple[int, ...]) -> Any:
         """A request for `output` and images of `shape`, or of any size after several shapes."""

@@ -17,6 +17,7 @@ from liteseg.engine.timing import Clock
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
 from liteseg.ops.device import explained_out_of_memory
+from liteseg.ops.exclusive import exclusive, give_way
 from liteseg.utils import logging
 from liteseg.utils.runtime import gathered_objects, is_main, rank, world_size
 
@@ -103,6 +104,7 @@ class SegmentationMetrics(Evaluator):
         return {**total.compute(), "confusion": total.matrix.tolist()}
 
 
+@exclusive()
 def evaluate(
     model: paddle.nn.Layer,
     dataset: Any,
@@ -117,7 +119,8 @@ def evaluate(
 ) -> dict[str, Any]:
     """Evaluate `model` on `dataset`; several processes share the images, and all get the result.
 
-    Memory is that of one batch, for a dataset of any length.
+    Memory is that of one batch, for a dataset of any length. Other threads may compute between
+    batches; see `liteseg.ops.exclusive`.
 
     Args:
         model: put into eval mode meanwhile; its modes are restored at the end.
@@ -175,6 +178,7 @@ def evaluate(
                 for evaluator in evaluators:
                     evaluator.update(*update)
             bar.update(len(predictions))
+            give_way()
     results = _gather([metrics, *evaluators], sums)
     seconds = time.perf_counter() - begin
     if losses:

@@ -18,6 +18,7 @@ from liteseg.engine.loader import TrainingOrder, training_batches
 from liteseg.engine.timing import Clock
 from liteseg.errors import UserError
 from liteseg.ops.device import explained_out_of_memory
+from liteseg.ops.exclusive import exclusive, give_way
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import gathered, rank, world_size
 
@@ -129,8 +130,11 @@ class Trainer:
         self._read: list[np.ndarray] = []
         dataset.seed = options.seed
 
+    @exclusive()
     def run(self) -> None:
         """Train from `iteration` to `options.iters`, or until `stop_reason` is set.
+
+        Other threads may compute between iterations; see `liteseg.ops.exclusive`.
 
         Raises:
             UserError: bad data, or a loss that is NaN or infinite.
@@ -155,6 +159,7 @@ class Trainer:
                 self.iteration += 1
                 for hook in self.hooks:
                     hook.after_iteration(self)
+                give_way()
         finally:
             batches.close()  # ends the workers, which may be ahead of a training that stops early
             for hook in self.hooks:

@@ -14,7 +14,6 @@ from __future__ import annotations
 
 import contextlib
 import functools
-import threading
 import warnings
 from collections.abc import Callable, Iterator, Sequence
 from typing import Any, Optional
@@ -24,10 +23,10 @@ import paddle.nn.functional as F
 from paddle.static import InputSpec
 
 from liteseg.ops import device
+from liteseg.ops.exclusive import exclusive
 from liteseg.ops.onednn_cache import drop_copies
 
 _FLAG = "FLAGS_use_mkldnn"
-_recording = threading.Lock()
 _last_shape: dict[Callable, list[int]] = {}
 
 
@@ -83,6 +82,7 @@ def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
 
 
+@exclusive()
 def _run(graph: Callable, x: paddle.Tensor, *parameters: paddle.Tensor) -> paddle.Tensor:
     """The output of a graph, without the memory that it need not keep."""
     if paddle.is_grad_enabled() or _last_shape.get(graph) != x.shape:
@@ -156,7 +156,7 @@ def _record(
     )
     # Paddle selects the kernels when a graph first runs, in each direction. The flag is set for
     # that moment only, because other graphs of this process may contain layers that fail with it.
-    with _recording, _onednn_enabled(), warnings.catch_warnings():
+    with exclusive(), _onednn_enabled(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about Paddle's own recording
         with paddle.enable_grad():
             y = graph(x, *parameters)
