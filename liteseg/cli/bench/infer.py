@@ -59,20 +59,12 @@ def add_arguments(actions: Any) -> None:
     parser.add_argument(
         "--image", metavar="FILE", help="image to time on (default: a synthetic street)"
     )
-    parser.add_argument(
-        "--calls",
-        type=positive,
-        default=40,
-        metavar="N",
-        help="timed calls per case (default: 40)",
-    )
-    parser.add_argument(
-        "--warm-up",
-        type=positive,
-        default=5,
-        metavar="N",
-        help="untimed calls per case, before the timed ones (default: 5)",
-    )
+    for name, count, text in (
+        ("--calls", 40, "timed calls per case"),
+        ("--warm-up", 5, "untimed calls per case, before the timed ones"),
+    ):
+        text += f" (default: {count})"
+        parser.add_argument(name, type=positive, default=count, metavar="N", help=text)
     parser.add_argument(
         "--accuracy",
         type=not_negative,
