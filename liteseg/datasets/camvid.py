@@ -13,7 +13,8 @@ import numpy as np
 from liteseg.datasets.arguments import reject_edge, require_folder, splits_of
 from liteseg.datasets.base import SegmentationDataset
 from liteseg.datasets.color_map import ColorMap
-from liteseg.datasets.list_file import Line, named_samples, read_list, require_files
+from liteseg.datasets.discovery import images_in
+from liteseg.datasets.list_file import Line, listed_path, named_samples, read_list, require_files
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS
 from liteseg.utils.images import IMAGE_SUFFIXES, read_image, read_label
@@ -169,10 +170,9 @@ def _lines(root: Path, split: str) -> list[Line]:
     list_file, folder = root / f"{split}.txt", root / split
     if os.path.isfile(list_file):
         return read_list(list_file)
-    if os.path.isdir(folder):
-        names = (path.name for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
-        if lines := [Line([name], f"{folder}") for name in sorted(names)]:
-            return lines
+    images = images_in(folder) if os.path.isdir(folder) else []
+    if images:
+        return [Line([path.name], f"{folder}") for path in images]
     raise UserError(
         f"dataset_root: neither {list_file} nor images in {folder}; expected one of\n{LAYOUTS}"
     )
@@ -187,7 +187,7 @@ def _folders(root: Path, split: str) -> Optional[tuple[Path, Path]]:
 
 
 def _listed(root: Path, column: str) -> Path:
-    path = root / column
+    path = listed_path(root, column)
     moved = root.joinpath(*path.parts[-2:])
     return moved if os.path.isfile(moved) and not os.path.isfile(path) else path
 

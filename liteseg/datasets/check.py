@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -11,7 +12,7 @@ import numpy as np
 
 from liteseg.datasets.arguments import first_few
 from liteseg.datasets.base import SegmentationDataset, format_size
-from liteseg.datasets.label_values import class_pixels, invalid_values
+from liteseg.datasets.label_values import MASK_ADVICE, class_pixels, invalid_values
 from liteseg.datasets.pair_check import check_pairs
 from liteseg.datasets.parallel import map_in_threads
 from liteseg.errors import UserError
@@ -102,6 +103,8 @@ def check_samples(**datasets: Optional[SegmentationDataset]) -> None:
     for key, dataset in datasets.items():
         if dataset is None:
             continue
+        if dataset.transforms.normalize is None:
+            raise UserError(f"{key}: transforms: must end in Normalize; add it as the last one")
         report = check_dataset(dataset, sample=_FEW_SAMPLES, progress=False, needs_labels=True)
         if report["errors"]:
             shown = "\n  ".join(error["problem"] for error in report["errors"][:_FEW_ERRORS])
@@ -109,9 +112,31 @@ def check_samples(**datasets: Optional[SegmentationDataset]) -> None:
                 f"{key}: {len(report['errors'])} of {report['checked']} samples tried would break "
                 f"training (`liteseg data check` checks all of them):\n  {shown}"
             )
+        if problem := _nothing_to_count(dataset, report):
+            raise UserError(f"{key}: {problem}")
         for warning in report["warnings"]:
             if warning not in dataset.notes:  # logged when the dataset was built
                 logging.get_logger().warning(f"{key}: {warning}")
+
+
+def _nothing_to_count(dataset: SegmentationDataset, report: dict[str, Any]) -> Optional[str]:
+    """Why no label of the dataset can train or measure anything; None if some can."""
+    found, ignored = {int(value) for value in report["histogram"]}, dataset.ignore_index
+    if found <= {ignored}:
+        problem = f"all pixels of all {len(dataset)} labels are ignored (ignore_index {ignored})"
+    elif found == {0, 255} and ignored == 255:
+        problem = (
+            f"all {len(dataset)} labels contain only 0 and 255 (ignored): as 0/255 masks, "
+            f"{MASK_ADVICE}"
+        )
+    else:
+        return None
+    if report["checked"] < report["images"]:  # look for another value, up to the first one
+        labels = map_in_threads(dataset.load_label, range(len(dataset)))
+        with contextlib.closing(labels):
+            if any(not set(np.unique(label)) <= found for label in labels if label is not None):
+                return None
+    return problem
 
 
 def _spread(count: int, sample: Optional[int]) -> list[int]:
@@ -256,8 +281,8 @@ def _image_warnings(dataset: SegmentationDataset, totals: _Totals) -> list[str]:
         )
     if totals.dim:
         warnings.append(
-            f"{len(totals.dim)} 16-bit images have small values and become dark in 8 bits; if their "
-            f"range is smaller than 16 bits, scale them to 0..255: {first_few(totals.dim)}"
+            f"{len(totals.dim)} 16-bit images have small values and become dark in 8 bits; if "
+            f"their range is below 16 bits, scale them to 0..255: {first_few(totals.dim)}"
         )
     return warnings
 
@@ -272,8 +297,8 @@ def _label_warnings(
     present = np.flatnonzero(totals.pixels).tolist()
     if present == [0, 255] and dataset.num_classes > 1 and dataset.ignore_index == 255:
         warnings.append(
-            "the labels contain only 0 and 255, and 255 is ignored: if they are 0/255 masks, save "
-            "the foreground as 1"
+            f"the labels contain only 0 and 255, and 255 is ignored: if they are 0/255 masks, "
+            f"{MASK_ADVICE}"
         )
     elif absent and report["checked"] == report["images"]:  # a sample may well lack a class
         warnings.append(f"no pixel of {len(absent)} classes: {', '.join(absent)}")

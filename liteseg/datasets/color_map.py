@@ -11,7 +11,9 @@ import cv2
 import numpy as np
 
 from liteseg.errors import UserError, quoted
+from liteseg.utils.files import read_regular
 
+_MAX_BYTES = 1 << 20
 IGNORED = "ignore"  # the name of colors that are not counted
 _ADD_LINES = f"add a line for each to the color file (name `{IGNORED}`: not counted)"
 
@@ -40,9 +42,11 @@ class ColorMap:
             UserError: the file is unreadable, or as `parse`.
         """
         try:
-            lines = path.read_text(encoding="utf-8-sig").splitlines()
-        except (OSError, UnicodeDecodeError) as error:
-            raise UserError(f"colours: can't read {path}: {error}") from None
+            lines = read_regular(path, _MAX_BYTES).decode("utf-8-sig").splitlines()
+        except OSError as error:
+            raise UserError(f"colours: can't read {path}: {error.strerror}") from None
+        except UnicodeDecodeError:
+            raise UserError(f"colours: {path} is not UTF-8 text") from None
         return cls.parse(lines, ignore_index, str(path))
 
     @classmethod
@@ -118,9 +122,9 @@ class ColorMap:
 def _parse_words(words: list[str], place: str) -> tuple[tuple[int, ...], str]:
     numbers = words[:3]
     if len(words) < 4 or not all(n.isdecimal() and int(n) < 256 for n in numbers):
-        raise UserError(
-            f"{place}: {quoted(' '.join(words))}: expected `red green blue name`, 0 to 255 each"
-        )
+        # Quoted only if it looks like a color: `colours` may name any file.
+        found = f"{quoted(' '.join(words))}: " if all(n.isdecimal() for n in numbers) else ""
+        raise UserError(f"{place}: {found}expected `red green blue name`, 0 to 255 each")
     return tuple(map(int, numbers)), words[3].strip()
 
 

@@ -26,14 +26,14 @@ def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optio
     Raises:
         UserError: no image, or an image with no label or with several.
     """
-    found = _images_in(require_folder(images, "image_dir", "the images"))
+    found = images_in(require_folder(images, "image_dir", "the images"))
     if not found:
         raise UserError(f"image_dir: {images} contains no image ({', '.join(IMAGE_SUFFIXES)})")
     if labels is None:
         return [(image, None) for image in found]
     exact: dict[str, list[Path]] = defaultdict(list)
     extended: dict[str, list[Path]] = defaultdict(list)
-    for label in _images_in(require_folder(labels, "label_dir", "the labels")):
+    for label in images_in(require_folder(labels, "label_dir", "the labels")):
         exact[label.stem].append(label)
         extended[label.stem.rpartition("_")[0]].append(label)
     matches = [exact.get(image.stem) or extended.get(image.stem, []) for image in found]
@@ -46,15 +46,20 @@ def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optio
     return [(image, match[0]) for image, match in zip(found, matches)]
 
 
-def _images_in(folder: Path) -> list[Path]:
-    return sorted(path for path in folder.iterdir() if path.suffix.lower() in IMAGE_SUFFIXES)
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, without hidden files (macOS adds `._name.png` next to name.png)."""
+    return sorted(
+        path
+        for path in folder.iterdir()
+        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+    )
 
 
 def files_by_frame(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
     """{`city/frame`: file} of `folder/<city>/<frame><suffix>`; earlier suffixes take precedence."""
     found: dict[str, Path] = {}
     for suffix in suffixes:
-        for path in folder.glob(f"*/*{suffix}"):
+        for path in folder.glob(f"*/[!.]*{suffix}"):
             if os.path.isfile(path):
                 found.setdefault(f"{path.parent.name}/{path.name[: -len(suffix)]}", path)
     return dict(sorted(found.items()))

@@ -14,6 +14,12 @@ if TYPE_CHECKING:
     from liteseg.datasets.base import SegmentationDataset
 
 
+MASK_ADVICE = (
+    "save the foreground as 1, or set colours: colors.txt in the dataset, a file below "
+    "dataset_root with the two lines `0 0 0 background` and `255 255 255 foreground`"
+)
+
+
 def count_label_pixels(
     dataset: SegmentationDataset, workers: Optional[int] = None, progress: bool = True
 ) -> np.ndarray:
@@ -80,7 +86,7 @@ def _probable_cause(histogram: np.ndarray, invalid: list[int], num_classes: int)
     """The kind of file that has such values; the most certain signs are tested first."""
     present = np.flatnonzero(histogram)
     if set(present) <= {0, 255}:
-        return "It looks like a 0/255 mask: save the foreground as 1."
+        return f"It looks like a 0/255 mask: {MASK_ADVICE}."
     if invalid == [num_classes] and histogram[0] == 0:
         return "Classes seem to be counted from 1: subtract 1."
     if invalid == [num_classes]:

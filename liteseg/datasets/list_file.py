@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -92,19 +93,27 @@ def pairs_of_lines(
             raise UserError(
                 f"{line.place}: one column in {line.columns[0]!r}, expected `image label`{hint}"
             )
-        paths = [root / column for column in line.columns]  # an absolute path stays as it is
+        paths = [listed_path(root, column) for column in line.columns]
         missing += [f"{line.place}: {path}" for path in paths if not os.path.isfile(path)]
         pairs.append((paths[0], paths[1] if len(paths) == 2 else None))
     require_files(missing, root)
     return pairs
 
 
+def listed_path(root: Path, column: str) -> Path:
+    """The file of a column: absolute, or relative to `root`; `\\` separates folders like `/`."""
+    path = root / column
+    return root / column.replace("\\", "/") if "\\" in column and not path.exists() else path
+
+
 def require_files(missing: Sequence[str], root: Path) -> None:
     """Raise one UserError for all listed files that are missing."""
     if missing:
+        windows = any(re.search(r"[A-Za-z]:[/\\]", name.partition(": ")[2]) for name in missing)
+        hint = "; these are paths of a Windows drive: write them relative to dataset_root"
         raise UserError(
-            f"{len(missing)} listed files do not exist (names are relative to {root.absolute()}):"
-            f"\n  {first_few(missing)}"
+            f"{len(missing)} listed files do not exist (names are relative to {root.absolute()}"
+            f"{hint if windows else ''}):\n  {first_few(missing)}"
         )
 
 

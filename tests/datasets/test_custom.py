@@ -5,11 +5,14 @@ from __future__ import annotations
 import cv2
 import numpy as np
 import pytest
+from cases.images import LEFT_TO_RIGHT, turned_photo
 
-from liteseg.datasets import Dataset
+from liteseg.datasets import Dataset, check_dataset
 from liteseg.datasets.list_file import find_list, read_list
+from liteseg.datasets.pack import build_pack
 from liteseg.errors import UserError
-from liteseg.transforms import Compose
+from liteseg.transforms import Compose, Normalize, RandomPaddingCrop
+from liteseg.utils.images import read_image
 
 H, W = 6, 8
 
@@ -259,3 +262,75 @@ def test_read_list_keeps_places(tmp_path):
     lines = read_list(path)
     assert [line.columns for line in lines] == [["a", "b"], ["c", "d"]]
     assert [line.place for line in lines] == [f"{path}:2", f"{path}:4"]
+
+
+def test_windows_separators_in_a_list(root):
+    dataset = make(root, "images\\n0.png labels\\n0.png\r\nimages\\n1.png labels\\n1.png\r\n")
+    assert [sample.image.name for sample in dataset.samples] == ["n0.png", "n1.png"]
+
+
+def test_windows_drive_in_a_list(root):
+    with pytest.raises(UserError, match="paths of a Windows drive: write them relative to data"):
+        make(root, "C:\\data\\images\\n0.png C:\\data\\labels\\n0.png")
+
+
+@pytest.mark.parametrize("num_classes", [1, 0, 256])
+def test_number_of_classes(root, num_classes):
+    with pytest.raises(UserError, match=r"num_classes: \d+ is not within 2\.\.255"):
+        make(root, num_classes=num_classes)
+
+
+@pytest.mark.parametrize("orientation", range(1, 9))
+def test_orientation_of_images(tmp_path, orientation, caplog):
+    """The label of an upright photograph fits with `exif: apply`, one of stored pixels without."""
+    photo = turned_photo(tmp_path / "p.png", orientation)
+    upright = read_image(photo, exif=True)
+    results = {}
+    for exif, size in (("apply", upright.shape[:2]), ("ignore", LEFT_TO_RIGHT.shape[:2])):
+        cv2.imwrite(str(tmp_path / "l.png"), np.ones(size, np.uint8))
+        dataset = make(tmp_path, "p.png l.png", exif=exif)
+        results[exif] = dataset.load(0)["img"]
+        warnings = check_dataset(dataset, progress=False)["warnings"]
+        named = [
+            warning for warning in warnings if f"({orientation}: 1, such as {photo})" in warning
+        ]
+        assert len(named) == (orientation > 1)
+        other = {"apply": "ignore", "ignore": "apply"}[exif]
+        assert all(f"set `exif: {other}`" in warning for warning in named)
+        if orientation >= 5:
+            with pytest.raises(UserError, match=f"EXIF orientation {orientation}, exif: {other}"):
+                make(tmp_path, exif=other).load(0)
+    assert (results["apply"] == upright).all()
+    assert (results["ignore"] == LEFT_TO_RIGHT).all()
+
+
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+def test_a_pack_of_turned_images(tmp_path, exif):
+    turned_photo(tmp_path / "p.png", 6)
+    image = read_image(tmp_path / "p.png", exif=exif == "apply")
+    cv2.imwrite(str(tmp_path / "l.png"), np.ones(image.shape[:2], np.uint8))
+    build_pack(make(tmp_path, "p.png l.png", exif=exif), tmp_path / "pack", progress=False)
+    packed = make(tmp_path, exif=exif, pack=str(tmp_path / "pack"))
+    assert (packed.load(0)["img"] == image).all()
+    other = {"apply": "ignore", "ignore": "apply"}[exif]
+    with pytest.raises(UserError, match=f"made with exif {exif}, the config has {other}"):
+        make(tmp_path, exif=other, pack=str(tmp_path / "pack"))
+
+
+@pytest.mark.parametrize("void", [0, 2])
+def test_padding_has_the_void_label_of_the_dataset(root, void):
+    crop = RandomPaddingCrop((2 * W, 2 * H))
+    dataset = Dataset(
+        "train", str(root), [crop, Normalize()], 3, train_path="train.txt", ignore_index=void
+    )
+    label = dataset[1]["label"]
+    assert (label[H:] == void).all()
+    assert (label[:, W:] == void).all()
+    for wrong, message in (
+        ({"label_padding_value": 255}, "label_padding_value is 255, expected the ignore_index"),
+        ({"ignore_index": 255}, "RandomPaddingCrop: ignore_index is 255"),
+    ):
+        transforms = [RandomPaddingCrop(**wrong), Normalize()]
+        options = {"train_path": "train.txt", "ignore_index": void}
+        with pytest.raises(UserError, match=message):
+            Dataset("train", str(root), transforms, 3, **options)
