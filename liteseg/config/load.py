@@ -17,6 +17,7 @@ import yaml
 
 from liteseg.config.yaml_tree import Dumper, Node, Reader, plain
 from liteseg.errors import UserError, quoted
+from liteseg.utils.files import read_regular
 
 INHERITED = "_inherited_"
 BASE = "_base_"
@@ -40,7 +41,7 @@ def _read_file(path: Path) -> Node:
         size = path.stat().st_size
         if size > _MAX_BYTES:
             raise UserError(f"{shown}: {size} bytes; too large for a YAML config")
-        raw = path.read_bytes()
+        raw = read_regular(path)
         text = raw.decode("utf-8-sig")
     except OSError as error:
         raise UserError(f"{shown}: cannot be read: {error.strerror}") from error
@@ -51,9 +52,9 @@ def _read_file(path: Path) -> Node:
     if root is None or root.value is None:
         raise UserError(f"{shown}: the config is empty")
     if not isinstance(root.value, dict):
-        raise UserError(
-            f"{shown}: a config is a mapping of `key: value` lines, not {quoted(plain(root))}"
-        )
+        # The value is not quoted: `_base_` may name any file.
+        kind = "a list" if isinstance(root.value, list) else "text or a number"
+        raise UserError(f"{shown}: a config is a mapping of `key: value` lines, not {kind}")
     return Node(root.value, shown)
 
 
@@ -90,6 +91,8 @@ def _load_tree(path: Path, parents: tuple[Path, ...], counter: Iterator[int]) ->
             found = quoted(plain(base))
             raise UserError(f"{base.origin}: {BASE} names a file (or a list of files), not {found}")
         target = path.parent / base.value
+        if target.suffix not in (".yml", ".yaml"):
+            raise UserError(f"{base.origin}: {BASE} {quoted(base.value)} is not a .yml file")
         if not os.path.isfile(target):
             raise UserError(
                 f"{base.origin}: {BASE} {base.value!r} does not exist: {target}"

@@ -13,6 +13,7 @@ from pathlib import Path
 from typing import Optional
 
 from liteseg.errors import UserError
+from liteseg.utils.logging import get_logger
 
 OWN = ("models", "losses", "datasets", "transforms", "engine.optim")
 
@@ -43,9 +44,10 @@ def _load_plugin(plugin: str) -> None:
     name = f"{_PREFIX}{path}"
     if name in sys.modules:
         return
-    spec = importlib.util.spec_from_file_location(name, path)
+    spec = importlib.util.spec_from_file_location(name, path) if path.suffix == ".py" else None
     if spec is None or spec.loader is None:
         raise UserError(f"plugins: {plugin} is not a Python file (*.py)")
+    get_logger().info(f"plugins: running {path}")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
     try:
         spec.loader.exec_module(module)

@@ -49,6 +49,7 @@ for _class in (_Loader, Dumper):
     _class.add_implicit_resolver(_TAG + "int", _INT, list("-+0123456789"))
     _class.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
 _Loader.add_implicit_resolver(_TAG + "merge", re.compile(r"^<<$"), ["<"])
+_COLLECTIONS = {_TAG + "seq", _TAG + "map"}
 _SCALARS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null")}
 
 
@@ -89,6 +90,8 @@ class Reader:
             )
         if isinstance(node, yaml.ScalarNode):
             return Node(self._scalar(loader, node, here), origin)
+        if node.tag not in _COLLECTIONS:
+            raise UserError(f"{here}: the YAML tag {quoted(node.tag)} is not allowed in a config")
         self.open.append(node)
         value: Any
         if isinstance(node, yaml.SequenceNode):

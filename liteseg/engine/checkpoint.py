@@ -19,7 +19,7 @@ from typing import Any, Optional
 import paddle
 
 from liteseg.errors import UserError
-from liteseg.utils.files import atomic_write, sha256_of
+from liteseg.utils.files import atomic_write, read_json, sha256_of
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main, world_size
 from liteseg.utils.weights.load import read_state, save_pdparams, write_state
@@ -46,6 +46,11 @@ class ResumeState:
     def iteration(self) -> int:
         """The number of finished iterations."""
         return self.state["iteration"]
+
+    @property
+    def owes_evaluation(self) -> bool:
+        """Whether a resume starts with the evaluation of this iteration."""
+        return bool(self.state["hooks"].get("Evaluate", {}).get("owed"))
 
 
 class Checkpointer:
@@ -159,7 +164,7 @@ class Checkpointer:
 def _iteration(path: Path) -> int:
     """The iteration of the checkpoint at `path`; -1 if that can't be read."""
     try:
-        return int(json.loads((path / MANIFEST).read_text())["iteration"])
+        return int(read_json(path / MANIFEST)["iteration"])
     except (OSError, ValueError, KeyError, TypeError):
         return -1
 
@@ -167,9 +172,9 @@ def _iteration(path: Path) -> int:
 def _damage(path: Path) -> Optional[str]:
     """The problem of the checkpoint at `path`, or None if it is intact."""
     try:
-        manifest = json.loads((path / MANIFEST).read_text())
-        for file, checksum in manifest["sha256"].items():
-            if sha256_of(path / file) != checksum:
+        manifest = read_json(path / MANIFEST)
+        for file in (WEIGHTS, STATE):
+            if sha256_of(path / file) != manifest["sha256"][file]:
                 return f"{path / file} is damaged (its checksum differs)"
     except (OSError, ValueError, KeyError, AttributeError, TypeError):
         return f"{path} is incomplete"

@@ -3,17 +3,81 @@
 from __future__ import annotations
 
 import contextlib
+import errno
 import fcntl
 import hashlib
 import json
 import os
 import re
 import secrets
+import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
 from typing import IO, Any
 
 from liteseg.errors import UserError
+
+
+def open_regular(path: str | Path) -> IO[bytes]:
+    """Open a file for reading; never waits for a FIFO and never reads a device.
+
+    Raises:
+        OSError: it cannot be opened, or is a folder, FIFO, socket or device.
+    """
+    descriptor = os.open(path, os.O_RDONLY | os.O_NONBLOCK)
+    if stat.S_ISREG(os.fstat(descriptor).st_mode):
+        return open(descriptor, "rb")
+    os.close(descriptor)
+    raise OSError(errno.EINVAL, "not a regular file", str(path))
+
+
+def read_regular(path: str | Path, limit: int = 2 << 30) -> bytes:
+    """The content of a file of at most `limit` bytes.
+
+    Raises:
+        OSError: as `open_regular`; the file is larger.
+    """
+    with open_regular(path) as file:
+        content = file.read(limit + 1)
+    if len(content) > limit:
+        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+    return content
+
+
+def read_json(path: str | Path, limit: int = 1 << 20) -> Any:
+    """The content of a JSON file of at most `limit` bytes.
+
+    Raises:
+        OSError: as `read_regular`.
+        ValueError: it is not JSON, or nested too deeply.
+    """
+    return parse_json(read_regular(path, limit))
+
+
+def parse_json(text: str | bytes) -> Any:
+    """As `json.loads`, but text that is nested too deeply raises ValueError."""
+    try:
+        return json.loads(text)
+    except RecursionError:
+        raise ValueError("nested too deeply") from None
+
+
+def require_contained(folder: Path) -> None:
+    """Check a run or export of unknown origin before anything in it is read or written.
+
+    Raises:
+        UserError: it contains a link that leaves it, a FIFO, a socket or a device.
+    """
+    root = folder.resolve()
+    for parent, folders, files in os.walk(root):
+        for path in (Path(parent, name) for name in (*folders, *files)):
+            if path.is_symlink() and not path.resolve().is_relative_to(root):
+                problem = f"is a link to {os.readlink(path)!r}, outside of {folder}"
+            elif path.exists() and not (path.is_file() or path.is_dir()):
+                problem = "is not a regular file"
+            else:
+                continue
+            raise UserError(f"{path}: {problem}; replace it by a copy of the file, or remove it")
 
 
 @contextlib.contextmanager
@@ -74,7 +138,7 @@ def locked(folder: Path) -> Iterator[None]:
     Raises:
         UserError: another process holds it.
     """
-    with open(folder / ".lock", "a+", encoding="utf-8") as file:
+    with open(folder / ".lock", "a+", encoding="utf-8", opener=_open_own) as file:
         try:
             # lockf and not flock (filelock): forked loader workers would inherit a flock, and
             # hold it after the process was killed.
@@ -93,10 +157,17 @@ def locked(folder: Path) -> Iterator[None]:
         yield
 
 
+def _open_own(path: str, flags: int) -> int:
+    try:
+        return os.open(path, flags | os.O_NOFOLLOW | os.O_NONBLOCK, 0o666)
+    except OSError as error:
+        raise UserError(f"{path}: cannot be locked: {error.strerror}; remove it") from None
+
+
 def sha256_of(path: str | Path) -> str:
     """SHA-256 of a file, in hexadecimal."""
     digest = hashlib.sha256()
-    with open(path, "rb") as file:
+    with open_regular(path) as file:
         for block in iter(lambda: file.read(1 << 20), b""):
             digest.update(block)
     return digest.hexdigest()

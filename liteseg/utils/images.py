@@ -1,4 +1,4 @@
-"""Readers of image and label files, used for every dataset and prediction."""
+"""Reading of image and label files, for every dataset and prediction."""
 
 from __future__ import annotations
 
@@ -16,6 +16,7 @@ import numpy as np
 from PIL import Image, TiffImagePlugin
 
 from liteseg.errors import UserError
+from liteseg.utils.files import read_regular
 
 # Files that datasets and `liteseg predict` find in folders, in order of preference.
 IMAGE_SUFFIXES = (
@@ -69,7 +70,7 @@ def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
 
 
 class ImageFacts(NamedTuple):
-    """What a file says about its pixels.
+    """The description of the pixels in a file.
 
     Attributes:
         orientation: the EXIF orientation, 1 (as stored) to 8.
@@ -142,7 +143,7 @@ def stack_planes(images: Sequence[np.ndarray]) -> np.ndarray:
 
 def _read_bytes(path: Union[str, Path]) -> bytes:
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UserError(f"{path}: can't read the file: {error.strerror or error}") from None
     if not data:

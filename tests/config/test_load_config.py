@@ -96,7 +96,7 @@ def test_circle_and_missing_base(write):
         ("a: 1\n---\nb: 2\n", r"c.yml:2: not YAML"),
         (
             "a: !!python/object:os.system {}\nb: !!python/name:os.system x\n",
-            r"c.yml:2: the YAML tag",
+            r"c.yml:1: the YAML tag",
         ),
         ("a: !!int abc\n", r"c.yml:1: 'abc' is not a int"),
         ("1: a\n", r"c.yml:1: the key '1' is not a name"),
@@ -199,7 +199,7 @@ def test_dump_loads_back_the_same(write):
     assert config.data == AWKWARD
     again = load_config(write("d.yml", config.dump()))
     assert again.data == AWKWARD
-    assert yaml.safe_load(config.dump()) == AWKWARD  # other readers agree
+    assert yaml.safe_load(config.dump()) == AWKWARD  # other parsers agree
     assert load_config(write("e.yml", config.annotated())).data == AWKWARD
 
 

@@ -4,12 +4,22 @@ import hashlib
 import os
 import subprocess
 import sys
+from pathlib import Path
 
 import pytest
 from conftest import ROOT
 
 from liteseg.errors import UserError
-from liteseg.utils.files import atomic_write, check_writable, locked, remove_leftovers, sha256_of
+from liteseg.utils.files import (
+    atomic_write,
+    check_writable,
+    locked,
+    read_json,
+    read_regular,
+    remove_leftovers,
+    require_contained,
+    sha256_of,
+)
 
 
 def test_write_bytes_and_text_with_missing_folders(tmp_path):
@@ -97,3 +107,54 @@ def test_only_temporary_files_are_removed(tmp_path):
     remove_leftovers(tmp_path, "config.yml", "vdlrecords.*")
     remove_leftovers(tmp_path / "missing", "config.yml")
     assert set(os.listdir(tmp_path)) == kept
+
+
+def test_only_regular_files_are_read(tmp_path):
+    """A FIFO would hang, and /dev/zero fill the memory."""
+    os.mkfifo(tmp_path / "fifo")
+    (tmp_path / "zero").symlink_to("/dev/zero")
+    (tmp_path / "file").write_bytes(b"12345")
+    for path in (tmp_path / "fifo", tmp_path / "zero", tmp_path):
+        with pytest.raises(OSError, match="not a regular file"):
+            read_regular(path)
+    assert read_regular(tmp_path / "file", 5) == b"12345"
+    with pytest.raises(OSError, match="larger than 4 bytes"):
+        read_regular(tmp_path / "file", 4)
+
+
+@pytest.mark.parametrize("text", ["[" * 100_000, "{", "\xff"])
+def test_broken_json_raises_one_type_of_error(text, tmp_path):
+    (tmp_path / "a.json").write_text(text)
+    with pytest.raises(ValueError):
+        read_json(tmp_path / "a.json")
+
+
+def test_the_lock_follows_no_link(tmp_path):
+    (tmp_path / "precious").write_text("content")
+    (tmp_path / "run").mkdir()
+    (tmp_path / "run" / ".lock").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match="remove it"), locked(tmp_path / "run"):
+        pass
+    assert (tmp_path / "precious").read_text() == "content"
+
+
+def test_links_that_leave_a_folder_are_found(tmp_path):
+    run, outside = tmp_path / "run", tmp_path / "outside"
+    (run / "checkpoints").mkdir(parents=True)
+    (outside / "best").mkdir(parents=True)
+    (run / "a").write_text("x")
+    (run / "checkpoints" / "inside").symlink_to("../a")
+    (run / "dangling").symlink_to("nothing")
+    require_contained(run)
+    for link, target in (
+        (run / "train.log", outside / "new"),
+        (run / "checkpoints" / "last", outside / "best"),
+        (run / "checkpoints" / "zero", Path("/dev/zero")),
+    ):
+        link.symlink_to(target)
+        with pytest.raises(UserError, match="outside"):
+            require_contained(run)
+        link.unlink()
+    os.mkfifo(run / "fifo")
+    with pytest.raises(UserError, match="not a regular file"):
+        require_contained(run)

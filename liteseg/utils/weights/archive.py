@@ -19,7 +19,7 @@ from collections.abc import Generator
 from pathlib import Path, PurePosixPath
 from typing import Any
 
-from liteseg.errors import UserError
+from liteseg.errors import UserError, quoted
 from liteseg.utils.files import atomic_write, sha256_of
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
@@ -27,6 +27,7 @@ WEIGHTS_NAME = "model.pdparams"
 # ValueError is raised here, RuntimeError by zipfile for encryption and unknown compression.
 _READ_ERRORS = (
     ValueError,
+    OverflowError,
     RuntimeError,
     OSError,
     EOFError,
@@ -74,7 +75,7 @@ def unpack_weights(archive: Path, cache: Path) -> Path:
         names = [name for name, _ in _files(archive, limit) if name.endswith(".pdparams")]
         chosen = [n for n in names if PurePosixPath(n).name == WEIGHTS_NAME] or names
         if len(chosen) != 1:
-            found = f"{len(chosen)} ({', '.join(chosen)})" if chosen else "none"
+            found = f"{len(chosen)} ({', '.join(map(quoted, chosen[:4]))})" if chosen else "none"
             raise ValueError(f"it should contain one {WEIGHTS_NAME}, found {found}")
         for name, content in _files(archive, limit):
             if name == chosen[0]:
@@ -96,7 +97,7 @@ def _files(archive: Path, limit: int) -> _Entries:
         for name, content in found:
             path = PurePosixPath(name.replace("\\", "/"))
             if path.is_absolute() or ".." in path.parts or ":" in str(path).partition("/")[0]:
-                raise ValueError(f"rejected: its member {name!r} points outside of it")
+                raise ValueError(f"rejected: its member {quoted(name)} points outside of it")
             yield name, content
 
 
@@ -109,10 +110,12 @@ def _tar_files(archive: Path, limit: int) -> _Entries:
         tarfile.open(fileobj=_Bounded(stream, limit), mode="r|") as tar,
     ):
         for member in tar:
+            if member.issparse():
+                raise ValueError(f"rejected: its member {quoted(member.name)} is a sparse file")
             if member.isfile():
-                yield member.name, tar.extractfile(member)
+                yield member.name, _Bounded(tar.extractfile(member), limit)
             elif not member.isdir():
-                raise ValueError(f"rejected: its member {member.name!r} is a link or device")
+                raise ValueError(f"rejected: its member {quoted(member.name)} is a link or device")
 
 
 def _zip_files(archive: Path, limit: int) -> _Entries:
@@ -120,7 +123,7 @@ def _zip_files(archive: Path, limit: int) -> _Entries:
         for info in packed.infolist():
             kind = stat.S_IFMT(info.external_attr >> 16)
             if kind not in (0, stat.S_IFREG, stat.S_IFDIR):
-                raise ValueError(f"rejected: its member {info.filename!r} is a link")
+                raise ValueError(f"rejected: its member {quoted(info.filename)} is a link")
             if not info.is_dir():
                 with packed.open(info) as content:
                     yield info.filename, _Bounded(content, limit)

@@ -2,20 +2,22 @@
 
 from __future__ import annotations
 
+import base64
 import hashlib
 import http.client
 import os
+import re
 import urllib.error
 import urllib.request
-from collections.abc import Iterator
+from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import Optional
+from typing import Any, Optional
 from urllib.parse import unquote, urlsplit
 
 from filelock import FileLock
 
 from liteseg import __version__
-from liteseg.errors import UserError
+from liteseg.errors import UserError, quoted
 from liteseg.utils.files import sha256_of
 from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.weights.archive import SUFFIXES, WEIGHTS_NAME, unpack_weights
@@ -25,6 +27,7 @@ _IN_A_DIRECTORY = ("checkpoints/best", "checkpoints/last", "", "best", "last", "
 _TRIES = 3
 _TIMEOUT_S = 30
 _BLOCK = 1 << 18
+_MAX_BYTES = 2 << 30
 
 
 class _Interrupted(Exception):
@@ -47,14 +50,15 @@ def resolve(path_or_url: str | Path, sha256: Optional[str] = None) -> Path:
     Args:
         path_or_url: a weights file; a `.tar.gz`, `.tar` or `.zip` with one `model.pdparams`; a run
             or checkpoint directory (the best checkpoint comes first); or the URL of a file or
-            archive. Downloads are kept in `cache_home()`.
+            archive, which may end in `#sha256=<hex>`. Downloads are kept in `cache_home()`.
         sha256: expected checksum of the file or archive, in hexadecimal.
 
     Raises:
         UserError: the file is missing, or it cannot be downloaded, verified or unpacked.
     """
     if is_url(path_or_url):
-        path = _fetch(str(path_or_url), sha256)
+        url, mark, given = str(path_or_url).partition("#sha256=")
+        path = _fetch(url, given if mark else sha256)
     else:
         path = _local(Path(os.path.expanduser(path_or_url)))
         if sha256 is not None:
@@ -68,16 +72,44 @@ def cache_path(url: str) -> Path:
     """The path of a download in the cache: host and path of `url` below `cache_home()`.
 
     Raises:
-        UserError: the address does not end in a file name.
+        UserError: the address is malformed or does not end in a file name.
     """
-    parts = urlsplit(url)
+    try:
+        parts = urlsplit(url)
+        host, port = parts.hostname or "", parts.port
+    except ValueError as error:
+        raise UserError(f"{redacted(url)}: not an address: {error}") from None
+    if not re.fullmatch(r"[\w.-]*\w[\w.-]*|[0-9a-f.]*:[0-9a-f:.]*", host) or not url.isprintable():
+        raise UserError(f"{redacted(url)}: {quoted(host)} is not the name of a host")
     names = [name for name in unquote(parts.path).replace("\\", "/").split("/") if name.strip(".")]
     if not names:
-        raise UserError(f"{url} contains no file name; expected an address that ends in one")
+        raise UserError(
+            f"{redacted(url)} contains no file name; expected an address that ends in one"
+        )
     if parts.query:  # `get?id=1` and `get?id=2` are two files
         names.insert(-1, hashlib.sha256(parts.query.encode()).hexdigest()[:12])
-    host = parts.netloc.rpartition("@")[2].replace(":", "_")
-    return cache_home().joinpath("weights", host, *names)
+    # No host contains a +, so that http, which anyone on the way can change, has files of its own.
+    folder = f"{'http+' if parts.scheme == 'http' else ''}{host.replace(':', '_')}"
+    return cache_home().joinpath("weights", f"{folder}_{port}" if port else folder, *names)
+
+
+def redacted(text: str) -> str:
+    """`text` with the secrets of its URLs replaced by ***: `user:password@` and query strings."""
+    text = re.sub(r"(?i)(\w+://)[^\s/?#@'\"]*@", r"\1***@", text)
+    return re.sub(r"(?i)(https?://[^\s?#'\"]*\?)[^\s#'\";,)]*", r"\1***", text)
+
+
+class _Redirects(urllib.request.HTTPRedirectHandler):
+    """Follows redirects to http and https, but not from https to http."""
+
+    def redirect_request(self, req: Any, fp: Any, code: Any, msg: Any, headers: Any, newurl: Any):
+        scheme = urlsplit(newurl).scheme
+        if scheme != "https" and (scheme != "http" or req.type == "https"):
+            raise UserError(
+                f"{redacted(req.full_url)}: refused a redirect to {redacted(newurl)}, which is not "
+                "https; give the address of the file itself"
+            )
+        return super().redirect_request(req, fp, code, msg, headers, newurl)
 
 
 def _local(path: Path) -> Path:
@@ -104,7 +136,7 @@ def _fetch(url: str, sha256: Optional[str]) -> Path:
             target.parent.mkdir(parents=True, exist_ok=True)
             with FileLock(f"{target}.lock"):
                 if not target.is_file():  # else another process has fetched it in the meantime
-                    get_logger().info(f"downloading {url} to {target}")
+                    get_logger().info(f"downloading {redacted(url)} to {target}")
                     _download(url, target, sha256)
         elif sha256 is not None:
             _verify(target, sha256, url)
@@ -126,8 +158,8 @@ def _download(url: str, target: Path, sha256: Optional[str]) -> None:
         except _Interrupted as error:
             if not left:
                 raise UserError(
-                    f"{url}: the connection broke {_TRIES} times ({error}); run again to resume, "
-                    f"or download the file another way and put it at {target}"
+                    f"{redacted(url)}: the connection broke {_TRIES} times ({error}); run again to "
+                    f"resume, or download the file another way and put it at {target}"
                 ) from error
     if sha256 is not None:
         _verify(part, sha256, url)
@@ -143,22 +175,37 @@ def _receive(url: str, target: Path, part: Path) -> None:
     headers = {"User-Agent": f"liteseg/{__version__}"}
     if have:
         headers |= {"Range": f"bytes={have}-", "If-Range": version_file.read_text()}
-    with _open(urllib.request.Request(url, headers=headers), url, target, part) as response:
+    with _open(_request(url, headers), url, target, part) as response:
         if response.status != 206:
             have = 0
         version_file.unlink(missing_ok=True)
         if version := response.headers.get("ETag") or response.headers.get("Last-Modified"):
             version_file.write_text(version)
         length = response.headers.get("Content-Length")
-        total = None if length is None else have + int(length)
+        total = have + int(length) if length and length.isdecimal() else None
+        if (total or 0) > _MAX_BYTES:
+            raise _too_large(url)
         bar = progress(desc=target.name, initial=have, total=total, unit="B", unit_scale=True)
         with open(part, "ab" if have else "wb") as file, bar:
             for block in _blocks(response):
                 file.write(block)
                 bar.update(len(block))
+                if file.tell() > _MAX_BYTES:
+                    raise _too_large(url)
     size = part.stat().st_size
     if total is not None and size != total:
         raise _Interrupted(f"{size} of {total} bytes received")
+
+
+def _request(url: str, headers: Mapping[str, str]) -> urllib.request.Request:
+    """The request; `user:password@` becomes a header, which redirects don't pass on."""
+    parts = urlsplit(url)
+    user, _, host = parts.netloc.rpartition("@")
+    request = urllib.request.Request(parts._replace(netloc=host).geturl(), headers=dict(headers))
+    if user:
+        encoded = base64.b64encode(unquote(user).encode()).decode()
+        request.add_unredirected_header("Authorization", f"Basic {encoded}")
+    return request
 
 
 def _open(
@@ -166,21 +213,28 @@ def _open(
 ) -> http.client.HTTPResponse:
     """Send the request; UserError if the server is not reached or answers with an error."""
     try:
-        return urllib.request.urlopen(request, timeout=_TIMEOUT_S)
+        return urllib.request.build_opener(_Redirects).open(request, timeout=_TIMEOUT_S)
     except urllib.error.HTTPError as error:
         if error.code == 416:  # the part is longer than the file
             part.unlink()
             raise _Interrupted("the partial file did not match") from error
         raise UserError(
-            f"{url}: the server answered {error.code} {error.reason}; check the address, or "
-            f"download the file another way and put it at {target}"
+            f"{redacted(url)}: the server answered {error.code} {error.reason}; check the "
+            f"address, or download the file another way and put it at {target}"
         ) from error
-    except (OSError, http.client.HTTPException) as error:
+    except (OSError, ValueError, http.client.HTTPException) as error:
         raise UserError(
-            f"{url} can't be reached ({getattr(error, 'reason', error)}); without a network, "
-            f"download it on another machine and put it at {target} (or, if it is the `pretrained` "
-            "of a config, set that to null and train from random weights)"
+            f"{redacted(url)} can't be reached ({getattr(error, 'reason', error)}); without a "
+            f"network, download it on another machine and put it at {target} (or, if it is the "
+            "`pretrained` of a config, set that to null and train from random weights)"
         ) from error
+
+
+def _too_large(url: str) -> UserError:
+    return UserError(
+        f"{redacted(url)}: larger than {_MAX_BYTES >> 30} GiB, which no weights are; check the "
+        "address"
+    )
 
 
 def _blocks(response: http.client.HTTPResponse) -> Iterator[bytes]:
@@ -205,4 +259,4 @@ def _verify(path: Path, expected: str, source: str) -> None:
     if is_url(source):
         path.unlink()
         fix = "the download was deleted; run again, and if it fails again, do not trust the source"
-    raise UserError(f"{source}: SHA-256 is {found}, expected {expected}; {fix}")
+    raise UserError(f"{redacted(source)}: SHA-256 is {found}, expected {expected}; {fix}")

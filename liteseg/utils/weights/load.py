@@ -11,7 +11,7 @@ from typing import TYPE_CHECKING, Any, NamedTuple
 import numpy as np
 
 from liteseg.errors import UserError
-from liteseg.utils.files import atomic_write
+from liteseg.utils.files import atomic_write, read_regular
 from liteseg.utils.logging import get_logger
 from liteseg.utils.weights import safe_pickle
 from liteseg.utils.weights.download import resolve
@@ -34,7 +34,7 @@ def read_state(path: str | Path) -> Any:
         UserError: the file can't be read, is damaged, or would run code (see `safe_pickle`).
     """
     try:
-        data = Path(path).read_bytes()
+        data = read_regular(path)
     except OSError as error:
         raise UserError(f"cannot read {path}: {error.strerror or error}") from error
     return safe_pickle.loads(data, str(path))

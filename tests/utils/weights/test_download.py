@@ -8,6 +8,7 @@ import subprocess
 import sys
 import tarfile
 import threading
+import urllib.request
 import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
@@ -17,7 +18,8 @@ import pytest
 
 from liteseg.errors import UserError
 from liteseg.utils.files import sha256_of
-from liteseg.utils.weights.download import cache_path, resolve
+from liteseg.utils.weights import download
+from liteseg.utils.weights.download import cache_path, redacted, resolve
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
@@ -129,7 +131,7 @@ def test_urls_of_the_same_file_name_do_not_collide():
 
 
 def test_a_url_cannot_point_outside_the_cache(home):
-    assert cache_path("http://h/../%2e%2e/%2fetc/x") == home / "weights" / "h" / "etc" / "x"
+    assert cache_path("http://h/../%2e%2e/%2fetc/x") == home / "weights" / "http+h" / "etc" / "x"
     with pytest.raises(UserError, match="contains no file name"):
         cache_path("http://h/..")
 
@@ -263,7 +265,7 @@ GOOD = ("model.pdparams", CONTENT)
         ("a.zip", zip_of(GOOD, ("..\\evil.txt", b"x")), "points outside"),
         ("a.zip", zip_of(GOOD, ("C:\\evil.txt", b"x")), "points outside"),
         ("a.tar.gz", tar_of(("readme", b"x")), "should contain one model.pdparams, found none"),
-        ("a.zip", zip_of(("a.pdparams", b"1"), ("b.pdparams", b"2")), r"found 2 \(a.pdp"),
+        ("a.zip", zip_of(("a.pdparams", b"1"), ("b.pdparams", b"2")), r"found 2 \('a.pdp"),
         ("a.tar.gz", b"<html>404</html>", "can't be used"),
         ("a.tar.gz", tar_of(GOOD)[:1000], "can't be used"),
         ("a.zip", b"PK\x03\x04 no", "can't be used"),
@@ -319,3 +321,123 @@ def test_local_paths(tmp_path):
         resolve(single, "0" * 64)
     assert single.exists()
     assert sha256_of(single) == hashlib.sha256(b"w").hexdigest()
+
+
+class Redirect(BaseHTTPRequestHandler):
+    """Redirects every request to `server.location` and records the headers."""
+
+    def do_GET(self):
+        self.server.headers.append(self.headers)
+        self.send_response(302)
+        self.send_header("Location", self.server.location)
+        self.end_headers()
+
+    def log_message(self, *_):
+        pass
+
+
+@pytest.fixture
+def redirect():
+    with ThreadingHTTPServer(("127.0.0.1", 0), Redirect) as server:
+        server.headers = []
+        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
+        thread.start()
+        yield server
+        server.shutdown()
+        thread.join()
+
+
+@pytest.mark.parametrize("location", ["ftp://127.0.0.1/x.pdparams", "file:///etc/passwd"])
+def test_redirects_to_other_protocols_are_refused(location, redirect):
+    redirect.location = location
+    with pytest.raises(UserError, match=r"refused a redirect|not allowed"):
+        resolve(f"http://127.0.0.1:{redirect.server_port}/m.pdparams")
+
+
+def test_redirects_from_https_to_http_are_refused():
+    request = urllib.request.Request("https://example.org/m.pdparams?token=secret")
+    redirects = download._Redirects()
+    for place in ("http://example.org/m", "ftp://example.org/m"):
+        with pytest.raises(UserError, match="not https") as caught:
+            redirects.redirect_request(request, None, 302, "", {}, place)
+        assert "secret" not in str(caught.value)
+    assert redirects.redirect_request(request, None, 302, "", {}, "https://cdn.example.org/m")
+
+
+def test_redirects_do_not_receive_the_password(server, redirect):
+    redirect.location = f"{server.url}/a/model.pdparams"
+    resolve(f"http://me:secret@127.0.0.1:{redirect.server_port}/m.pdparams")
+    assert redirect.headers[0]["Authorization"] == "Basic bWU6c2VjcmV0"
+
+
+def test_http_and_https_have_their_own_cache_files(home):
+    assert cache_path("https://h/m.pdparams") != cache_path("http://h/m.pdparams")
+    assert cache_path("http://h:80/m.pdparams").is_relative_to(home / "weights")
+
+
+@pytest.mark.parametrize(
+    "url",
+    [
+        "https://../m.pdparams",
+        "https://../../x/m.pdparams",
+        "https:///m.pdparams",
+        "https://h:port/m.pdparams",
+        "https://[::1/m.pdparams",
+        "https://h\n/m.pdparams",
+        "https://h:99999/m.pdparams",
+        "https://me:secret@../m.pdparams",
+    ],
+)
+def test_malformed_addresses_are_refused(url, home):
+    with pytest.raises(UserError) as caught:
+        resolve(url)
+    assert "secret" not in str(caught.value)
+    assert not home.exists()
+
+
+def test_size_limit(server, monkeypatch):
+    monkeypatch.setattr(download, "_MAX_BYTES", 200_000)
+    with pytest.raises(UserError, match="larger than"):
+        resolve(f"{server.url}/a/model.pdparams")
+
+
+def test_checksum_in_the_address(server):
+    assert resolve(f"{server.url}/a/model.pdparams#sha256={SHA256}").read_bytes() == CONTENT
+    with pytest.raises(UserError, match="SHA-256"):
+        resolve(f"{server.url}/a/model.pdparams#sha256={'0' * 64}")
+
+
+def test_tokens_are_redacted(server):
+    url = f"{server.url}/missing.pdparams?token=secret"
+    with pytest.raises(UserError) as caught:
+        resolve(url)
+    assert "secret" not in str(caught.value)
+    assert redacted("pretrained: https://me:pw@h/a.tar?x=secret&y=1 # c") == (
+        "pretrained: https://***@h/a.tar?*** # c"
+    )
+    assert redacted("see https://h/a.tar (ok)") == "see https://h/a.tar (ok)"
+
+
+@pytest.mark.parametrize("form", [tarfile.GNU_FORMAT, tarfile.PAX_FORMAT])
+def test_sparse_members_are_refused(form, tmp_path):
+    """1.5 kB that unpack to 500 MiB."""
+    size = 500 << 20
+    info = tarfile.TarInfo("model.pdparams")
+    if form == tarfile.PAX_FORMAT:
+        info.pax_headers = {"GNU.sparse.size": str(size), "GNU.sparse.map": f"0,1,{size},0"}
+        info.size = 1
+        content = io.BytesIO()
+        with tarfile.open(fileobj=content, mode="w", format=form) as tar:
+            tar.addfile(info, io.BytesIO(b"x"))
+        data = content.getvalue()
+    else:
+        info.size, info.type = 1, tarfile.GNUTYPE_SPARSE
+        header = bytearray(info.tobuf(form))
+        header[386:398], header[398:410] = b"%011o\0" % 0, b"%011o\0" % 1
+        header[483:495] = b"%011o\0" % size
+        header[148:156] = b" " * 8
+        header[148:156] = b"%06o\0 " % sum(header)
+        data = bytes(header) + b"x".ljust(512, b"\0") + bytes(1024)
+    (tmp_path / "m.tar").write_bytes(data)
+    with pytest.raises(UserError, match="sparse"):
+        resolve(tmp_path / "m.tar")
