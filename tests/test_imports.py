@@ -70,7 +70,7 @@ def _modules(node: ast.AST) -> list[str]:
 
 
 def _docstrings(tree: ast.AST) -> set[ast.AST]:
-    """The string constants of a source that are statements, which name modules for readers."""
+    """The string constants of a source that are statements: no program uses them."""
     return {node.value for node in ast.walk(tree) if isinstance(node, ast.Expr)}
 
 

@@ -60,7 +60,7 @@ def build_losses(
     Args:
         cfg: with one loss or coefficient for all heads, or one per head.
         heads: number of outputs.
-        pixel_counts: labelled pixels per class, for `weight: auto` and `weight: enet`, or a
+        pixel_counts: labeled pixels per class, for `weight: auto` and `weight: enet`, or a
             function that counts them (called at most once, and only if a loss needs it).
 
     Raises:

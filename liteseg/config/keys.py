@@ -171,7 +171,7 @@ def _is_int(value: Any) -> bool:
 
 
 def describe(annotation: Any) -> str:
-    """An annotation as a YAML author knows it."""
+    """An annotation in terms of YAML."""
     origin, args = typing.get_origin(annotation), typing.get_args(annotation)
     if origin in _UNIONS:
         return " or ".join(describe(arm) for arm in args)

@@ -222,7 +222,7 @@ def training_batch(samples: list[dict[str, Any]]) -> dict[str, np.ndarray]:
     if len(shapes) > 1 or "label" not in samples[0]:
         found = ", ".join(str(image[:2]) for image, _ in sorted(shapes))
         message = (
-            f"train_dataset: a batch needs labelled images of one size, found (h, w) {found}; end "
+            f"train_dataset: a batch needs labeled images of one size, found (h, w) {found}; end "
             "the transforms with a crop (RandomPaddingCrop) or a Resize before Normalize"
         )
         return _carry("user_error", message)

@@ -24,27 +24,32 @@ _INPUT_BOUND = 0.3  # share of the time spent waiting for data above which the l
 class MetricsFile:
     """`metrics.jsonl`: one JSON object per line with `step` (the iteration), `phase` and metrics.
 
-    If a line can't be written, a warning says so once and the file ends; training continues.
+    If a line can't be written, there is one warning and the file ends; training continues.
 
     Args:
         path: the file; lines are appended.
         resume_iteration: lines of later iterations are removed, since they are repeated. The log
-            says so, because `train.log` keeps its lines of them.
+            reports it, because `train.log` keeps its lines of them.
+        owes_evaluation: the evaluation of `resume_iteration` is repeated, too.
     """
 
-    def __init__(self, path: Path, resume_iteration: int):
+    def __init__(self, path: Path, resume_iteration: int, owes_evaluation: bool = False):
         self.path = path
         self._failed = False
         kept, last = [], resume_iteration
         if path.exists():
             for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
                 try:
-                    iteration = json.loads(line)["step"]
-                    if iteration <= resume_iteration:
+                    entry = json.loads(line)
+                    iteration = entry["step"]
+                    end = resume_iteration - (owes_evaluation and entry["phase"] == "eval")
+                    if iteration <= end:
                         kept.append(line)
                     last = max(last, iteration)
                 except (ValueError, KeyError, TypeError):
                     continue  # a killed process left the line half-written
+        if owes_evaluation:
+            get_logger().info(f"the evaluation of iteration {resume_iteration} is repeated")
         if last > resume_iteration:
             get_logger().info(
                 f"iterations {resume_iteration + 1} to {last} are logged already and are repeated"
@@ -82,19 +87,20 @@ class Dashboard:
         folder: `<run>/vdl`. A resume continues the newest log file there, because VisualDL shows
             only one file per folder.
         resume_iteration: points of later iterations are removed, since they are repeated.
+        owes_evaluation: the evaluation of `resume_iteration` is repeated, too.
     """
 
-    def __init__(self, folder: Path, resume_iteration: int):
+    def __init__(self, folder: Path, resume_iteration: int, owes_evaluation: bool = False):
         self._writer: Any = None
         self._failed = False
-        self._attempt(lambda: self._open(folder, resume_iteration))
+        self._attempt(lambda: self._open(folder, resume_iteration, owes_evaluation))
 
-    def _open(self, folder: Path, resume_iteration: int) -> None:
+    def _open(self, folder: Path, resume_iteration: int, owes_evaluation: bool) -> None:
         from visualdl import LogWriter
 
         newest = max(folder.glob("vdlrecords.*.log"), key=lambda p: p.stat().st_mtime, default=None)
         if newest:
-            _remove_later_points(newest, resume_iteration)
+            _remove_later_points(newest, resume_iteration, owes_evaluation)
         file_name = newest.name if newest else ""
         # Without a display name: VisualDL shows only one of two runs with the same name.
         self._writer = LogWriter(logdir=str(folder), file_name=file_name)
@@ -138,7 +144,7 @@ class Dashboard:
             get_logger().warning(f"VisualDL failed, continuing without the dashboard: {error!r}")
 
 
-def _remove_later_points(path: Path, resume_iteration: int) -> None:
+def _remove_later_points(path: Path, resume_iteration: int, owes_evaluation: bool) -> None:
     """Keep the points up to `resume_iteration` in a VisualDL log, byte for byte.
 
     A record is its length in 8 bytes, little-endian, then a message. Metadata and the table of
@@ -155,7 +161,10 @@ def _remove_later_points(path: Path, resume_iteration: int) -> None:
         except DecodeError:
             break  # half-written, by a process that was killed or on a full disk
         once = any(value.HasField("meta_data") or value.HasField("hparam") for value in values)
-        if not once and all(value.id <= resume_iteration for value in values):
+        if not once and all(
+            value.id <= resume_iteration - (owes_evaluation and not value.tag.startswith("train/"))
+            for value in values
+        ):
             kept.append(data[place:end])
         place = end
     with atomic_write(path) as file:

@@ -1,4 +1,4 @@
-"""The documents against the things they describe: keys, tables, paths, links, commands, words."""
+"""The documents against the things they describe: keys, tables, paths, links, commands."""
 
 from __future__ import annotations
 
@@ -12,8 +12,6 @@ from documents import GENERATED, NAMES, ROOT, block, blocks, section, text_of, w
 from liteseg.cli import COMMANDS, main
 from liteseg.config.check import check
 from liteseg.config.load import load_config
-
-CONTRIBUTING = ".github/CONTRIBUTING.md"
 
 
 def test_the_readme_is_short():
@@ -202,50 +200,6 @@ def test_every_recipe_is_described():
         assert f"`…{encoder}…{scale}…`" in text
     for path in (ROOT / "configs" / "pp_liteseg").glob("*_camvid_*.yml"):
         assert path.stem.rpartition("_")[2] in text
-
-
-# Words
-
-
-def _glossary():
-    """The words to avoid, from the table in CONTRIBUTING."""
-    table = text_of(CONTRIBUTING).partition("| instead of |")[2]
-    for cell in re.findall(r"^\| ([^|]+) \|", table, re.MULTILINE):
-        for words in re.sub(r" \(.*\)", "", cell).split(", "):
-            if words not in PROSE_ONLY:
-                yield words
-
-
-# A grammar rule, words with another right use, and names of identifiers.
-PROSE_ONLY = {
-    *('a clause with "what" as the subject', "a second", "iters", "whose"),
-    *("step", "steps", "reader", "readers", "says", "knows", "hears", "speaks"),
-    *("takes", "misfit", "blame", "miss", "need", "---"),
-}
-
-
-def _files():
-    folders = ("", ".ci", ".github", "configs", "liteseg", "scripts", "tests")
-    suffixes = {".py", ".sh", ".md", ".yml", ".jinja", ".txt", ".cfg", ".toml"}
-    for folder in folders:
-        for path in (ROOT / folder).glob("**/*" if folder else "*"):
-            if path.suffix in suffixes or path.parent.name == ".ci":
-                yield path
-
-
-def test_words_of_the_glossary_are_not_used():
-    words = list(_glossary())
-    assert {"figures", "beside", "colour", "mend"} <= set(words)
-    pattern = re.compile(rf"(?<![\w`_])({'|'.join(words)})(?![\w_]|\.npz)", re.IGNORECASE)
-    found = []
-    for path in _files():
-        text = path.read_text(encoding="utf-8")
-        name = str(path.relative_to(ROOT))
-        if name == CONTRIBUTING:
-            text = re.sub(r"\| instead of \|.*?\n\n", "", text, flags=re.DOTALL)
-        if path.parent != ROOT / "tests" / "docs":
-            found += [f"{name}: {word}" for word in pattern.findall(text)]
-    assert found == []
 
 
 def test_nothing_is_written_twice():

@@ -165,7 +165,7 @@ def test_deterministic_mode_reports_its_cost(monkeypatch, name, flags, message):
         ("bfloat16", "Tesla V100", (7, 0), "use float16 or amp: false"),
         ("bfloat16", "Tesla T4", (7, 5), "needs compute capability 8.0, and Tesla T4 has 7.5"),
         ("bfloat16", "A100", (8, 0), None),
-        # Paddle's own question says yes from 5.3; its `auto_cast` then switches itself off.
+        # Paddle's own check is true from 5.3; its `auto_cast` then switches itself off.
         ("float16", "Tesla P100", (6, 0), "needs compute capability 7.0"),
         ("float16", "Tesla T4", (7, 5), None),
     ],

@@ -41,7 +41,7 @@ def fill(disk, process):
 
 
 def make_read_only(disk, process):
-    """What a damaged file system does; open files stay writable."""
+    """Act like a damaged file system; open files stay writable."""
     checkpoints = disk / "run" / "checkpoints"
     process.send_signal(signal.SIGSTOP)  # mounting is refused while a file is being written
     mount("--bind", checkpoints, checkpoints)

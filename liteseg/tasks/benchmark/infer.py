@@ -98,7 +98,7 @@ class InferenceBenchmark:
 
 
 class _Case(NamedTuple):
-    """What to run, and the fields of its `Row` that are known before."""
+    """The calls to time, and the fields of their `Row` that are known before."""
 
     fields: dict[str, Any]
     labels: Callable[[], Any]
