@@ -29,7 +29,8 @@ class Momentum(optimizer.Momentum):  # Paddle requires this name for `use_multi_
 
     def _append_optimize_multi_tensor_op(self, target_block, parameters_and_grads, param_group_idx):
         updated = [p for p, grad in parameters_and_grads if grad is not None]
-        listed = self._param_dict["FP32_DenseTensor"][param_group_idx]
+        key = next(key for key in self._param_dict if key.startswith("FP32"))
+        listed = self._param_dict[key][param_group_idx]
         if [id(p) for p in updated] != [id(p) for p in listed]:
             for lists in (
                 self._param_dict,
@@ -37,7 +38,7 @@ class Momentum(optimizer.Momentum):  # Paddle requires this name for `use_multi_
                 self._regularization_method_dict,
                 self._regularization_coeff_dict,
             ):
-                lists["FP32_DenseTensor"][param_group_idx] = []
+                lists[key][param_group_idx] = []
             self._multi_tensor_init(target_block, updated, param_group_idx)
         super()._append_optimize_multi_tensor_op(
             target_block, parameters_and_grads, param_group_idx
