@@ -14,7 +14,7 @@ import numpy as np
 
 from liteseg.engine.hooks import best_evaluation
 from liteseg.engine.trainer import Hook, Trainer
-from liteseg.utils.files import atomic_write
+from liteseg.utils.files import atomic_write, parse_json, read_regular
 from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.runtime import is_main
 
@@ -38,15 +38,15 @@ class MetricsFile:
         self._failed = False
         kept, last = [], resume_iteration
         if path.exists():
-            for line in path.read_text(encoding="utf-8", errors="replace").splitlines():
+            for line in read_regular(path).decode(errors="replace").splitlines():
                 try:
-                    entry = json.loads(line)
-                    iteration = entry["step"]
+                    entry = parse_json(line)
+                    iteration = int(entry["step"])
                     end = resume_iteration - (owes_evaluation and entry["phase"] == "eval")
                     if iteration <= end:
                         kept.append(line)
                     last = max(last, iteration)
-                except (ValueError, KeyError, TypeError):
+                except (ValueError, KeyError, TypeError, OverflowError):
                     continue  # a killed process left the line half-written
         if owes_evaluation:
             get_logger().info(f"the evaluation of iteration {resume_iteration} is repeated")

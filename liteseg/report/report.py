@@ -6,8 +6,8 @@ The page is the template `report.html.jinja`; this module computes its values.
 from __future__ import annotations
 
 import base64
+import contextlib
 import datetime
-import json
 import os
 import platform
 from collections.abc import Iterable, Mapping, Sequence
@@ -22,11 +22,16 @@ import paddle
 from liteseg import __version__
 from liteseg.report.charts import line_chart
 from liteseg.report.gallery import Gallery
-from liteseg.utils.files import atomic_write
+from liteseg.utils.files import atomic_write, parse_json, read_regular
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import cpu_threads
+from liteseg.utils.weights.download import redacted
 
 _JPEG_QUALITY = 88
+_MAX_HISTORY = 256 << 20  # bytes
+_LARGEST = 1e12
+# Values of a line that the page computes with, by phase.
+_REQUIRED = {"train": (), "eval": ("miou",)}
 _MANY_CLASSES = 60  # a larger confusion matrix is unreadable, so it is left out
 
 Line = Mapping[str, Any]  # a line of metrics.jsonl
@@ -73,17 +78,34 @@ def write_run_report(run: Path, config: str, gallery: Optional[Gallery] = None) 
 
 
 def read_history(path: Path) -> list[dict[str, Any]]:
-    """The complete lines of a `metrics.jsonl`; none if there is no such file."""
+    """The complete lines of a `metrics.jsonl`; none if there is no such file.
+
+    The file may be from anywhere: lines without the values that the page computes with are left
+    out, and values of other types become None.
+    """
     lines = []
-    text = path.read_text(encoding="utf-8", errors="replace") if path.is_file() else ""
-    for line in text.splitlines():
-        try:
-            content = json.loads(line)
-        except ValueError:
-            continue  # a killed process left it half-written
-        if isinstance(content, dict) and {"step", "phase"} <= content.keys():
-            lines.append(content)
+    text = read_regular(path, _MAX_HISTORY) if path.is_file() else b""
+    for line in text.decode(errors="replace").splitlines():
+        with contextlib.suppress(
+            ValueError, RecursionError
+        ):  # a killed process left it half-written
+            content = _checked(parse_json(line))
+            content = content if isinstance(content, dict) else {}
+            required = ("step", *_REQUIRED.get(str(content.get("phase")), ("phase",)))
+            if all(isinstance(content.get(key), (int, float)) for key in required):
+                lines.append(content)
     return lines
+
+
+def _checked(value: Any, key: str = "phase") -> Any:
+    """A copy with None for anything but phases, usual numbers, lists, and dicts."""
+    if isinstance(value, dict):
+        return {name: _checked(item, name) for name, item in value.items()}
+    if isinstance(value, list):
+        return [_checked(item, "") for item in value]
+    if isinstance(value, (int, float)):
+        return value if abs(value) < _LARGEST else None  # NaN too
+    return value if key == "phase" and isinstance(value, str) else None
 
 
 def write_report(path: Path, data: ReportData) -> None:
@@ -100,6 +122,7 @@ def write_report(path: Path, data: ReportData) -> None:
     evaluations = [line for line in data.history if line["phase"] == "eval"]
     page = environment.get_template("report.html.jinja").render(
         data=data,
+        config=redacted(data.config),
         date=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
         tiles=_tiles(data, evaluations),
         charts=_charts(train, evaluations),
@@ -134,7 +157,9 @@ def _charts(train: Sequence[Line], evaluations: Sequence[Line]) -> list[str]:
     """The charts that have a point, as SVG."""
 
     def curve(lines: Iterable[Line], key: str) -> list[tuple[float, float]]:
-        return [(line["step"], line[key]) for line in lines if line.get(key) is not None]
+        return [
+            (line["step"], line[key]) for line in lines if isinstance(line.get(key), (int, float))
+        ]
 
     charts = [
         line_chart("loss (all heads)", {"train": curve(train, "loss")}),
@@ -191,16 +216,17 @@ def _timings(
     if train:
         starts = [0, *(line["step"] for line in train)]
         spent = [
-            (b - a) * line["seconds_per_step"] for a, b, line in zip(starts, starts[1:], train)
+            (b - a) * (line.get("seconds_per_step") or 0)
+            for a, b, line in zip(starts, starts[1:], train)
         ]
-        seconds, iterations = sum(spent), train[-1]["step"]
-        waiting = sum(time * line["reader_share"] for time, line in zip(spent, train))
+        seconds, iterations = sum(spent) or 1e-9, train[-1]["step"] or 1
+        waiting = sum(time * (line.get("reader_share") or 0) for time, line in zip(spent, train))
         timings["training iterations"] = (
             f"{_clock(seconds)} for {iterations}: {seconds / iterations:.3g} s per iteration"
         )
         timings["of which waiting for data"] = f"{waiting / seconds:.1%}"
     if evaluations:
-        total = sum(line.get("seconds", 0.0) for line in evaluations)
+        total = sum(line.get("seconds") or 0.0 for line in evaluations)
         timings["evaluations"] = f"{_clock(total)} for {len(evaluations)}"
     if data.metrics and "seconds" in data.metrics:
         metrics = data.metrics
@@ -213,7 +239,7 @@ def _timings(
 
 
 def _clock(seconds: float) -> str:
-    return str(datetime.timedelta(seconds=round(seconds)))
+    return str(datetime.timedelta(seconds=round(min(max(seconds, 0), _LARGEST))))
 
 
 def _versions() -> dict[str, str]:

@@ -170,3 +170,40 @@ def test_in_a_browser(run, browser):
         assert page.evaluate("[...document.images].filter(i => i.naturalWidth > 0).length") == 16
         assert page.locator("svg").count() == 5
         assert "best mIoU" in page.inner_text("body")
+
+
+HOSTILE_LINES = [
+    '{"step": "<script>alert(1)</script>", "phase": "eval", "miou": NaN}',
+    '{"step": 1, "phase": "eval", "miou": "<script>alert(1)</script>"}',
+    '{"step": 1, "phase": "<script>alert(1)</script>", "miou": 1}',
+    '{"step": 1, "phase": {"a": 1}}', '{"step": [], "phase": "eval"}', '{"step": 1, "phase": []}',
+    '{"step": 1, "phase": "eval", "miou": 1e400}',
+    '{"step": 1' + "0" * 5000 + ', "phase": "eval", "miou": 1}',
+    '{"step": 1e400, "phase": "train"}',
+    "[" * 100_000, "[1]", "1", "null", '"x"', "[" * 500 + "]" * 500, "\0", "{",
+]  # fmt: skip
+HARMLESS_LINES = [
+    '{"step": 0, "phase": "train", "seconds_per_step": 0, "reader_share": 0, "loss": [1]}',
+    '{"step": 9, "phase": "train", "seconds_per_step": 9e11, "reader_share": -9, "lr": "<b>"}',
+    '{"step": 9, "phase": "eval", "miou": 9e11, "seconds": "<b>", "loss": {"a": 1}}',
+]
+
+
+def test_history_of_a_stranger(tmp_path):
+    path = tmp_path / "metrics.jsonl"
+    path.write_text("\n".join(HOSTILE_LINES))
+    assert read_history(path) == []
+    path.write_text("\n".join([*HOSTILE_LINES, *HARMLESS_LINES]))
+    history = read_history(path)
+    assert len(history) == len(HARMLESS_LINES)
+    write_report(
+        tmp_path / "r.html",
+        ReportData("<script>", "", "a: https://me:pw@h/f?token <script>", history),
+    )
+    page = (tmp_path / "r.html").read_text()
+    assert "<script" not in page
+    assert "<b>\n" not in page
+    assert "a: https://***@h/f?*** &lt;" in page
+    assert "default-src 'none'; img-src data:; style-src 'unsafe-inline'" in page
+    for length in (1, 0):  # resuming the run
+        MetricsFile(path, length)
