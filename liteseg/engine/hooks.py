@@ -92,7 +92,10 @@ class Evaluate(Hook):
         self._evaluate(trainer)
 
     def _evaluate(self, trainer: Trainer) -> None:
-        self.owed = True
+        if not self.owed:
+            self.owed = True
+            for hook in trainer.hooks:
+                hook.before_evaluation(trainer)
         try:
             with trainer.shipped_weights():
                 trainer.share_statistics()
@@ -182,7 +185,8 @@ def best_evaluation(trainer: Trainer) -> tuple[float, int]:
 
 
 class Checkpoint(Hook):
-    """Saves `last` and `step_<n>` every `interval` iterations, and `last` when training ends.
+    """Saves `last` and `step_<n>` every `interval` iterations; `last` also before evaluations and
+    when training ends.
 
     Place it after the hooks around the evaluation, whose state it saves.
 
@@ -194,11 +198,20 @@ class Checkpoint(Hook):
     def __init__(self, checkpointer: Checkpointer, interval: int):
         self.checkpointer = checkpointer
         self.interval = interval
-        self._saved = 0
+        self._evaluated = False  # since the last checkpoint
 
     def before_training(self, trainer: Trainer) -> None:
-        """A resumed iteration is saved already."""
-        self._saved = trainer.iteration
+        """A resumed iteration is saved already, unless its evaluation was owed."""
+        if self._evaluated:
+            self._save(trainer, trainer.iteration % self.interval == 0)
+
+    def before_evaluation(self, trainer: Trainer) -> None:
+        """Save, so that a failure of the evaluation loses no iterations."""
+        self._save(trainer, due=False)
+
+    def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
+        """Its results are not saved yet."""
+        self._evaluated = True
 
     def after_iteration(self, trainer: Trainer) -> None:
         """Save if it is due."""
@@ -211,7 +224,8 @@ class Checkpoint(Hook):
         error = sys.exc_info()[1]
         # Saving needs every process, and the others may not get here.
         savable = isinstance(error, UserError) and world_size() == 1
-        if self._saved == trainer.iteration or not (error is None or savable):
+        saved = trainer.saved_iteration == trainer.iteration and not self._evaluated
+        if saved or not trainer.iteration or not (error is None or savable):
             return
         with contextlib.suppress(UserError):  # diverged or disk full: `error` reports it
             self._save(trainer, due=False)
@@ -224,7 +238,7 @@ class Checkpoint(Hook):
             if due:  # first: a resume from this `last` would not write it again
                 self.checkpointer.save_step(weights, state)
             self.checkpointer.save("last", weights, state)
-        self._saved = trainer.iteration
+        trainer.saved_iteration, self._evaluated = trainer.iteration, False
 
 
 class CompareWeights(Hook):

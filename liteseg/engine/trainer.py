@@ -22,10 +22,7 @@ from liteseg.ops.exclusive import exclusive, give_way
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import gathered, rank, world_size
 
-_DIVERGED = (
-    "The last checkpoint is intact. Lower lr_scheduler.learning_rate, lengthen warmup_iters or set "
-    "grad_clip"
-)
+_DIVERGED = "Lower lr_scheduler.learning_rate, lengthen warmup_iters or set grad_clip"
 
 Losses = Sequence[tuple[str, Callable, float]]
 
@@ -73,6 +70,9 @@ class Hook:
     def after_iteration(self, trainer: Trainer) -> None:
         """Called after iteration number `trainer.iteration`; the first is 1."""
 
+    def before_evaluation(self, trainer: Trainer) -> None:
+        """Called before each evaluation of the hook `Evaluate` that is not a repetition."""
+
     def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Called after each evaluation of the hook `Evaluate` with the result of `evaluate`."""
 
@@ -104,6 +104,7 @@ class Trainer:
         clock: seconds spent in `data` (waiting for it), `normalize`, `forward`, `losses`,
             `backward` (with the exchange of gradients) and `update`.
         stop_reason: set by a hook to end training after the current iteration.
+        saved_iteration: of the newest checkpoint; None before the first.
     """
 
     def __init__(
@@ -120,6 +121,7 @@ class Trainer:
         self.options, self.hooks = options, list(hooks)
         self.iteration = 0
         self.stop_reason: Optional[str] = None
+        self.saved_iteration: Optional[int] = None
         self.iteration_began = 0.0
         self.clock = Clock()
         self.ema = Ema(model, options.ema_decay) if options.ema_decay else None
@@ -262,8 +264,8 @@ class Trainer:
         values = ", ".join(f"{name} {term:g}" for (name, _, _), term in zip(self.losses, terms))
         files = "\n  ".join(str(self.dataset.samples[int(i)].image) for i in index)
         return (
-            f"the loss is not finite at iteration {iteration}: {values}. {_DIVERGED}, and look at "
-            f"the images of that iteration:\n  {files}"
+            f"the loss is not finite at iteration {iteration}: {values}. "
+            f"{self._divergence_advice()}, and look at the images of that iteration:\n  {files}"
         )
 
     def _require_finite_weights(self) -> None:
@@ -274,8 +276,18 @@ class Trainer:
             raise UserError(
                 f"{len(bad)} of {len(weights)} weights are not finite after iteration "
                 f"{self.iteration}, including {bad[0]}: a gradient was not finite in iteration "
-                f"{self._unread[0][0]} or later, though the losses were. {_DIVERGED}"
+                f"{self._unread[0][0]} or later, though the losses were. "
+                f"{self._divergence_advice()}"
             )
+
+    def _divergence_advice(self) -> str:
+        saved = self.saved_iteration
+        state = (
+            "There is no checkpoint yet"
+            if saved is None
+            else f"The checkpoint of iteration {saved} is intact"
+        )
+        return f"{state}. {_DIVERGED}"
 
     @contextlib.contextmanager
     def shipped_weights(self) -> Iterator[None]:
@@ -325,7 +337,7 @@ class Trainer:
 
         The order of the data continues exactly if the total batch size is the same.
         """
-        self.iteration = state["iteration"]
+        self.iteration = self.saved_iteration = state["iteration"]
         for key, value in self.model.state_dict().items():
             value.set_value(paddle.to_tensor((state["model"] or weights)[key], value.dtype))
         load_optimizer_state(self.optimizer, self.model, state["optimizer"])

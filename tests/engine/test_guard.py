@@ -80,7 +80,7 @@ def test_a_gradient_that_is_not_finite_stops_and_keeps_the_last_checkpoint(
         make_trainer(9, [Checkpoint(store, 3)], losses=losses).run()
     message = str(error.value)
     assert "not finite" in message
-    assert "The last checkpoint is intact" in message
+    assert "The checkpoint of iteration 3 is intact" in message
     if iteration == 6:
         assert "weights are not finite after iteration 6" in message
         assert "in iteration 4 or later" in message

@@ -35,8 +35,9 @@ class Run:
         paddle.nn.Conv2D(1, 1, 1)  # advances Paddle's counters, as another process might
         loaded = self.store.load_last() if self.store.folder.exists() else None
         iteration = loaded.iteration if loaded else -1
-        self.metrics = MetricsFile(self.folder / "metrics.jsonl", iteration)
-        dashboard = Dashboard(self.folder / "vdl", iteration)
+        owes = bool(loaded and loaded.owes_evaluation)
+        self.metrics = MetricsFile(self.folder / "metrics.jsonl", iteration, owes)
+        dashboard = Dashboard(self.folder / "vdl", iteration, owes)
         evaluating = evaluation_hooks(
             4,
             ToyImages(3),
@@ -126,8 +127,12 @@ def test_crashed_after_the_last_checkpoint(tmp_path, whole, iteration, caplog):
         run.train(At(iteration, crash), workers=1)
     caplog.set_level("INFO")
     trainer = run.train(init_seed=99)
-    first, last = iteration // 5 * 5 + 1, max(iteration // 3 * 3, iteration // 4 * 4)
-    assert f"iterations {first} to {last} are logged already" in caplog.text
+    saved = max(iteration // 5 * 5, iteration // 4 * 4)
+    logged = max(iteration // 3 * 3, iteration // 4 * 4)
+    repeated = f"iterations {saved + 1} to {logged} are logged already" in caplog.text
+    assert repeated == (logged > saved)
+    owed = f"the evaluation of iteration {saved} is repeated" in caplog.text
+    assert owed == (saved % 4 == 0)
     assert_as_if_never_interrupted(run, trainer, whole)
 
 
@@ -144,6 +149,21 @@ def test_an_unreadable_file_in_the_middle_of_an_iteration(tmp_path, whole):
     with pytest.raises(UserError, match="image_x"):
         run.train(dataset=Breaking(7))
     assert run.store.load_last().iteration == 6
+    assert_as_if_never_interrupted(run, run.train(), whole)
+
+
+@pytest.mark.parametrize("iteration", [4, 14])
+def test_a_crash_in_an_evaluation_loses_no_iteration(tmp_path, whole, iteration):
+    class Broken(ToyImages):
+        def load(self, index):
+            raise MemoryError
+
+    run = Run(tmp_path / "run")
+    change = At(iteration - 1, lambda trainer: setattr(run.evaluate, "dataset", Broken(3)))
+    with pytest.raises(RuntimeError, match="MemoryError"):
+        run.train(change)
+    assert run.store.load_last().iteration == iteration
+    assert run.store.load_last().owes_evaluation
     assert_as_if_never_interrupted(run, run.train(), whole)
 
 
