@@ -18,10 +18,11 @@ import paddle
 
 from liteseg.config.build import build_dataset, build_losses, build_model, build_optimizer
 from liteseg.config.check import AnyConfig, load_checked, with_defaults
-from liteseg.config.load import Config, load_config
+from liteseg.config.load import load_config
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import SegmentationDataset, check_samples, count_label_pixels
 from liteseg.engine.checkpoint import Checkpointer, ResumeState
+from liteseg.engine.evaluator import evaluate
 from liteseg.engine.hooks import (
     Checkpoint,
     CompareWeights,
@@ -38,6 +39,7 @@ from liteseg.errors import UserError
 from liteseg.losses import check_min_kept
 from liteseg.ops.device import (
     make_deterministic,
+    precision,
     require_amp,
     search_cudnn_algorithms,
     seed_everything,
@@ -46,7 +48,7 @@ from liteseg.ops.device import (
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import write_run_report
 from liteseg.tasks.launch import launch
-from liteseg.tasks.runs import Weights
+from liteseg.tasks.runs import Weights, run_directory
 from liteseg.utils.files import atomic_write, check_writable, locked, remove_leftovers
 from liteseg.utils.logging import get_logger, log_file
 from liteseg.utils.runtime import cpu_threads, is_main, world_size
@@ -93,7 +95,8 @@ def train(
             `config.yml` of the run by default.
         overrides: `key=value` changes of the config, for example `iters=100`.
         output: the run directory; by default `output/<name of the config>`.
-        resume: True to resume the run in `output`, or the run directory to resume.
+        resume: True to resume the run in `output`, the run directory to resume, or one of its
+            checkpoints: later ones are then moved to `replaced_<n>` in the run directory.
         weights: file, archive, URL or run directory to start from (fine-tuning).
         hooks: called after the built-in hooks, except that the checkpoint is saved last.
         devices: number of processes: one per GPU, or CPU processes where there is no GPU.
@@ -106,9 +109,12 @@ def train(
     """
     if devices < 1:
         raise UserError(f"--devices: {devices} is not a number of processes; give 1 or more")
-    output = _run_directory(cfg, output, resume)
+    output, chosen = run_directory(cfg, output, resume)
     cfg = load_checked(output / "config.yml" if cfg is None else cfg, overrides)
     check_writable(output)
+    if chosen is not None:
+        with locked(output):
+            Checkpointer(output / "checkpoints").rewind(chosen)
     options: dict[str, Any] = {
         "output": output,
         "resume": bool(resume),
@@ -142,9 +148,9 @@ def _train(
     trainer = build_trainer(cfg, train_set, device, weights)
 
     # -1: nothing that a run wrote before its first checkpoint is kept.
-    iteration = checkpoint.iteration if checkpoint else -1
-    metrics_file = MetricsFile(output / "metrics.jsonl", iteration) if is_main() else None
-    dashboard = Dashboard(output / "vdl", iteration) if is_main() else None
+    since = (checkpoint.iteration, checkpoint.owes_evaluation) if checkpoint else (-1, False)
+    metrics_file = MetricsFile(output / "metrics.jsonl", *since) if is_main() else None
+    dashboard = Dashboard(output / "vdl", *since) if is_main() else None
     trainer.hooks = [
         StopOnSignal(),
         *([CompareWeights(compare_weights)] if compare_weights else []),
@@ -153,6 +159,15 @@ def _train(
     gallery: Any = Gallery(val_set, cfg.num_pictures) if val_set else None
     write_page = functools.partial(write_run_report, output, cfg.dump(), gallery)
     if val_set:
+        # One image, so that transforms, network and labels that do not fit fail before training.
+        evaluate(
+            trainer.model,
+            val_set,
+            cfg.test_config,
+            losses=trainer.losses[:1],
+            progress=False,
+            limit=1,
+        )
         trainer.hooks += [
             Evaluate(
                 cfg.eval_interval,
@@ -207,7 +222,12 @@ def build_trainer(
     model = build_model(cfg)
     if weights:
         load_weights(model, weights, fine_tune=True)
-    losses = build_losses(cfg, _count_outputs(model), lambda: count_label_pixels(train_set))
+    losses = build_losses(
+        cfg,
+        _count_outputs(model),
+        lambda: count_label_pixels(train_set),
+        train_set.ignore_index,
+    )
     if world_size() > 1 and device == "gpu":
         model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer, _ = build_optimizer(cfg, model.parameters())
@@ -259,38 +279,6 @@ def set_up_device(cfg: CheckedConfig) -> str:
     return device
 
 
-def _run_directory(
-    cfg: Optional[AnyConfig], output: Union[str, Path, None], resume: Union[bool, str, Path]
-) -> Path:
-    """The run directory.
-
-    Raises:
-        UserError: it is not defined, contains another run, or nothing to resume.
-    """
-    if not isinstance(resume, bool):
-        if output is not None and Path(resume) != Path(output):
-            raise UserError(
-                f"--resume {resume} and --output {output} differ: a run is resumed in its own "
-                "directory; leave --output out"
-            )
-        output = resume
-    if cfg is None and not (resume and output):
-        raise UserError("--config is missing: give a YAML file, or --resume DIR to resume a run")
-    if output is None and cfg is not None:
-        path = cfg.path if isinstance(cfg, (Config, CheckedConfig)) else cfg
-        output = Path("output") / Path(path).stem
-    output = Path(output or "")
-    # Hidden folders are incomplete, from a run that was killed during its first checkpoint.
-    started = any((output / "checkpoints").glob("[!.]*"))
-    if resume and not started:
-        raise UserError(f"--resume: {output} contains no run with checkpoints; start it without")
-    if started and not resume:
-        raise UserError(
-            f"{output} already contains a run: give --resume to resume it, or another --output"
-        )
-    return output
-
-
 def _train_in_processes(cfg: CheckedConfig, devices: int, **arguments: Any) -> TrainResult:
     """Call `train` in several processes with these arguments."""
     for split in ("train", "val"):  # an error here is reported once, not by every process
@@ -303,8 +291,14 @@ def _train_in_processes(cfg: CheckedConfig, devices: int, **arguments: Any) -> T
         device=cfg.device,
         logs=arguments["output"] / "launch",
         name="train",
-        advice="Resume from the last checkpoint with --resume, on any number of --devices.",
+        advice=functools.partial(_resume_advice, arguments["output"]),
     )
+
+
+def _resume_advice(output: Path) -> str:
+    if not (output / "checkpoints").exists():
+        return "There is no checkpoint yet."
+    return "Resume from the last checkpoint with --resume, on any number of --devices."
 
 
 @contextlib.contextmanager
@@ -349,7 +343,8 @@ def _log_start(
     log, warn = get_logger().info, get_logger().warning
     log(
         f"{cfg.path} on {devices} {device} process(es), Paddle {paddle.__version__}, "
-        f"{cpu_threads()} CPU threads, {options.num_workers} worker process(es) each"
+        f"{cpu_threads()} CPU threads, {options.num_workers} worker process(es) each; precision "
+        f"{precision(device, options.amp)}"
     )
     log(
         f"{samples} training images; batch {devices} devices x {options.batch_size} x "

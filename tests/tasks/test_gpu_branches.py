@@ -55,6 +55,11 @@ def test_two_updates_of_the_weights(streets_config, monkeypatch):
         np.testing.assert_allclose(other[key], after[key], atol=1e-2 * moved, err_msg=key)
 
 
+def test_the_log_announces_the_precision(streets_run):
+    (line,) = [x for x in (streets_run / "train.log").read_text().splitlines() if "Paddle" in x]
+    assert line.endswith("precision float32")
+
+
 def test_an_evaluation_with_losses(filled_run, monkeypatch):
     cfg = liteseg.load_config(filled_run / "config.yml")
     dataset, model = liteseg.build_dataset(cfg, "val"), Segmenter.from_pretrained(filled_run)
