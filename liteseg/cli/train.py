@@ -26,7 +26,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         const=True,
         default=False,
         metavar="DIR",
-        help="resume the run in DIR (default: in --output)",
+        help="resume the run in DIR (default: in --output), or from DIR, one of its checkpoints",
     )
     parser.add_argument(
         "--weights",

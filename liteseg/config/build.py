@@ -54,6 +54,7 @@ def build_losses(
     cfg: AnyConfig,
     heads: int,
     pixel_counts: Union[Counts, Callable[[], Counts], None] = None,
+    ignore_index: Optional[int] = None,
 ) -> Losses:
     """One `(name, loss, coef)` for each of the model's `heads` outputs in training.
 
@@ -62,6 +63,7 @@ def build_losses(
         heads: number of outputs.
         pixel_counts: labeled pixels per class, for `weight: auto` and `weight: enet`, or a
             function that counts them (called at most once, and only if a loss needs it).
+        ignore_index: label of ignored pixels (default: that of the train_dataset).
 
     Raises:
         UserError: numbers differ, or weights to measure without a training set.
@@ -78,7 +80,9 @@ def build_losses(
             raise UserError(f"loss: `weight: {min(schemes)}` needs a training set to measure")
         counts = np.asarray(pixel_counts() if callable(pixel_counts) else pixel_counts)
         specs = with_measured(specs, {name: class_weights(counts, name) for name in schemes})
-    ignore: Optional[int] = dataset_attribute(cfg.train_dataset, "ignore_index")
+    ignore = ignore_index
+    if ignore is None:
+        ignore = dataset_attribute(cfg.train_dataset, "ignore_index")
     defaults = {} if ignore is None else {"ignore_index": ignore}
     losses = []
     for head in range(heads):

@@ -7,6 +7,7 @@ ship; the averaged ones under EMA), `training.pdstate` (all else that a resume n
 
 from __future__ import annotations
 
+import itertools
 import json
 import os
 import shutil
@@ -120,11 +121,41 @@ class Checkpointer:
                 if problems:
                     get_logger().warning(f"resuming from {path}, because {'; '.join(problems)}")
                 state = _with_current_hooks(read_state(path / STATE))
+                if not (self.folder / "best").exists():  # the next evaluation is the best
+                    state.get("hooks", {}).pop("KeepBest", None)
                 return ResumeState(path, read_state(path / WEIGHTS), state)
             if path.exists():
                 problems.append(problem)
         reasons = "; ".join(problems) or f"{self.folder} holds none"
         raise UserError(f"no checkpoint to resume from: {reasons}; train from the start instead")
+
+    def rewind(self, name: str) -> None:
+        """Make the checkpoint `name` the last one; later ones move to `replaced_<n>` of the run.
+
+        Raises:
+            UserError: it does not exist or is damaged.
+        """
+        self.recover()
+        chosen = self.folder / name
+        if problem := _damage(chosen):
+            names = [path.name for path in sorted(self.folder.glob("[!.]*"))]
+            raise UserError(f"--resume: {problem}; {self.folder} contains {', '.join(names)}")
+        iteration = _iteration(chosen)
+        later = [path for path in self.folder.glob("[!.]*") if _iteration(path) > iteration]
+        if later:
+            run = self.folder.parent
+            aside = next(p for i in itertools.count(1) if not (p := run / f"replaced_{i}").exists())
+            aside.mkdir()
+            for path in later:
+                os.replace(path, aside / path.name)
+            names = ", ".join(sorted(path.name for path in later))
+            get_logger().info(f"the later checkpoints {names} are now in {aside}")
+        best = read_state(chosen / STATE)["hooks"].get("KeepBest", {}).get("best_iteration")
+        for target, wanted in (("best", best), ("last", iteration)):
+            same = [path for path in [chosen, *self._numbered()] if _iteration(path) == wanted]
+            if same and not (self.folder / target).exists():
+                shutil.copytree(same[0], self.folder / f".{target}.tmp")
+                self._replace(self.folder / target, self.folder / f".{target}.tmp")
 
     def recover(self) -> None:
         """Finish or undo the save during which a process was killed."""

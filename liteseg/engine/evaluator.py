@@ -116,6 +116,7 @@ def evaluate(
     losses: Optional[Losses] = None,
     progress: bool = True,
     require_labels: bool = True,
+    limit: Optional[int] = None,
 ) -> dict[str, Any]:
     """Evaluate `model` on `dataset`; several processes share the images, and all get the result.
 
@@ -133,6 +134,7 @@ def evaluate(
         progress: show a progress bar (main process only).
         require_labels: an image without a label is an error. Otherwise it is predicted for the
             evaluators and does not count in the metrics.
+        limit: images of each process (default: all), to try an evaluation.
 
     Returns:
         The metrics of `ConfusionMatrix.compute`; `confusion`: for each class of the labels a list
@@ -142,13 +144,13 @@ def evaluate(
         `losses` and in `counting`.
 
     Raises:
-        UserError: a file can't be read, a label holds a value outside the classes, or the model
-            and the dataset differ in the number of classes.
+        UserError: a file can't be read, a label holds a value outside the classes, the model
+            and the dataset differ in the number of classes, or all labels are ignored entirely.
     """
     metrics = SegmentationMetrics(dataset)
     for evaluator in evaluators:
         evaluator.reset()
-    indices = range(rank(), len(dataset), world_size())
+    indices = range(rank(), len(dataset), world_size())[:limit]
     sums: dict[str, float] = {name: 0.0 for name, _, _ in losses or ()}
     clock = Clock()
     begin = time.perf_counter()
@@ -181,6 +183,12 @@ def evaluate(
             give_way()
     results = _gather([metrics, *evaluators], sums)
     seconds = time.perf_counter() - begin
+    if limit is None and results["images"] and not np.any(results["confusion"]):
+        raise UserError(
+            f"all pixels of all {results['images']} labels are ignored (ignore_index "
+            f"{dataset.ignore_index}), so there is no mIoU; check the labels with `liteseg data "
+            "check`"
+        )
     if losses:
         results["loss"] = sum(coef * results["losses"][name] for name, _, coef in losses)
     speed = results["images"] / max(seconds, 1e-9)

@@ -49,7 +49,7 @@ def launch(
     device: str,
     logs: Path,
     name: str,
-    advice: str = "",
+    advice: Callable[[], str] = str,
 ) -> Result:
     """Call `task(**arguments)` in several processes, one on each GPU or all on the CPU.
 
@@ -64,7 +64,7 @@ def launch(
         device: the `device` of the config: auto, cpu or gpu.
         logs: folder of the logs.
         name: the command, for messages.
-        advice: a sentence after the report of a failure.
+        advice: returns a sentence to add to the report of a failure.
 
     Returns:
         The result of the first process.
@@ -90,7 +90,7 @@ def launch(
             return pickle.loads(Path(exchange, _RESULT).read_bytes())
     if received:
         raise SystemExit(128 + received[-1])
-    report = "\n".join(filter(None, [_report(failed, processes, logs), advice]))
+    report = "\n".join(filter(None, [_report(failed, processes, logs), advice()]))
     raise (UserError if processes[failed].returncode == 2 else ProcessFailed)(report)
 
 

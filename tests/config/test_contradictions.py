@@ -89,10 +89,16 @@ def test_number_of_classes(classes, reason):
     ("override", "expected"),
     [
         ("loss.coef=[1, 1]", "loss.coef: has 2 entries for 3 heads; give 1 or 3"),
-        ("model.backbone_indices=[2, 3, 4, 4]", "loss.coef: has 3 entries for 4 heads; give 1 or 4"),
+        (
+            "model.backbone_indices=[2, 3, 4, 4]",
+            "loss.coef: has 3 entries for 4 heads; give 1 or 4",
+        ),
         ("early_stop={patience: 2}", None),
         ("epochs=10", "epochs: liteseg counts iterations; write iters: <epochs x training"),
-        ("optimizer.lr=0.1", "optimizer.lr: AdamW has no argument 'lr'; write lr_scheduler.learning"),
+        (
+            "optimizer.lr=0.1",
+            "optimizer.lr: AdamW has no argument 'lr'; write lr_scheduler.learning",
+        ),
         ("optimizer.backbone_lr_mult=0.1", "optimizer.backbone_lr_mult: AdamW has no argument"),
         ("backbone_lr_mult=0.1", "backbone_lr_mult: all weights have one learning rate"),
         ("freeze=true", "freeze: liteseg trains all weights; remove it"),

@@ -227,3 +227,39 @@ def test_saved_weights_have_the_published_form(store):
     model = ToyNet(norm=True)
     path = store.save("best", model.state_dict(), {"iteration": 1})
     assert_same(read_pdparams(path / "model.pdparams"), arrays(model.state_dict()))
+
+
+def test_rewind_to_an_older_checkpoint(tmp_path):
+    store = Checkpointer(tmp_path / "run" / "checkpoints", keep=5)
+
+    def state(iteration, best):
+        return {
+            "iteration": iteration,
+            "hooks": {"KeepBest": {"best": 0.5, "best_iteration": best}},
+        }
+
+    for iteration, best in ((2, 2), (4, 2), (6, 6)):
+        weights = {"w": paddle.full([2], float(iteration))}
+        store.save_step(weights, state(iteration, best))
+        store.save("last", weights, state(iteration, best))
+        if best == iteration:
+            store.save("best", weights, state(iteration, best))
+    store.rewind("step_4")
+    assert store.load_last().iteration == 4
+    assert float(store.load_last().weights["w"][0]) == 4
+    aside = tmp_path / "run" / "replaced_1"
+    assert sorted(path.name for path in aside.iterdir()) == ["best", "last", "step_6"]
+    assert load(store, "best") == 2
+    assert store.load_last().state["hooks"]["KeepBest"]["best_iteration"] == 2
+    shutil.rmtree(store.folder / "best")
+    assert "KeepBest" not in store.load_last().state["hooks"]  # the next evaluation is the best
+    store.rewind("last")  # nothing is later: nothing moves
+    assert not (tmp_path / "run" / "replaced_2").exists()
+    with pytest.raises(
+        UserError, match=r"step_6 is incomplete; .* contains .*step_2, step_4"
+    ):
+        store.rewind("step_6")
+
+
+def load(store, name):
+    return json.loads((store.folder / name / "manifest.json").read_text())["iteration"]

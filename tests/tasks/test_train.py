@@ -129,7 +129,9 @@ def test_resume_after_the_last_checkpoint_was_damaged(run):
     assert iterations(run, "train") == [1, 2, 3, 4]
     log = (run / "train.log").read_text()
     assert "is damaged" in log
-    assert "after iteration 2" in log
+    assert "resumed from" in log
+    assert "last.previous after iteration 4" in log  # saved before its evaluation
+    assert iterations(run, "eval") == [2, 4]
 
 
 def test_fine_tuning_starts_from_the_weights(streets_config, streets_run, tmp_path):
@@ -242,3 +244,44 @@ def test_more_processes_than_gpus_are_refused(streets_config, tmp_path, monkeypa
     monkeypatch.setattr("liteseg.ops.device.gpu_count", lambda: 2)
     with pytest.raises(UserError, match="3 processes need as many GPUs, and Paddle finds 2"):
         liteseg.train(streets_config, output=tmp_path, devices=3)
+
+
+@pytest.mark.parametrize("place", ["checkpoints/last", "checkpoints"])
+def test_resume_from_a_place_in_a_run(run, place):
+    result = liteseg.train(resume=run / place, overrides=["iters=5"])
+    assert (result.output, result.iteration) == (run, 5)
+
+
+def test_resume_from_an_older_checkpoint(run):
+    save = run / "checkpoints" / "last"
+    shutil.copytree(save, run / "checkpoints" / "step_3")
+    for file in (save, run / "checkpoints" / "step_3"):
+        assert file.is_dir()
+    with pytest.raises(UserError, match=r"step_99 is incomplete; .* contains best, last"):
+        liteseg.train(resume=run / "checkpoints" / "step_99")
+    older = saved_iteration(run, "best")
+    result = liteseg.train(resume=run / "checkpoints" / "best")
+    assert result.iteration == 4
+    assert iterations(run, "train") == [1, 2, 3, 4]
+    assert iterations(run, "eval") == [2, 4]
+    assert (run / "replaced_1").exists() == (older < 4)
+
+
+@pytest.mark.parametrize(
+    ("change", "message"),
+    [
+        (["val_dataset.transforms=[{type: RandomHorizontalFlip}, {type: Normalize}]"], "is random"),
+        (["val_dataset.transforms=[{type: Padding, target_size: [1, 1]}, {type: Normalize}]"],
+         "target_size is 1 x 1"),
+        (["early_stop={patience: 1}", "val_dataset=null"], "early_stop: needs a val_dataset"),
+    ],
+)  # fmt: skip
+def test_validation_that_would_fail_is_refused_before_training(
+    streets_config, tmp_path, change, message
+):
+    with pytest.raises(UserError, match=message):
+        liteseg.train(streets_config, overrides=change, output=tmp_path / "run")
+    assert not list((tmp_path / "run").glob("checkpoints/*"))
+    assert not (tmp_path / "run" / "metrics.jsonl").exists() or not iterations(
+        tmp_path / "run", "train"
+    )
