@@ -51,6 +51,7 @@ class PaddleInference:
 
     package, formats = "paddle", ("paddle",)
 
+    @exclusive
     def __init__(self, path: Path, device: str, threads: int, precision: str):
         paddle = require(self.package, "Paddle Inference")
         from paddle import inference
@@ -68,19 +69,18 @@ class PaddleInference:
             if path.suffix != ".pdmodel":
                 config.enable_mkldnn()
                 config.delete_pass(_BROKEN_PASS)
-        with exclusive():
-            self._predictor = inference.create_predictor(config)
+        self._predictor = inference.create_predictor(config)
         self._input = self._predictor.get_input_handle(self._predictor.get_input_names()[0])
 
+    @exclusive
     def run(self, images: np.ndarray, output: str) -> np.ndarray:
         """See `Runtime.run`."""
-        with exclusive():
-            self._input.copy_from_cpu(np.ascontiguousarray(images))
-            self._predictor.run()
-            # Paddle renames the outputs, but keeps their order.
-            names = self._predictor.get_output_names()
-            name = names[1] if output == COARSE else names[0]
-            return self._predictor.get_output_handle(name).copy_to_cpu()
+        self._input.copy_from_cpu(np.ascontiguousarray(images))
+        self._predictor.run()
+        # Paddle renames the outputs, but keeps their order.
+        names = self._predictor.get_output_names()
+        name = names[1] if output == COARSE else names[0]
+        return self._predictor.get_output_handle(name).copy_to_cpu()
 
 
 class OnnxRuntime:

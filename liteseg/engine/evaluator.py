@@ -104,7 +104,7 @@ class SegmentationMetrics(Evaluator):
         return {**total.compute(), "confusion": total.matrix.tolist()}
 
 
-@exclusive()
+@exclusive
 def evaluate(
     model: paddle.nn.Layer,
     dataset: Any,

@@ -12,6 +12,7 @@ import math
 import os
 import signal
 import sys
+import threading
 import time
 from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Optional
@@ -294,7 +295,9 @@ class StopOnSignal(Hook):
                 self._restore_handlers()
                 os.kill(os.getpid(), number)
 
-        self._before = {number: signal.signal(number, stop) for number in self.signals}
+        in_main = threading.current_thread() is threading.main_thread()  # others receive none
+        signals = self.signals if in_main else ()
+        self._before = {number: signal.signal(number, stop) for number in signals}
 
     def after_iteration(self, trainer: Trainer) -> None:
         """Stop if any process received a signal."""

@@ -132,7 +132,7 @@ class Trainer:
         self._read: list[np.ndarray] = []
         dataset.seed = options.seed
 
-    @exclusive()
+    @exclusive
     def run(self) -> None:
         """Train from `iteration` to `options.iters`, or until `stop_reason` is set.
 

@@ -1,71 +1,99 @@
-"""One thread at a time computes with Paddle.
+"""One computation with Paddle at a time, in a thread that lasts.
 
-Recording a graph (`onednn`, exports) switches the whole process to static mode for a moment, and
-concurrent runs of one graph or predictor overwrite each other's tensors. So training, evaluation,
-prediction and Paddle Inference hold one lock of the process; training and evaluation pass it on
-after each iteration or batch. Their operators use all cores already.
+Recording a graph (`onednn`, exports) switches the whole process to static mode for a moment,
+concurrent runs of one graph or predictor overwrite each other's tensors, and a thread that ran
+oneDNN frees the tensors of others when it ends. So training, evaluation, prediction and Paddle
+Inference run in the main thread, or else in a daemon thread of this module, one after the other;
+training and evaluation let the others run after each iteration or batch. Each uses all cores.
 
-Code of your own that uses Paddle in one thread while liteseg computes in another holds it too:
-`with exclusive(): ...`.
+Code of your own that computes with Paddle in several threads decorates it with `exclusive`.
 """
 
 from __future__ import annotations
 
-import contextlib
+import contextvars
+import functools
 import threading
 from collections import deque
-from collections.abc import Iterator
+from collections.abc import Callable
+from concurrent.futures import Future
+from typing import Any, Optional, TypeVar
 
-_guard = threading.Lock()  # of the three below
-_waiting: deque[tuple[int, threading.Lock]] = deque()
-_owner = _depth = 0
+F = TypeVar("F", bound=Callable[..., Any])
+_Job = tuple[Future, Callable[[], Any]]
+
+_changed = threading.Condition()  # guards all below
+_jobs: deque[_Job] = deque()
+_holder = 0  # the thread that computes
+_server: Optional[threading.Thread] = None
 
 
-@contextlib.contextmanager
-def exclusive() -> Iterator[None]:
-    """Hold the lock; threads get it in the order of their arrival, and a holder again at once."""
-    _acquire(1)
-    try:
-        yield
-    finally:
-        _release(1)
+def exclusive(function: F) -> F:
+    """Decorator: the function runs while no other decorated one does, and waits for its turn."""
+
+    @functools.wraps(function)
+    def run(*args: Any, **options: Any) -> Any:
+        global _holder, _server
+        me = threading.current_thread()
+        if me.ident == _holder:
+            return function(*args, **options)
+        call = functools.partial(contextvars.copy_context().run, function, *args, **options)
+        with _changed:
+            in_place = me is threading.main_thread() and not (_holder or _jobs)
+            if in_place:
+                _holder = me.ident or 0
+            else:
+                future: Future = Future()
+                _jobs.append((future, call))
+                if _server is None or not _server.is_alive():  # also after a fork
+                    _server = threading.Thread(target=_serve, name="liteseg", daemon=True)
+                    _server.start()
+                _changed.notify_all()
+        if not in_place:
+            return future.result()
+        try:
+            return function(*args, **options)
+        finally:
+            _let_go()
+
+    return run  # type: ignore[return-value]
 
 
 def give_way() -> None:
-    """Let the threads that wait for the lock go first; the caller holds it."""
-    if _waiting:
-        depth = _depth
-        _release(depth)
-        _acquire(depth)
+    """Run the functions that wait for their turn; call it inside of an exclusive one."""
+    while _jobs:
+        _run(_jobs.popleft())
 
 
-def _acquire(depth: int) -> None:
-    global _owner, _depth
-    me, turn = threading.get_ident(), threading.Lock()
-    with _guard:
-        if not _depth or _owner == me:
-            _owner, _depth = me, _depth + depth
-            return
-        turn.acquire()
-        _waiting.append((me, turn))
+def lasts() -> bool:
+    """Whether the current thread is one of the two that compute."""
+    return threading.current_thread() in (threading.main_thread(), _server)
+
+
+def _serve() -> None:
+    global _holder
+    while True:
+        with _changed:
+            while _holder or not _jobs:
+                _changed.wait()
+            _holder, job = threading.get_ident(), _jobs.popleft()
+        _run(job)
+        del job  # its result may be large
+        _let_go()
+
+
+def _run(job: _Job) -> None:
+    future, call = job
+    if not future.set_running_or_notify_cancel():
+        return
     try:
-        turn.acquire()
-    except BaseException:  # Ctrl-C
-        with _guard:
-            waits = (me, turn) in _waiting
-            if waits:
-                _waiting.remove((me, turn))
-        if not waits:
-            _release(1)
-        raise
-    _depth = depth  # `_release` made this thread the owner
+        future.set_result(call())
+    except BaseException as error:  # raised again in the thread of the caller
+        future.set_exception(error)
 
 
-def _release(depth: int) -> None:
-    global _owner, _depth
-    with _guard:
-        _depth -= depth
-        if not _depth and _waiting:
-            _owner, turn = _waiting.popleft()
-            _depth = 1
-            turn.release()
+def _let_go() -> None:
+    global _holder
+    with _changed:
+        _holder = 0
+        _changed.notify_all()

@@ -22,8 +22,7 @@ import paddle
 import paddle.nn.functional as F
 from paddle.static import InputSpec
 
-from liteseg.ops import device
-from liteseg.ops.exclusive import exclusive
+from liteseg.ops import device, exclusive
 from liteseg.ops.onednn_cache import drop_copies
 
 _FLAG = "FLAGS_use_mkldnn"
@@ -42,8 +41,11 @@ def available() -> bool:
 
 
 def supports(x: paddle.Tensor) -> bool:
-    """Whether the functions below accept `x`: eager, float32, NCHW, on a CPU with oneDNN."""
-    return device.is_eager_cpu(x) and x.ndim == 4 and available()
+    """Whether the functions below accept `x`: eager, float32, NCHW, on a CPU with oneDNN.
+
+    In threads that may end before the process, Paddle's own operators are used; see `exclusive`.
+    """
+    return device.is_eager_cpu(x) and x.ndim == 4 and available() and exclusive.lasts()
 
 
 def conv2d(
@@ -82,7 +84,6 @@ def _hashable(value: Any) -> Any:
     return tuple(map(_hashable, value)) if isinstance(value, (list, tuple)) else value
 
 
-@exclusive()
 def _run(graph: Callable, x: paddle.Tensor, *parameters: paddle.Tensor) -> paddle.Tensor:
     """The output of a graph, without the memory that it need not keep."""
     if paddle.is_grad_enabled() or _last_shape.get(graph) != x.shape:
@@ -156,7 +157,7 @@ def _record(
     )
     # Paddle selects the kernels when a graph first runs, in each direction. The flag is set for
     # that moment only, because other graphs of this process may contain layers that fail with it.
-    with exclusive(), _onednn_enabled(), warnings.catch_warnings():
+    with _onednn_enabled(), warnings.catch_warnings():
         warnings.simplefilter("ignore")  # about Paddle's own recording
         with paddle.enable_grad():
             y = graph(x, *parameters)

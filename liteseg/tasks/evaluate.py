@@ -18,6 +18,7 @@ from liteseg.datasets import Cityscapes, SegmentationDataset, train_id_to_id
 from liteseg.engine.evaluator import Evaluator
 from liteseg.engine.evaluator import evaluate as evaluate_model
 from liteseg.ops.device import select_device
+from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import ReportData, read_history, write_report
 from liteseg.report.visualize import write_png
@@ -59,6 +60,7 @@ class EvalResult:
         return {**self.metrics, **about}
 
 
+@exclusive
 def evaluate(
     cfg: Optional[AnyConfig],
     weights: Weights,

@@ -17,6 +17,7 @@ from liteseg.deploy.manifest import FORMATS, INPUT, OUTPUTS, Manifest
 from liteseg.deploy.quantize import quantize
 from liteseg.deploy.verify import Example, compare, disagreements
 from liteseg.errors import UserError
+from liteseg.ops.exclusive import exclusive
 from liteseg.tasks import examples
 from liteseg.tasks.runs import Weights, config_of
 from liteseg.tasks.segmenter import Segmenter
@@ -51,6 +52,7 @@ class ExportResult:
     verification: Optional[dict[str, Any]] = None
 
 
+@exclusive
 def export(
     weights: Weights,
     format: str,

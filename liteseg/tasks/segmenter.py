@@ -61,7 +61,7 @@ class TrainedNetwork:
         self.normalize = normalize
         self.test = test
 
-    @exclusive()
+    @exclusive
     def labels(self, images: np.ndarray, trans_info: TransInfo) -> Sequence[np.ndarray]:
         """As `Network.labels`."""
         import paddle
@@ -140,14 +140,8 @@ class Segmenter:
                 f"{source}: runtime, threads and precision are for exported models; make one with "
                 f"`liteseg export --weights {source} --format openvino --output DIR`"
             )
-        from liteseg.ops.device import select_device
-
         cfg = config_of(source, config)
-        with exclusive():
-            select_device(device or cfg.device)
-            model = build_model(cfg)
-            load_weights(model, source)
-            return cls.from_model(model, cfg)
+        return cls._from_trained(source, cfg, device)
 
     @property
     def trained_network(self) -> TrainedNetwork:
@@ -169,6 +163,16 @@ class Segmenter:
         assert transforms.normalize is not None  # checked by build_val_transforms
         network = TrainedNetwork(model, transforms.normalize, cfg.test_config)
         return cls(network, transforms, names, palette)
+
+    @classmethod
+    @exclusive
+    def _from_trained(cls, source: Weights, cfg: CheckedConfig, device: Optional[str]) -> Segmenter:
+        from liteseg.ops.device import select_device
+
+        select_device(device or cfg.device)
+        model = build_model(cfg)
+        load_weights(model, source)
+        return cls.from_model(model, cfg)
 
     @classmethod
     def _from_exported(cls, folder: Path, **options: Any) -> Segmenter:

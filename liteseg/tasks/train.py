@@ -45,6 +45,7 @@ from liteseg.ops.device import (
     seed_everything,
     select_device,
 )
+from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import write_run_report
 from liteseg.tasks.launch import launch
@@ -129,6 +130,7 @@ def train(
         return _train(cfg, hooks=hooks, **options)
 
 
+@exclusive
 def _train(
     cfg: CheckedConfig,
     *,
