@@ -5,7 +5,9 @@ from __future__ import annotations
 import argparse
 import importlib
 import sys
+import traceback
 from collections.abc import Sequence
+from pathlib import Path
 from typing import Optional
 
 from liteseg import __version__
@@ -47,6 +49,9 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         problem: Optional[str] = str(error)
     except ImportError as error:
         package = (error.name or "").partition(".")[0]
+        if not package:  # a system library is missing: which package loads it?
+            files = [Path(frame.filename) for frame in traceback.extract_tb(error.__traceback__)]
+            package = next((p for f in files[::-1] for p in PACKAGES if p in f.parts), "")
         if package not in PACKAGES:
             raise
         problem = f"{package} can't be imported ({error}); run `liteseg doctor` for the fix"

@@ -22,6 +22,11 @@ def require(name: str, purpose: str) -> ModuleType:
         return importlib.import_module(name)
     except ImportError as error:
         raise UserError(
-            f"{purpose} needs the package {name}, which can't be imported ({error}); install it: "
-            f"pip install {name}  (or all of deployment: pip install 'liteseg[export]')"
+            f"{purpose} needs the package {name}, which can't be imported ({error}); "
+            + (
+                "`liteseg doctor` prints the command that installs PaddlePaddle"
+                if name.partition(".")[0] == "paddle"  # a package `paddle` on PyPI is another one
+                else f"install it: pip install {name}  (or all of deployment: pip install "
+                "'liteseg[export]')"
+            )
         ) from None

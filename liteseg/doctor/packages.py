@@ -154,12 +154,14 @@ def check_imports() -> list[Finding]:
     if not broken:
         return [Finding("imports", OK, ", ".join(MODULES))]
     found = "; ".join(f"{name}: {reason}" for name, reason in broken.items())
-    if "libGL" in found or "libgthread" in found:
-        pin = installed(["opencv-python"]).get("opencv-python", "")
-        build = f"opencv-python-headless=={pin}" if pin else "opencv-python-headless"
-        return [Finding("imports", BAD, found, pip("--no-deps", "--force-reinstall", build))]
+    if _LIBRARY_OF_OPENCV.search(found):
+        return [Finding("imports", BAD, found, _install_libraries_of_opencv())]
     names = [MODULES[n] for n in broken if n in MODULES]
     return [Finding("imports", BAD, found, _install(current_set(), names, "--force-reinstall"))]
+
+
+# System libraries that opencv-python needs and opencv-python-headless does not.
+_LIBRARY_OF_OPENCV = re.compile(r"lib(GL|EGL|gthread|glib|SM|ICE|X11|Xext|Xrender|xcb)\b[-.]")
 
 
 _TRY_PADDLE = """
@@ -224,8 +226,26 @@ def _check_gpu_build(reported: dict[str, Any], gpus: Sequence[nvidia.Gpu]) -> li
     return findings
 
 
+def _install_libraries_of_opencv() -> str:
+    """The command that installs them, or without root an OpenCV that does not need them."""
+    present = [name for name in OPENCVS if name in installed(OPENCVS)]
+    pin = next(iter(installed(OPENCVS).values()), current_set().pins["opencv-python"])
+    remove = f"{sys.executable} -m pip uninstall -y {' '.join(present or OPENCVS[:1])}"
+    headless = pip("--no-deps", f"opencv-python-headless=={pin}")
+    return (
+        "sudo apt-get update && sudo apt-get install -y libgl1 libglib2.0-0  (without root: "
+        f"{remove} && {headless})"
+    )
+
+
 def _paddle_failure(stage: str, problem: str, gpus: Sequence[nvidia.Gpu]) -> Finding:
     tested = current_set()
+    missing = re.search(r"No module named '(\w+)", problem)
+    if _LIBRARY_OF_OPENCV.search(problem):
+        return Finding("OpenCV", BAD, f"{stage} fails: {problem}", _install_libraries_of_opencv())
+    if missing and missing[1] in MODULES:
+        fix = _install(tested, [MODULES[missing[1]]])
+        return Finding(MODULES[missing[1]], BAD, f"{stage} fails: {problem}", fix)
     if gpus:
         fix = nvidia.install_command(gpus)
     elif "libgomp" in problem:

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import logging
+import os
 import shutil
 import sys
 from collections.abc import Iterator
@@ -12,12 +13,22 @@ from typing import Any
 
 from liteseg.utils.runtime import is_main
 
+_YELLOW, _PLAIN = "\x1b[33m", "\x1b[0m"  # ANSI codes
+
 
 class _ConsoleHandler(logging.Handler):
-    """Writes lines above a running progress bar.
+    """Writes lines above a running progress bar; warnings with "warning:", yellow on a terminal.
 
     `tqdm.contrib.logging` would ignore the level and the filter that `setup_logging` sets.
     """
+
+    def format(self, record: logging.LogRecord) -> str:
+        text = super().format(record)
+        if record.levelno < logging.WARNING:
+            return text
+        name = f"{record.levelname.lower()}:"
+        colored = sys.stdout.isatty() and "NO_COLOR" not in os.environ
+        return f"{f'{_YELLOW}{name}{_PLAIN}' if colored else name} {text}"
 
     def emit(self, record: logging.LogRecord) -> None:
         try:

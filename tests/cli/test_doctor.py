@@ -85,6 +85,22 @@ def test_broken_packages(tmp_path):
     assert code == 2
     assert "bad   Paddle         import of Paddle fails: killed by SIGSEGV" in out
     assert "bad   imports        cv2: ImportError: libGL.so.1" in out
+    assert "apt-get install -y libgl1 libglib2.0-0  (without root: " in out
+    assert "uninstall -y opencv-python" in out
     assert "opencv-python-headless==" in out
     assert "the server fails: TypeError: Descriptors" in out
     assert "killed by SIGSEGV" in out.partition("import order")[2]
+
+
+def test_a_system_library_of_opencv_is_not_blamed_on_paddle(tmp_path):
+    (tmp_path / "broken" / "cv2").mkdir(parents=True)
+    (tmp_path / "broken" / "cv2" / "__init__.py").write_text(BROKEN["cv2"])
+    _, out = doctor(sys.executable, tmp_path, tmp_path / "broken")
+    assert "bad   OpenCV" in out
+    assert "bad   Paddle" not in out
+    assert "install paddlepaddle" not in out
+    code, out = doctor(
+        sys.executable, tmp_path, tmp_path / "broken", command="data check --config quickstart"
+    )
+    assert code == 2
+    assert "cv2 can't be imported (libGL.so.1: cannot open shared object file)" in out

@@ -28,12 +28,12 @@ def test_log_lines(tmp_path, capsys):
         get_logger().info("plain")
         get_logger().warning("caution")
         get_logger().debug("detail")
-    assert capsys.readouterr().out == "caution\n"
+    assert capsys.readouterr().out == "warning: caution\n"
     get_logger().warning("after the block")
     lines = (tmp_path / "train.log").read_text().splitlines()
     assert [line.split(" ", 2)[2] for line in lines] == ["INFO plain", "WARNING caution"]
     assert lines[0][:2] == "20"
-    assert capsys.readouterr().out == "after the block\n"
+    assert capsys.readouterr().out == "warning: after the block\n"
     setup_logging(verbose=True)
     get_logger().debug("detail")
     assert capsys.readouterr().out == "detail\n"
