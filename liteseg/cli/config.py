@@ -3,11 +3,13 @@
 from __future__ import annotations
 
 import argparse
+import contextlib
 import sys
 from collections.abc import Sequence
 
 from liteseg.cli.arguments import complete
-from liteseg.config.check import check, with_defaults
+from liteseg.config.check import check, load_plugins
+from liteseg.config.defaults import with_defaults
 from liteseg.config.load import load_config
 from liteseg.errors import UserError
 
@@ -37,7 +39,10 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
 def run(args: argparse.Namespace) -> int:
     """Run the action; 2 if `check` finds errors."""
     if args.action == "show":
-        print(with_defaults(load_config(args.file, args.overrides)).annotated(), end="")
+        cfg = load_config(args.file, args.overrides)
+        with contextlib.suppress(UserError):  # `check` reports it
+            load_plugins(cfg)
+        print(with_defaults(cfg).annotated(), end="")
         return 0
     return max(_check_file(file, args.overrides) for file in args.files)
 

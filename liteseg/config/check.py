@@ -20,6 +20,7 @@ from liteseg.config.component import (
     parameters,
     with_measured,
 )
+from liteseg.config.defaults import intervals, with_defaults
 from liteseg.config.keys import REQUIRED, Key, keys_of, type_error
 from liteseg.config.load import Config, load_config
 from liteseg.config.plugins import load_components
@@ -70,30 +71,27 @@ def checked(cfg: Union[Config, CheckedConfig]) -> CheckedConfig:
         count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
         raise UserError(f"{cfg.path}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
     given = cfg.data
+    for name, default in intervals(given).items():
+        given[name] = default if given.get(name) is None else given[name]
     values = {name: key.resolve(given[name]) for name, key in SCHEMA.items() if name in given}
     return CheckedConfig(**values, source=with_defaults(cfg))
 
 
-def with_defaults(cfg: Config) -> Config:
-    """The config with every key that it leaves out, at its default."""
-    defaults = _defaults(SCHEMA)
-    for name, key in SCHEMA.items():
-        value = cfg.get(name, key.default)
-        if key.section is not None and isinstance(value, dict):
-            defaults[name] = _defaults(keys_of(key.section))
-    return cfg.filled(defaults)
+def load_plugins(cfg: Config) -> None:
+    """Register liteseg's own components and those of the config's plugins.
 
-
-def _defaults(keys: Mapping[str, Key]) -> dict[str, Any]:
-    return {name: key.default for name, key in keys.items() if key.default is not REQUIRED}
+    Raises:
+        UserError: a plugin is missing or fails.
+    """
+    plugins = cfg.get("plugins", ())
+    load_components([] if SCHEMA["plugins"].problem(plugins) else plugins)
 
 
 def check(cfg: Config) -> list[str]:
     """Every error of a config, each as `key.path: problem (file:line)`; empty if there is none."""
     checker = _Checker(cfg)
     try:
-        plugins = cfg.get("plugins", ())
-        load_components([] if SCHEMA["plugins"].problem(plugins) else plugins)
+        load_plugins(cfg)
     except UserError as error:
         checker.add("", str(error), "plugins")
     checker.rules()
@@ -196,7 +194,7 @@ class _Checker:
                 self.add(here, f"must not be given here: {supplied[name]}")
             elif name not in known:
                 if not accepts_any_argument(component):
-                    self.add(here, self.unknown_argument(spec, name, known, path))
+                    self.add(here, self.unknown_argument(spec, name, known, registry, path))
             elif value is None and known[name].default is None:
                 continue
             elif name in NESTED:
@@ -211,14 +209,19 @@ class _Checker:
         if missing:
             self.add(path, f"{spec['type']} needs {', '.join(missing)}")
 
-    def unknown_argument(self, spec: dict, name: str, known: Mapping, path: str) -> str:
+    def unknown_argument(
+        self, spec: dict, name: str, known: Mapping, registry: Registry, path: str
+    ) -> str:
         if name in ELSEWHERE:
             return f"{spec['type']} has no argument {name!r}; {ELSEWHERE[name]}"
         near = nearest(name, list(known))
         hint = f"; did you mean {near!r}?" if near else ""
         arguments = f"it takes {', '.join(known)}" if known else "it takes none"
-        written = self.cfg.origin(_join(path, name)).rpartition(":")[0]
-        if written != self.cfg.origin(_join(path, "type")).rpartition(":")[0]:
+        written, chosen = (
+            self.cfg.origin(_join(path, key)).rpartition(":")[0] for key in (name, "type")
+        )
+        # Of the type before: --set has no line, so its origin has no file.
+        if written and written != chosen and any(name in parameters(c) for c in registry.values()):
             hint += "; it is inherited: `_inherited_: false` next to the new `type` drops it"
         return f"{spec['type']} has no argument {name!r} ({arguments}){hint}"
 

@@ -6,6 +6,7 @@ Arguments of constructors are checked against their annotations in the same way.
 from __future__ import annotations
 
 import collections.abc
+import contextlib
 import dataclasses
 import functools
 import math
@@ -131,7 +132,18 @@ def type_error(value: Any, annotation: Any) -> Optional[str]:
     """
     if matches(value, annotation):
         return None
-    return f"expected {describe(annotation)}, found {quoted(value)} ({_kind(value)})"
+    hint = _number_hint(value, annotation) if isinstance(value, str) else ""
+    return f"expected {describe(annotation)}, found {quoted(value)} ({_kind(value)}){hint}"
+
+
+def _number_hint(text: str, annotation: Any) -> str:
+    """The fix of a number that YAML reads as text."""
+    for written, fix in ((text, "remove the quotes"), (text.replace(",", ".", 1), "")):
+        for kind in (int, float):
+            with contextlib.suppress(ValueError):
+                if matches(kind(written), annotation):
+                    return f"; {fix or f'it has a decimal comma; write {written.strip()}'}"
+    return ""
 
 
 def matches(value: Any, annotation: Any) -> bool:

@@ -24,6 +24,7 @@ BASE = "_base_"
 OVERRIDE_ORIGIN = "--set"
 DEFAULT_ORIGIN = "default"
 _MAX_BYTES = 200_000
+SECTIONS = ("amp", "early_stop", "ema", "test_config")  # may be off, and --set turns them on
 _MAX_FILES = 100  # bases that include each other twice would multiply
 
 
@@ -131,6 +132,10 @@ def _set(node: Node, keys: list[str], value: Node, done: tuple[str, ...], text: 
         items, index = list(node.value), int(key)
     elif isinstance(node.value, dict):
         items, index = dict(node.value), key
+        if rest and not done and key in SECTIONS:
+            section = items.get(key)
+            if section is None or section.value in (None, False, True):
+                items[key] = Node({}, OVERRIDE_ORIGIN)
         if rest and key not in items:
             near = difflib.get_close_matches(key, items, n=3)
             hint = f"did you mean {' or '.join(map(repr, near))}?" if near else _mapping_hint(keys)
@@ -279,9 +284,18 @@ def _fill(node: Node, defaults: Mapping[str, Any]) -> Node:
     for name, default in defaults.items():
         if name not in items:
             items[name] = _default_node(default)
-        elif isinstance(default, Mapping) and isinstance(items[name].value, dict):
-            items[name] = _fill(items[name], default)
+        elif isinstance(default, (Mapping, list)):
+            items[name] = _fill_item(items[name], default)
     return Node(items, node.origin)
+
+
+def _fill_item(node: Node, defaults: Any) -> Node:
+    if isinstance(defaults, Mapping) and isinstance(node.value, dict):
+        return _fill(node, defaults)
+    if isinstance(defaults, list) and isinstance(node.value, list):
+        filled = [_fill_item(item, default) for item, default in zip(node.value, defaults)]
+        return Node([*filled, *node.value[len(filled) :]], node.origin)
+    return node
 
 
 def _default_node(value: Any) -> Node:
@@ -312,8 +326,12 @@ def find_config(path: Union[str, Path]) -> Path:
                 return candidate
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give a YAML file")
-    known = {f.stem: f for folder in _config_dirs() for f in sorted(folder.rglob("*.yml"))}
-    near = difflib.get_close_matches(path.name.removesuffix(".yml"), known, n=3, cutoff=0.5)
+    shipped = (f for folder in _config_dirs() for f in sorted(folder.rglob("*.yml")))
+    for files in (path.absolute().parent.glob("*.y*ml"), shipped):  # neighbors first
+        known = {f.stem: f for f in files}
+        near = difflib.get_close_matches(path.stem, known, n=3, cutoff=0.5)
+        if near:
+            break
     hint = f"; did you mean {' or '.join(_shown(known[n]) for n in near)}?" if near else ""
     raise UserError(f"no config {str(path)!r}{hint}")
 

@@ -137,8 +137,18 @@ class CheckedConfig:
     )
     eval_batch_size: int = key(1, "images per forward pass in evaluation", POSITIVE)
     log_interval: int = key(10, "iterations between log lines", POSITIVE)
-    eval_interval: int = key(1000, "iterations between evaluations", POSITIVE)
-    save_interval: int = key(1000, "iterations between kept checkpoints", POSITIVE)
+    eval_interval: int = key(
+        None,
+        "iterations between evaluations (null: a tenth of iters, at most 1000)",
+        POSITIVE,
+        yaml=Optional[int],
+    )
+    save_interval: int = key(
+        None,
+        "iterations between kept checkpoints (null: as eval_interval)",
+        POSITIVE,
+        yaml=Optional[int],
+    )
     keep_checkpoints: int = key(5, "kept checkpoints in addition to last and best", NOT_NEGATIVE)
     num_pictures: int = key(
         4, "validation images shown: this many fixed, worst and best ones", NOT_NEGATIVE

@@ -49,6 +49,7 @@ for _class in (_Loader, Dumper):
     _class.add_implicit_resolver(_TAG + "int", _INT, list("-+0123456789"))
     _class.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
 _Loader.add_implicit_resolver(_TAG + "merge", re.compile(r"^<<$"), ["<"])
+_NO_SPACE = re.compile(r"^\s*(?:- )?([A-Za-z_]\w*):([^\s:/\\].*)$")  # `iters:100`
 _COLLECTIONS = {_TAG + "seq", _TAG + "map"}
 _SCALARS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null")}
 
@@ -75,6 +76,10 @@ class Reader:
         except yaml.MarkedYAMLError as error:
             mark = error.problem_mark or error.context_mark
             line = mark.line if mark else 0
+            lines = enumerate(text.splitlines()[: line + 1])
+            if spaceless := [(n, found) for n, one in lines if (found := _NO_SPACE.match(one))]:
+                line, found = spaceless[-1]
+                raise UserError(f"{self.where(line)}: {_add_space(*found.groups())}") from error
             raise UserError(f"{self.where(line)}: not YAML: {_problem(error)}") from error
         except RecursionError as error:
             raise UserError(f"{self.where(0)}: YAML nested too deeply to read") from error
@@ -125,6 +130,17 @@ class Reader:
                         raise UserError(f"{here}: `<<` merges mappings, not {quoted(plain(part))}")
                     merged = {**part.value, **merged}  # the first mapping named wins
                 continue
+            key_text = getattr(key_node, "value", "")
+            if node.flow_style and not getattr(value_node, "value", key_node):
+                if found := _NO_SPACE.match(str(key_text)):
+                    raise UserError(f"{here}: {_add_space(*found.groups())}")
+                if str(key_text).isdecimal() and own:  # {learning_rate: 0,002}
+                    last, number = list(own.items())[-1]
+                    if isinstance(number.value, int):
+                        raise UserError(
+                            f"{here}: {last}: {number.value},{key_text} has a decimal comma; write "
+                            f"{number.value}.{key_text}"
+                        )
             if key_node.tag != _TAG + "str":
                 found = getattr(key_node, "value", key_node.tag)
                 raise UserError(
@@ -139,9 +155,13 @@ class Reader:
         return {**merged, **own}
 
 
+def _add_space(name: str, value: str) -> str:
+    return f"a space is missing after the colon; write `{name}: {value.strip()}`"
+
+
 def _problem(error: yaml.MarkedYAMLError) -> str:
     text = " ".join(part for part in (error.context, error.problem) if part)
-    return f"{text} (indent with spaces, not tabs)" if r"'\t'" in text else text
+    return f"{text} (use spaces, not tabs)" if r"'\t'" in text else text
 
 
 def plain(node: Node) -> Any:

@@ -17,7 +17,8 @@ from typing import Any, Optional, Union
 import paddle
 
 from liteseg.config.build import build_dataset, build_losses, build_model, build_optimizer
-from liteseg.config.check import AnyConfig, load_checked, with_defaults
+from liteseg.config.check import AnyConfig, load_checked
+from liteseg.config.defaults import with_defaults
 from liteseg.config.load import load_config
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import SegmentationDataset, check_samples, count_label_pixels
