@@ -35,14 +35,14 @@ def from_dataset(cfg: CheckedConfig, split: str) -> Iterator[Example]:
     return (Example(sample["img"], sample.get("label")) for sample in samples)
 
 
-def from_files(paths: Sequence[Union[str, Path]]) -> Iterator[Example]:
-    """Image files, and those in folders.
+def from_files(paths: Sequence[Union[str, Path]], exif: str = "apply") -> Iterator[Example]:
+    """Image files, and those in folders; `exif` as in `Segmenter`.
 
     Raises:
         UserError: (at once) a path does not exist; (later) an image cannot be read.
     """
     files = [path for path, _ in find_files(list(map(Path, paths)), IMAGE_SUFFIXES)]
-    return (Example(read_image(path, exif=True)) for path in files)
+    return (Example(read_image(path, exif == "apply")) for path in files)
 
 
 def synthetic(size: Optional[tuple[int, int]]) -> Iterator[Example]:
@@ -81,4 +81,4 @@ def fitted(
 
 def ignore_index(cfg: CheckedConfig) -> int:
     """The label value of the validation set that is not counted."""
-    return (cfg.val_dataset or {}).get("ignore_index", 255)
+    return (cfg.val_dataset or cfg.train_dataset).get("ignore_index", 255)

@@ -12,7 +12,7 @@ import numpy as np
 
 from liteseg.config.check import AnyConfig
 from liteseg.config.schema import CheckedConfig
-from liteseg.deploy.export import replacing, versions, write_model
+from liteseg.deploy.export import replacing, require_replaceable, versions, write_model
 from liteseg.deploy.manifest import FORMATS, INPUT, OUTPUTS, Manifest
 from liteseg.deploy.quantize import quantize
 from liteseg.deploy.verify import Example, compare, disagreements
@@ -20,7 +20,7 @@ from liteseg.errors import UserError
 from liteseg.ops.exclusive import exclusive
 from liteseg.tasks import examples
 from liteseg.tasks.runs import Weights, config_of
-from liteseg.tasks.segmenter import Segmenter
+from liteseg.tasks.segmenter import Segmenter, val_transform_specs
 from liteseg.utils.logging import get_logger
 
 if TYPE_CHECKING:
@@ -97,6 +97,7 @@ def export(
     if int8 and format != "openvino":
         raise UserError(f"--int8 writes the openvino format, not {format}; give openvino")
     output = Path(output)
+    require_replaceable(output)
     cfg = config_of(weights, cfg, overrides)
     trained = Segmenter.from_pretrained(weights, cfg, device="cpu")
     graph = _graph(trained, output_kind)
@@ -143,7 +144,7 @@ def _describe(
     size: Optional[tuple[int, int]],
 ) -> Manifest:
     normalize = trained.trained_network.normalize
-    transforms = (cfg.val_dataset or {})["transforms"]
+    transforms = val_transform_specs(cfg)
     return Manifest(
         name=cfg.path.parent.name if cfg.path.name == "config.yml" else cfg.path.stem,
         format=format,
@@ -154,6 +155,7 @@ def _describe(
             "layout": "NHWC",
             "channels": "RGB",
             "size": list(size) if size else None,
+            **({"exif": "ignore"} if trained.exif == "ignore" else {}),
         },
         output={"name": OUTPUTS[graph.kind], "kind": graph.kind},
         mean=[round(float(value), 7) for value in normalize.mean],
@@ -176,7 +178,7 @@ def _calibration(
     if isinstance(source, int):
         found: Iterator[Example] = itertools.islice(examples.from_dataset(cfg, "train"), source)
     else:
-        found = examples.from_files([source])
+        found = examples.from_files([source], trained.exif)
     fitted = (examples.fitted(example, trained.transforms, size) for example in found)
     return (trained.transforms({"img": example.image})["img"][None] for example in fitted)
 
@@ -193,7 +195,7 @@ def _examples(
     if count is None and description.precision != "int8":
         count = VERIFICATION_IMAGES
     if images:
-        source = examples.from_files(images)
+        source = examples.from_files(images, trained.exif)
     else:
         try:
             source = examples.from_dataset(cfg, "val")

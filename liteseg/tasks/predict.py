@@ -52,7 +52,7 @@ class PredictResult:
 
 def predict(
     inputs: Union[str, Path, Sequence[Union[str, Path]]],
-    output: Union[str, Path],
+    output: Union[str, Path] = "predictions",
     *,
     weights: Optional[Weights] = None,
     model: Union[str, Path, Segmenter, None] = None,
@@ -107,7 +107,7 @@ def predict(
 
     kinds = KINDS if what == "all" else (what,)
     bar = progress(total=len(jobs), unit="image", desc="predict")
-    images = contextlib.closing(prefetch(_read(jobs), _READ_AHEAD))
+    images = contextlib.closing(prefetch(_read(jobs, segmenter.exif == "apply"), _READ_AHEAD))
     with bar, BackgroundWriter(_WRITERS, _MAX_PENDING, skip) as writer, images as loaded:
         for job, image in loaded:
             try:
@@ -159,11 +159,13 @@ def open_segmenter(
     return Segmenter.from_pretrained(weights, config_of(weights, cfg, overrides), device=device)
 
 
-def _read(jobs: Sequence[Job]) -> Iterator[tuple[Job, Union[np.ndarray, UserError, None]]]:
+def _read(
+    jobs: Sequence[Job], exif: bool
+) -> Iterator[tuple[Job, Union[np.ndarray, UserError, None]]]:
     """Each job with its image, the error of reading it, or None for a video."""
     for job in jobs:
         try:
-            yield job, None if job.is_video else read_image(job.source, exif=True)
+            yield job, None if job.is_video else read_image(job.source, exif)
         except UserError as error:
             yield job, error
 

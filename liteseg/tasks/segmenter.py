@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
@@ -9,7 +10,7 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 import numpy as np
 
 from liteseg.config.build import build_model
-from liteseg.config.check import AnyConfig, load_checked
+from liteseg.config.check import AnyConfig, dataset_attribute, load_checked
 from liteseg.config.component import build
 from liteseg.config.schema import CheckedConfig
 from liteseg.config.test_config import TestConfig
@@ -83,6 +84,7 @@ class Segmenter:
         transforms: the validation transforms; a `Normalize` at the end is left to the network.
         class_names: one for each class.
         palette: (classes, 3) uint8 RGB.
+        exif: how image files are to be read: `apply` or `ignore` their EXIF orientation.
     """
 
     def __init__(
@@ -91,8 +93,10 @@ class Segmenter:
         transforms: Compose,
         class_names: Sequence[str],
         palette: np.ndarray,
+        exif: str = "apply",
     ):
         self.network = network
+        self.exif = exif
         self.transforms = transforms
         self.class_names: Sequence[str] = tuple(class_names)
         self.palette = np.asarray(palette, np.uint8)
@@ -162,7 +166,8 @@ class Segmenter:
         transforms = build_val_transforms(cfg)
         assert transforms.normalize is not None  # checked by build_val_transforms
         network = TrainedNetwork(model, transforms.normalize, cfg.test_config)
-        return cls(network, transforms, names, palette)
+        exif = dataset_attribute(cfg.val_dataset or cfg.train_dataset, "exif") or "apply"
+        return cls(network, transforms, names, palette, exif)
 
     @classmethod
     @exclusive
@@ -185,7 +190,8 @@ class Segmenter:
         path = f"{folder / manifest.NAME}: transforms"
         transforms = [build(spec, TRANSFORMS, path) for spec in description.transforms]
         palette = np.asarray(description.palette, np.uint8)
-        return cls(network, Compose(transforms), description.class_names, palette)
+        exif = description.input.get("exif", "apply")
+        return cls(network, Compose(transforms), description.class_names, palette, exif)
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """Predict the labels of one image.
@@ -239,16 +245,34 @@ class Segmenter:
             yield frame, self.predict(frame)
 
 
+def val_transform_specs(cfg: CheckedConfig) -> list[dict[str, Any]]:
+    """The transforms of the validation set or, without one, of the training set.
+
+    Of those of the training set, the fixed ones at the beginning and `Normalize`.
+    """
+    if cfg.val_dataset and cfg.val_dataset.get("transforms"):
+        return cfg.val_dataset["transforms"]
+    specs = cfg.train_dataset.get("transforms") or []
+    built = [build(spec, TRANSFORMS, "train_dataset.transforms") for spec in specs]
+    count = len(list(itertools.takewhile(_is_fixed, built)))
+    return specs[:count] + specs[max(count, len(specs) - 1) :]
+
+
+def _is_fixed(transform: Any) -> bool:
+    declared = (getattr(transform, name, None) for name in ("random", "keeps_geometry"))
+    return tuple(declared) == (False, True)
+
+
 def build_val_transforms(cfg: CheckedConfig) -> Compose:
-    """The validation transforms, without the dataset and its files.
+    """The transforms of `val_transform_specs`, without the dataset and its files.
 
     Raises:
         UserError: there are none, or they do not end in `Normalize`, which prediction requires.
     """
     from liteseg.transforms import Compose
 
-    path = "val_dataset.transforms"
-    specs = (cfg.val_dataset or {}).get("transforms") or []
+    path = f"{'val' if cfg.val_dataset else 'train'}_dataset.transforms"
+    specs = val_transform_specs(cfg)
     built = [build(spec, TRANSFORMS, f"{path}.{index}") for index, spec in enumerate(specs)]
     try:
         transforms = Compose(built)

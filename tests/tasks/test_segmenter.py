@@ -6,8 +6,12 @@ import numpy as np
 import pytest
 from filled_run import draw
 
+import liteseg
+from liteseg.config.build import build_model
+from liteseg.config.check import load_checked
+from liteseg.datasets import Streets
 from liteseg.errors import UserError
-from liteseg.tasks.segmenter import Segmenter
+from liteseg.tasks.segmenter import Segmenter, val_transform_specs
 
 
 def test_images_of_several_sizes(filled_run):
@@ -31,3 +35,29 @@ def test_no_config_next_to_the_weights(tmp_path):
 def test_runtimes_are_for_exported_models(filled_run):
     with pytest.raises(UserError, match="are for exported models; make one with"):
         Segmenter.from_pretrained(filled_run, runtime="openvino")
+
+
+def test_a_run_without_a_validation_set(streets_config, tmp_path):
+    """Prediction takes the training set's classes, `Normalize` and fixed first transforms."""
+    first = "train_dataset.transforms.0"
+    plain = load_checked(streets_config, ["val_dataset=null"])
+    assert [spec["type"] for spec in val_transform_specs(plain)] == ["Normalize"]
+    resized = load_checked(
+        streets_config,
+        ["val_dataset=null", f"{first}={{_inherited_: false, type: Resize, target_size: [64, 32]}}"],
+    )
+    assert [spec["type"] for spec in val_transform_specs(resized)] == ["Resize", "Normalize"]
+    run = liteseg.train(plain, overrides=["iters=1"], output=tmp_path / "run").output
+    segmenter = liteseg.Segmenter.from_pretrained(run)
+    image = np.zeros((33, 65, 3), np.uint8)
+    assert segmenter.predict(image).shape == (33, 65)
+    assert segmenter.class_names == Streets.CLASSES
+    exported = tmp_path / "exported"
+    liteseg.export(run, "paddle", exported, num_images=1)
+    assert (liteseg.Segmenter.from_pretrained(exported).predict(image) < 9).all()
+
+
+@pytest.mark.parametrize("exif", ["apply", "ignore"])
+def test_the_orientation_is_handled_as_in_the_dataset(streets_config, exif):
+    cfg = load_checked(streets_config, [f"val_dataset.exif={exif}"])
+    assert liteseg.Segmenter.from_model(build_model(cfg), cfg).exif == exif
