@@ -23,6 +23,7 @@ if TYPE_CHECKING:
     from liteseg.deploy.graph import DeployGraph
 
 _STEM = "model"
+_SUFFIXES = (".json", ".pdmodel", ".pdiparams", ".info", ".onnx", ".data", ".xml", ".bin")
 
 
 def write_model(
@@ -105,24 +106,51 @@ def _to_onnx(saved: Path, target: Path, names: list[str]) -> None:
 def replacing(output: Path) -> Iterator[Path]:
     """An empty directory that replaces `output` when the block ends without an exception.
 
+    An earlier export in `output` stays, or is restored, if anything fails.
+
     Raises:
-        UserError: `output` is a file, or a directory with something other than an earlier export.
+        UserError: `output` is a file, or contains a file that is not of an earlier export.
     """
     output = output.absolute()
-    if output.exists() and not output.is_dir():
-        raise UserError(f"{output}: is a file; give a directory for the exported model")
-    if output.is_dir() and any(output.iterdir()) and not (output / manifest.NAME).is_file():
-        raise UserError(
-            f"{output}: is not empty and contains no earlier export; give a new directory, "
-            "because an export replaces the whole directory"
-        )
+    require_replaceable(output)
     with _scratch(output.parent) as scratch:
         fresh = scratch / "new"
         fresh.mkdir()
         yield fresh
-        if output.exists():
-            output.rename(scratch / "old")
-        fresh.rename(output)
+        require_replaceable(output)  # again: the export took a while
+        old = scratch / "old"
+        try:
+            if output.exists():
+                output.rename(old)
+            fresh.rename(output)
+        except BaseException:  # Ctrl-C too
+            if old.exists() and not output.exists():
+                old.rename(output)
+            raise
+
+
+def require_replaceable(output: Path) -> None:
+    """Check that an export loses nothing in `output`.
+
+    Raises:
+        UserError: it is a file, or contains a file that the `liteseg.json` in it does not list.
+    """
+    if output.exists() and not output.is_dir():
+        raise UserError(f"{output}: is a file; give a directory for the exported model")
+    if not output.is_dir() or not any(output.iterdir()):
+        return
+    if not (output / manifest.NAME).is_file():
+        raise UserError(
+            f"{output}: is not empty and contains no earlier export; give a new directory, "
+            "because an export replaces the whole directory"
+        )
+    own = manifest.read(output).files
+    for path in output.iterdir():
+        if path.name not in own or not path.is_file() or path.suffix not in _SUFFIXES:
+            raise UserError(
+                f"{output}: contains {path.name!r}, which no export has written; give a new "
+                "directory, because an export replaces the whole directory"
+            )
 
 
 @contextlib.contextmanager

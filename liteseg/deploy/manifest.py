@@ -2,13 +2,12 @@
 
 from __future__ import annotations
 
-import json
-from dataclasses import asdict, dataclass, field, fields
+from dataclasses import asdict, dataclass, field, fields, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
-from liteseg.errors import UserError
-from liteseg.utils.files import write_json
+from liteseg.errors import UserError, quoted
+from liteseg.utils.files import read_json, write_json
 
 NAME = "liteseg.json"
 FORMATS = ("paddle", "onnx", "openvino")
@@ -16,6 +15,7 @@ FORMATS = ("paddle", "onnx", "openvino")
 INPUT = "image"
 OUTPUTS = {"label": "labels", "logits": "logits", "softmax": "probabilities"}
 COARSE = "coarse"
+_LARGEST_SIDE = 1 << 16
 
 
 @dataclass(frozen=True)
@@ -41,6 +41,7 @@ class Manifest:
         precision: float32 or int8.
         versions: of the packages that wrote the model.
         verified: the result of the comparison with the trained model; empty: not compared.
+        files: names of all files that liteseg has written; a later export replaces these alone.
     """
 
     name: str
@@ -57,6 +58,7 @@ class Manifest:
     precision: str = "float32"
     versions: dict[str, str] = field(default_factory=dict)
     verified: dict[str, Any] = field(default_factory=dict)
+    files: list[str] = field(default_factory=list)
 
     @property
     def size(self) -> Optional[tuple[int, int]]:
@@ -69,7 +71,8 @@ class Manifest:
         Raises:
             UserError: the file can't be written.
         """
-        write_json(folder / NAME, asdict(self))
+        names = {NAME, *(path.name for path in folder.iterdir() if path.is_file())}
+        write_json(folder / NAME, {**asdict(self), "files": sorted(names)})
 
 
 def find(source: Union[str, Path]) -> Optional[Path]:
@@ -88,17 +91,57 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        content = json.loads(path.read_text(encoding="utf-8"))
+        content = {"files": [], **read_json(path)}
         manifest = Manifest(**{f.name: content[f.name] for f in fields(Manifest)})
-    except (OSError, ValueError, KeyError, TypeError) as error:
+        _require_types(manifest)
+        # Exports of earlier versions do not list their files.
+        stem = Path(manifest.file).stem
+        listed = manifest.files or [NAME, manifest.file, f"{stem}.pdiparams", f"{stem}.bin"]
+        manifest = replace(manifest, files=listed)
+    except (OSError, ValueError, KeyError, TypeError, AttributeError, OverflowError) as error:
         raise UserError(
             f"{path}: not the description of an exported model ({type(error).__name__}: {error}); "
             "export it again with `liteseg export`"
         ) from None
     if manifest.format not in FORMATS:
         raise UserError(
-            f"{path}: format is {manifest.format!r}; expected one of {', '.join(FORMATS)}"
+            f"{path}: format is {quoted(manifest.format)}; expected one of {', '.join(FORMATS)}"
         )
     if not (folder / manifest.file).is_file():
         raise UserError(f"{path}: the model file {manifest.file} is not next to it; copy it there")
+    for name in manifest.files:
+        if (file := folder / name).is_symlink() and file.resolve().parent != folder.resolve():
+            raise UserError(
+                f"{file}: is a link to another folder; replace it by a copy of the file"
+            )
     return manifest
+
+
+def _require_types(manifest: Manifest) -> None:
+    """Raise ValueError for a value of another type than an export has: it may be from anyone."""
+    size, classes = manifest.input["size"], manifest.class_names
+    colors = [number for color in manifest.palette for number in (*color, len(color) - 3)]
+    numbers = (*manifest.mean, *manifest.std, manifest.scale)
+    checks = {
+        "name": isinstance(manifest.name, str) and isinstance(manifest.precision, str),
+        "file": all(_is_name(name) for name in (manifest.file, *manifest.files)),
+        "input": size is None
+        or (len(size) == 2 and all(type(n) is int and 0 < n <= _LARGEST_SIDE for n in size)),
+        "output": manifest.output["kind"] in OUTPUTS,
+        "mean, std or scale": len(numbers) == 7
+        and all(type(n) in (int, float) and abs(n) < 1e4 for n in numbers)
+        and 0 < manifest.scale <= 64,
+        "transforms": all(isinstance(spec, dict) for spec in manifest.transforms),
+        "class_names": 0 < len(classes) <= 256
+        and all(isinstance(name, str) and name.isprintable() for name in classes),
+        "palette": len(manifest.palette) == len(classes)
+        and all(type(n) is int and 0 <= n < 256 for n in colors),
+        "verified": isinstance(manifest.verified, dict) and isinstance(manifest.versions, dict),
+    }
+    if wrong := [name for name, holds in checks.items() if not holds]:
+        raise ValueError(f"{', '.join(wrong)}: not as an export writes it")
+
+
+def _is_name(name: Any) -> bool:
+    """Whether `name` is that of a file, without any folder."""
+    return isinstance(name, str) and name.isprintable() and Path(name).name == name != ".."

@@ -14,6 +14,7 @@ from typing import Any, Optional, Protocol, Union
 import numpy as np
 
 from liteseg.deploy.manifest import COARSE, INPUT, Manifest
+from liteseg.deploy.operators import require_known_operators
 from liteseg.deploy.packages import require
 from liteseg.errors import UserError
 from liteseg.ops.exclusive import exclusive
@@ -57,6 +58,7 @@ class PaddleInference:
         from paddle import inference
 
         _only_fp32("Paddle Inference", precision)
+        require_known_operators(path)
         config = inference.Config(str(path), str(path.with_suffix(".pdiparams")))
         config.disable_glog_info()
         if path.suffix == ".pdmodel":

@@ -7,6 +7,7 @@ from pathlib import Path
 import paddle.inference
 import pytest
 
+from liteseg.deploy import runtimes
 from liteseg.deploy.runtimes import PaddleInference
 
 
@@ -40,6 +41,7 @@ def test_options_of_paddle_inference(monkeypatch, suffix, device, expected):
 
     monkeypatch.setattr(paddle.inference, "Config", Config)
     monkeypatch.setattr(paddle.inference, "create_predictor", lambda config: Predictor())
+    monkeypatch.setattr(runtimes, "require_known_operators", lambda path: None)
     PaddleInference(Path(f"model{suffix}"), device, 1, "fp32")
     names = {"switch_ir_optim", "enable_use_gpu", "disable_gpu", "enable_mkldnn"}
     assert [call for call in calls if call[0] in names] == expected

@@ -221,6 +221,21 @@ def test_arguments_that_a_runtime_does_not_support(exported, options, message):
         (lambda about: about.pop("scale"), "not the description of an exported model"),
         (lambda about: about.update(format="tflite"), "'tflite'; expected one of"),
         (lambda about: about.update(file="gone.onnx"), "gone.onnx is not next to it"),
+        (lambda about: about.update(file="../copy/model.json"), "file: not as an export"),
+        (lambda about: about.update(file=["x"]), "not the description"),
+        (lambda about: about.update(files=["../../x"]), "file: not as an export"),
+        (lambda about: about.update(input=None), "not the description"),
+        (lambda about: about["input"].update(size=[1]), "input: not as an export"),
+        (lambda about: about["input"].update(size=[10**9, 64]), "input: not as an export"),
+        (lambda about: about.update(output={"kind": "x"}), "output: not as an export"),
+        (lambda about: about.update(mean=["a", 0, 0]), "mean, std or scale: not as an"),
+        (lambda about: about.update(scale=float("nan")), "mean, std or scale: not as an"),
+        (lambda about: about.update(scale=10**400), "mean, std or scale: not as an"),
+        (lambda about: about.update(transforms={"a": 1}), "transforms: not as an export"),
+        (lambda about: about.update(class_names=["a", "b", "\x1b[2J"]), "class_names: not as an"),
+        (lambda about: about.update(palette=[[0, 0, 999]] * 3), "palette: not as an export"),
+        (lambda about: about.update(palette=[[0]] * 3), "palette: not as an export"),
+        (lambda about: about.update(palette=5), "not the description"),
     ],
 )
 def test_a_broken_manifest(exported, tmp_path, change, message):
@@ -238,3 +253,59 @@ def test_a_missing_package_is_reported_with_its_pip_command(monkeypatch):
     monkeypatch.setitem(sys.modules, "openvino", None)
     with pytest.raises(UserError, match=r"OpenVINO needs the package openvino.*pip install"):
         require("openvino", "OpenVINO")
+
+
+def test_a_manifest_that_is_no_object_and_a_link_are_refused(exported, tmp_path):
+    for content in ("[]", "[" * 100_000, "1", "", "\0"):
+        (tmp_path / "liteseg.json").write_text(content)
+        with pytest.raises(UserError, match="not the description"):
+            Segmenter.from_pretrained(tmp_path)
+    folder = Path(shutil.copytree(exported("paddle"), tmp_path / "copy"))
+    (folder / "model.pdiparams").rename(tmp_path / "elsewhere")
+    (folder / "model.pdiparams").symlink_to(tmp_path / "elsewhere")
+    with pytest.raises(UserError, match="is a link to another folder"):
+        Segmenter.from_pretrained(folder)
+
+
+def content_of(folder):
+    return {str(p.relative_to(folder)): p.read_bytes() for p in folder.rglob("*") if p.is_file()}
+
+
+@pytest.mark.parametrize("foreign", ["thesis.tex", "photos/a.jpg", "data.json", "liteseg.py"])
+def test_an_export_keeps_the_files_of_others(filled_run, exported, tmp_path, foreign):
+    """`liteseg.json` alone does not make a folder one that may be replaced."""
+    folder = tmp_path / "mine"
+    shutil.copytree(exported("paddle"), folder)
+    (folder / foreign).parent.mkdir(exist_ok=True)
+    (folder / foreign).write_text("years of work")
+    before = content_of(folder)
+    with pytest.raises(UserError, match="which no export has written"):
+        export(filled_run, folder)
+    assert content_of(folder) == before
+    (tmp_path / "empty").mkdir()
+    (tmp_path / "empty" / "liteseg.json").write_text("{}")
+    with pytest.raises(UserError, match="not the description"):
+        export(filled_run, tmp_path / "empty")
+
+
+@pytest.mark.parametrize("error", [KeyboardInterrupt, OSError])
+@pytest.mark.parametrize("failing", ["first", "second"])
+def test_the_old_export_is_restored(exported, tmp_path, monkeypatch, failing, error):
+    """Ctrl-C between the two renames lost the old and the new export."""
+    from liteseg.deploy.export import replacing
+
+    folder = tmp_path / "mine"
+    shutil.copytree(exported("paddle"), folder)
+    before, rename = content_of(folder), Path.rename
+
+    def interrupted(self, target):
+        if Path(self).name == {"first": "mine", "second": "new"}[failing]:
+            raise error
+        return rename(self, target)
+
+    with monkeypatch.context() as patch:
+        patch.setattr(Path, "rename", interrupted)
+        with pytest.raises(error), replacing(folder) as fresh:
+            (fresh / "liteseg.json").write_text("{}")
+    assert content_of(folder) == before
+    assert [path.name for path in tmp_path.iterdir()] == ["mine"]
