@@ -9,8 +9,12 @@ from typing import NamedTuple, Optional
 
 from liteseg.errors import UserError
 from liteseg.utils.images import IMAGE_SUFFIXES
+from liteseg.utils.logging import get_logger
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
+
+# What `predict` appends to the name of an input; without a suffix: a folder of frames.
+RESULTS = ("_label.png", "_color.png", "_overlay.png", "_overlay.mp4", "_label", "_color")
 
 
 class Job(NamedTuple):
@@ -32,20 +36,33 @@ class Job(NamedTuple):
 def find_jobs(inputs: Sequence[Path], output: Path) -> list[Job]:
     """The images and videos among the inputs, each with its own target below `output`.
 
-    Folders are searched recursively by suffix; their subfolders are kept in the output. Earlier
-    results (`output` inside an input) are left out.
+    Folders are searched recursively by suffix, also through links; their subfolders are kept in
+    the output. Files that are results of other inputs, from an earlier call, are left out.
 
     Raises:
         UserError: an input does not exist, or a folder contains no image and no video.
     """
-    jobs, targets = [], set()
+    jobs: list[Job] = []
+    targets: dict[Path, Path] = {}
     for source, place in find_files(inputs, (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES), output):
         name, number = place.stem, 2
         while (target := output / place.with_name(name)) in targets:  # a.jpg next to a.png
             name, number = f"{place.stem}_{number}", number + 1
-        targets.add(target)
+        if number > 2:
+            first = targets[output / place.with_name(place.stem)]
+            get_logger().warning(f"{source}: its results are named {name}; {place.stem}: {first}")
+        targets[target] = source
         jobs.append(Job(source, target))
-    return jobs
+    results = {os.path.realpath(job.result(ending)) for job in jobs for ending in RESULTS}
+    kept = [job for job in jobs if results.isdisjoint(_with_folder(job.source))]
+    if len(kept) < len(jobs):
+        get_logger().info(f"{len(jobs) - len(kept)} results of an earlier call are left out")
+    return kept
+
+
+def _with_folder(path: Path) -> tuple[str, str]:
+    real = os.path.realpath(path)
+    return real, os.path.dirname(real)
 
 
 def find_files(
@@ -77,12 +94,19 @@ def find_files(
 
 
 def _files_below(folder: Path, suffixes: Sequence[str], output: Optional[Path]) -> list[Path]:
-    earlier = output.resolve() if output else None
-    return [
-        path
-        for path in sorted(folder.rglob("*"))
-        if path.suffix.lower() in suffixes
-        and os.path.isfile(path)
-        and not (earlier and earlier != folder.resolve() and path.resolve().is_relative_to(earlier))
-        and not path.name.startswith(".")
-    ]
+    """The files with one of `suffixes`, without hidden ones and those in `output`."""
+    seen = {os.path.realpath(output)} if output and output.resolve() != folder.resolve() else set()
+    found, others = [], []
+    for place, folders, names in os.walk(folder, followlinks=True):
+        if os.path.realpath(place) in seen:  # a link may lead to a folder above it
+            folders.clear()
+            continue
+        seen.add(os.path.realpath(place))
+        folders[:] = sorted(name for name in folders if not name.startswith("."))
+        for path in (Path(place, name) for name in names if not name.startswith(".")):
+            if os.path.isfile(path):
+                (found if path.suffix.lower() in suffixes else others).append(path)
+    if others:
+        kinds = ", ".join(sorted({path.suffix or path.name for path in others})[:5])
+        get_logger().info(f"{folder}: {len(others)} files of other types are left out ({kinds})")
+    return sorted(found)

@@ -240,3 +240,39 @@ def test_trained_weights(filled_run, tmp_path):
     assert result.skipped == {}
     label = liteseg.Segmenter.from_pretrained(filled_run).predict(draw(0))
     np.testing.assert_array_equal(np.array(Image.open(tmp_path / "0_label.png")), label)
+
+
+def test_results_next_to_the_inputs_are_not_predicted(predict, tmp_path):
+    """`--output` is the input's folder or one above it: each call finds the inputs alone."""
+    out = tmp_path / "out"
+    for name in ("x.png", "x.jpg", "deep/y.png", "z_label.png"):
+        write_image(out / name)
+    write_video(out / "v.avi")
+    for _ in range(3):
+        result = liteseg.predict([out], out, model=RedSegmenter())
+        assert (result.inputs, result.skipped) == (5, {})
+    assert liteseg.predict([out / "deep"], out / "deep", model=RedSegmenter()).inputs == 1
+    result = liteseg.predict([out], out, model=RedSegmenter(), what="mask")
+    assert (
+        result.inputs == liteseg.predict([out], out, model=RedSegmenter(), what="mask").inputs == 5
+    )
+
+
+def test_linked_folders_are_searched_once(predict, tmp_path):
+    write_image(tmp_path / "elsewhere" / "a.png")
+    write_image(tmp_path / "in" / "b.png")
+    (tmp_path / "in" / "link").symlink_to(tmp_path / "elsewhere")
+    (tmp_path / "in" / "loop").symlink_to(tmp_path / "in")
+    assert predict(tmp_path / "in", what="mask") == []
+    assert files_of(tmp_path / "out") == ["b_label.png", "link/a_label.png"]
+
+
+def test_equal_names_and_other_files_are_reported(predict, tmp_path, caplog):
+    for name in ("x.png", "x.jpg"):
+        write_image(tmp_path / "in" / name)
+    for name in ("notes.txt", "photo.heic", "._x.png"):
+        (tmp_path / "in" / name).write_bytes(b"")
+    caplog.set_level("INFO")
+    assert predict(tmp_path / "in", what="mask") == []
+    assert f"{tmp_path / 'in' / 'x.png'}: its results are named x_2; x: " in caplog.text
+    assert "2 files of other types are left out (.heic, .txt)" in caplog.text
