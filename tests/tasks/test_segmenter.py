@@ -42,10 +42,8 @@ def test_a_run_without_a_validation_set(streets_config, tmp_path):
     first = "train_dataset.transforms.0"
     plain = load_checked(streets_config, ["val_dataset=null"])
     assert [spec["type"] for spec in val_transform_specs(plain)] == ["Normalize"]
-    resized = load_checked(
-        streets_config,
-        ["val_dataset=null", f"{first}={{_inherited_: false, type: Resize, target_size: [64, 32]}}"],
-    )
+    resize = f"{first}={{_inherited_: false, type: Resize, target_size: [64, 32]}}"
+    resized = load_checked(streets_config, ["val_dataset=null", resize])
     assert [spec["type"] for spec in val_transform_specs(resized)] == ["Resize", "Normalize"]
     run = liteseg.train(plain, overrides=["iters=1"], output=tmp_path / "run").output
     segmenter = liteseg.Segmenter.from_pretrained(run)
