@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import importlib
 import json
+import os
 import subprocess
 import sys
 
+import paddle
 import pytest
 from conftest import ROOT
 
@@ -55,3 +57,53 @@ def test_a_cpu_build_is_refused():
     done = subprocess.run([sys.executable, str(GPU / "kernels.py")], capture_output=True, text=True)
     assert done.returncode == 1
     assert "has no GPU kernels: install paddlepaddle-gpu" in done.stderr
+
+
+def check(*arguments):
+    command = ["bash", str(ROOT / "scripts" / "gpu_check.sh"), *arguments]
+    environment = {**os.environ, "PYTHON": sys.executable}
+    return subprocess.run(command, capture_output=True, text=True, env=environment)
+
+
+def test_without_a_gpu_the_check_says_so():
+    if paddle.device.cuda.device_count():
+        pytest.skip("this machine has a GPU")
+    done = check()
+    assert done.returncode == 2
+    assert "gpu_check: device: 'gpu' was requested, but" in done.stderr
+    assert "--device cpu --quick tries the check itself" in done.stderr
+    assert done.stdout == ""
+
+
+def test_parts_of_the_check_on_the_cpu(tmp_path):
+    parts = ("step", "selection", "export")
+    path = tmp_path / "gpu.json"
+    done = check("--device", "cpu", "--quick", "--json", str(path), "--only", *parts)
+    assert done.returncode == 0, done.stdout + done.stderr
+    result = json.loads(path.read_text())
+    assert (result["device"], result["paddle"]) == ("cpu", paddle.__version__)
+    jobs = result["jobs"]
+    assert list(jobs) == ["step, CPU and device", "sort and kthvalue", "export"]
+    assert all(values["passed"] for values in jobs.values())
+    assert jobs["step, CPU and device"]["loss_difference"] < 1e-5
+    assert all(values["summary"] in done.stdout for values in jobs.values())
+
+
+def test_a_job_that_fails_or_hangs_costs_one_row(monkeypatch, tmp_path):
+    monkeypatch.syspath_prepend(str(GPU))
+    script = importlib.import_module("check")
+    arguments = ["--device", "cpu", "--folder", str(tmp_path)]
+    hanging = script.run_job(script.Job("slow", "selection"), arguments, timeout=0)
+    assert hanging == {"passed": False, "error": "no result within 0 s"}
+    wrong = script.run_job(script.Job("wrong", "selection", {"size": 3}), arguments, timeout=60)
+    assert wrong["error"].startswith("TypeError: selection() got an unexpected keyword argument")
+    job = script.Job("crash", "selection", environment={"PYTHONHOME": "/nowhere"})
+    crash = script.run_job(job, arguments, timeout=60)
+    assert crash["error"].startswith("exit code ")
+    assert "\n".join(crash["log"]).count("encodings")
+
+
+def test_every_part_is_run_by_a_job(monkeypatch):
+    monkeypatch.syspath_prepend(str(GPU))
+    script, parts = importlib.import_module("check"), importlib.import_module("parts")
+    assert {job.part for job in script.JOBS} == set(parts.PARTS)
