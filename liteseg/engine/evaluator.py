@@ -147,6 +147,8 @@ def evaluate(
         UserError: a file can't be read, a label holds a value outside the classes, the model
             and the dataset differ in the number of classes, or all labels are ignored entirely.
     """
+    if dataset.transforms.normalize is None:
+        raise UserError("the transforms of the dataset to evaluate must end in Normalize")
     metrics = SegmentationMetrics(dataset)
     for evaluator in evaluators:
         evaluator.reset()

@@ -116,6 +116,8 @@ class Trainer:
         options: TrainOptions,
         hooks: Sequence[Hook] = (),
     ):
+        if dataset.transforms.normalize is None:
+            raise UserError("the transforms of the dataset to train on must end in Normalize")
         self.model, self.optimizer = model, optimizer
         self.dataset, self.losses = dataset, losses
         self.options, self.hooks = options, list(hooks)

@@ -2,8 +2,12 @@
 
 from __future__ import annotations
 
+import cv2
+import numpy as np
 import pytest
+from cases.images import palette_label
 
+from liteseg.datasets import Dataset
 from liteseg.datasets.discovery import pair_folders
 from liteseg.errors import UserError
 
@@ -48,3 +52,15 @@ def test_missing_or_empty_folders(tmp_path):
     touch(tmp_path / "images", "a.png")
     with pytest.raises(UserError, match=r"label_dir: .*absent does not exist"):
         pair_folders(tmp_path / "images", tmp_path / "absent")
+
+
+def test_labels_in_gifs(tmp_path):
+    """As in Carvana: photo.jpg and photo_mask.gif, whose palette indices are the classes."""
+    indices = np.arange(48, dtype=np.uint8).reshape(6, 8) % 3
+    cv2.imwrite(str(tmp_path / "images" / "photo.jpg"), np.zeros((6, 8, 3), np.uint8))
+    cv2.imwrite(str(tmp_path / "images" / "._photo.jpg"), np.zeros((6, 8, 3), np.uint8))
+    palette_label(tmp_path / "masks" / "photo_mask.gif", indices)
+    options = {"image_dir": "images", "label_dir": "masks"}
+    dataset = Dataset("train", str(tmp_path), [], 3, **options)
+    assert len(dataset) == 1  # without the hidden file
+    assert (dataset.load(0)["label"] == indices).all()

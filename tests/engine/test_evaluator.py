@@ -14,6 +14,7 @@ import golden_rule
 import numpy as np
 import paddle
 import pytest
+from toy_training import ToyImages, ToyNet, make_trainer
 
 from liteseg.config.test_config import TestConfig
 from liteseg.engine.evaluator import Evaluator, evaluate
@@ -239,3 +240,25 @@ def test_two_processes_share_the_images(tmp_path):
         assert miou == pytest.approx(expected["miou"])
         assert loss == pytest.approx(score, abs=1e-5)
         assert images == collected == 5
+
+
+@pytest.mark.parametrize("limit", [None, 1])
+def test_labels_that_are_ignored_entirely(limit):
+    """There is no mIoU; one image may well be void."""
+    dataset = ToyImages(2)
+    load = dataset.load
+    dataset.load = lambda index: {**load(index), "label": np.full((32, 32), 255, np.uint8)}
+    if limit:
+        assert evaluate(ToyNet(), dataset, TestConfig(), limit=limit)["images"] == 1
+        return
+    with pytest.raises(UserError, match="all pixels of all 2 labels are ignored"):
+        evaluate(ToyNet(), dataset, TestConfig())
+
+
+def test_transforms_without_normalize():
+    dataset = ToyImages(2)
+    dataset.transforms.normalize = None
+    with pytest.raises(UserError, match="must end in Normalize"):
+        evaluate(ToyNet(), dataset, TestConfig())
+    with pytest.raises(UserError, match="must end in Normalize"):
+        make_trainer(dataset=dataset)
