@@ -68,9 +68,16 @@ class TrainedNetwork:
         import paddle
 
         from liteseg.engine.inference import predict_labels
+        from liteseg.ops.device import explained_out_of_memory
 
-        batch = self.normalize.batch(paddle.to_tensor(images))
-        return list(predict_labels(self.model, batch, self.test, trans_info))
+        count, height, width, _ = images.shape
+        advice = (
+            f"predicting {count} x {width}x{height} at once; give fewer images, or windows: "
+            "test_config.is_slide=true with crop_size and stride"
+        )
+        with explained_out_of_memory(lambda: advice):
+            batch = self.normalize.batch(paddle.to_tensor(images))
+            return list(predict_labels(self.model, batch, self.test, trans_info))
 
 
 class Segmenter:

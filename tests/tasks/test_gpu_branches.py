@@ -13,8 +13,11 @@ from filled_run import draw
 
 import liteseg
 from liteseg.config.build import build_losses
+from liteseg.config.check import load_checked
 from liteseg.engine.evaluator import evaluate
+from liteseg.errors import UserError
 from liteseg.ops import device
+from liteseg.tasks import train as training
 from liteseg.tasks.segmenter import Segmenter
 
 RECIPE = [
@@ -89,3 +92,44 @@ def test_predictions(filled_run, monkeypatch, changes):
     for seed in range(3):
         cpu, gpu = on_both(monkeypatch, lambda seed=seed: segmenter.predict(draw(seed)))
         assert (cpu == gpu).mean() > 0.999
+
+
+def test_out_of_memory_in_an_evaluation_or_a_prediction(filled_run, monkeypatch):
+    cfg = liteseg.load_config(filled_run / "config.yml")
+    segmenter = Segmenter.from_pretrained(filled_run, cfg, device="cpu")
+    model = segmenter.network.model
+
+    def exhaust(images):
+        raise MemoryError("Out of memory error on GPU 0. Cannot allocate 2.0GB memory on GPU 0")
+
+    monkeypatch.setattr(model, "coarse_logits", exhaust)
+    with pytest.raises(
+        UserError, match=r"\(allocating 2.0GB\): predicting 1 x 100x70 at once; give"
+    ):
+        segmenter.predict(draw(0))
+    with pytest.raises(
+        UserError, match=r"runs the network on 1 x 100x70; give windows: test_config"
+    ):
+        evaluate(model, liteseg.build_dataset(cfg, "val"), liteseg.TestConfig())
+
+
+@pytest.mark.parametrize("requested", [True, False])
+def test_the_search_for_algorithms_is_an_option(streets_config, monkeypatch, requested):
+    flags = {}
+    monkeypatch.setattr(paddle, "set_flags", flags.update)
+    monkeypatch.setattr(training, "select_device", lambda name: "gpu")
+    override = [f"cudnn_exhaustive_search={str(requested).lower()}"]
+    training.set_up_device(load_checked(streets_config, override))
+    assert flags == ({"FLAGS_cudnn_exhaustive_search": True} if requested else {})
+
+
+def test_a_training_is_refused_where_paddle_would_switch_amp_off(streets_config, monkeypatch):
+    monkeypatch.setattr(paddle.device.cuda, "get_device_capability", lambda: (7, 0))
+    monkeypatch.setattr(paddle.device.cuda, "get_device_name", lambda: "Tesla V100-SXM2-16GB")
+    monkeypatch.setattr(paddle.amp, "is_bfloat16_supported", lambda: False)
+    monkeypatch.setattr(paddle.amp, "is_float16_supported", lambda: True)
+    cfg = load_checked(streets_config, ["amp={dtype: bfloat16}"])
+    with pytest.raises(UserError, match=r"bfloat16 needs compute capability 8\.0, and Tesla V100"):
+        training.training_options(cfg, "gpu")
+    cfg = load_checked(streets_config, ["amp=true"])
+    assert training.training_options(cfg, "gpu").amp == {"level": "O1", "dtype": "float16"}
