@@ -42,19 +42,20 @@ def check_dataset(
     progress: bool = True,
     *,
     needs_labels: bool = False,
-    needs_one_size: bool = False,
+    needs_one_size: Optional[bool] = None,
 ) -> dict[str, Any]:
     """Read the images and labels of a dataset and report whatever would break or impair training.
 
     Memory does not grow with the number of samples, except for the messages about bad ones.
 
     Args:
-        dataset: its transforms are only applied for `needs_one_size`.
+        dataset: its transforms are only applied where `needs_one_size` is given.
         workers: number of threads (default: one per core); decoding releases the GIL.
         sample: check this many samples, evenly spread (default: all).
         progress: show a progress bar on stderr.
         needs_labels: a sample without a label is an error (training, evaluation).
-        needs_one_size: the transforms must give all images the same size (training in batches).
+        needs_one_size: try the transforms; True: they must give all images the same size
+            (training in batches).
 
     Returns:
         A dict that can be written as JSON: `images` and `checked` counts; `errors`, a list of
@@ -68,8 +69,8 @@ def check_dataset(
     totals = _Totals(dataset)
     for result in logging.progress(results, "checking", len(indices), shown=progress):
         totals.add(result)
-    if needs_one_size:
-        totals.errors += _check_transformed_sizes(dataset, totals.examples)
+    if needs_one_size is not None:
+        totals.errors += _check_transforms(dataset, totals.examples, needs_one_size)
     report = {
         "images": len(dataset),
         "checked": len(indices),
@@ -91,10 +92,11 @@ def check_dataset(
     return report
 
 
-def check_samples(**datasets: Optional[SegmentationDataset]) -> None:
+def check_samples(batch_size: int = 1, **datasets: Optional[SegmentationDataset]) -> None:
     """Read a few samples of each dataset, so that common errors show within seconds.
 
     Args:
+        batch_size: of training: above 1, its images must have one size.
         datasets: by their config key; None is skipped.
 
     Raises:
@@ -105,7 +107,13 @@ def check_samples(**datasets: Optional[SegmentationDataset]) -> None:
             continue
         if dataset.transforms.normalize is None:
             raise UserError(f"{key}: transforms: must end in Normalize; add it as the last one")
-        report = check_dataset(dataset, sample=_FEW_SAMPLES, progress=False, needs_labels=True)
+        report = check_dataset(
+            dataset,
+            sample=_FEW_SAMPLES,
+            progress=False,
+            needs_labels=True,
+            needs_one_size=key == "train_dataset" and batch_size > 1,
+        )
         if report["errors"]:
             shown = "\n  ".join(error["problem"] for error in report["errors"][:_FEW_ERRORS])
             raise UserError(
@@ -223,8 +231,8 @@ class _Totals:
         }
 
 
-def _check_transformed_sizes(
-    dataset: SegmentationDataset, examples: Mapping[str, int]
+def _check_transforms(
+    dataset: SegmentationDataset, examples: Mapping[str, int], one_size: bool
 ) -> list[dict[str, str]]:
     """Errors of the transforms, on images of different sizes and on several draws."""
     indices = list(examples.values())
@@ -236,7 +244,7 @@ def _check_transformed_sizes(
         except UserError as error:
             image = dataset.samples[index].image
             return [{"file": str(image), "problem": f"transforms: {error}"}]
-    if len(sizes) < 2:
+    if len(sizes) < 2 or not one_size:
         return []
     problem = (
         f"transforms: they leave images of different sizes ({', '.join(sorted(sizes))}), which "

@@ -50,8 +50,8 @@ from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import write_run_report
 from liteseg.tasks.launch import launch
-from liteseg.tasks.runs import Weights, run_directory
-from liteseg.utils.files import atomic_write, check_writable, locked, remove_leftovers
+from liteseg.tasks.runs import Weights, load_found, require_own_output, run_directory
+from liteseg.utils.files import atomic_write, locked, remove_leftovers
 from liteseg.utils.logging import get_logger, log_file
 from liteseg.utils.runtime import cpu_threads, is_main, world_size
 from liteseg.utils.weights.load import load_weights
@@ -112,8 +112,9 @@ def train(
     if devices < 1:
         raise UserError(f"--devices: {devices} is not a number of processes; give 1 or more")
     output, chosen = run_directory(cfg, output, resume)
-    cfg = load_checked(output / "config.yml" if cfg is None else cfg, overrides)
-    check_writable(output)
+    found = output / "config.yml"
+    cfg = load_found(found, overrides) if cfg is None else load_checked(cfg, overrides)
+    require_own_output(output, cfg, bool(resume))
     if chosen is not None:
         with locked(output):
             Checkpointer(output / "checkpoints").rewind(chosen)
@@ -147,7 +148,7 @@ def _train(
     checkpoint = checkpointer.load_last() if resume else None
     train_set = build_dataset(cfg, "train")
     val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
-    check_samples(train_dataset=train_set, val_dataset=val_set)
+    check_samples(cfg.batch_size, train_dataset=train_set, val_dataset=val_set)
     trainer = build_trainer(cfg, train_set, device, weights)
 
     # -1: nothing that a run wrote before its first checkpoint is kept.

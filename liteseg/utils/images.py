@@ -228,8 +228,11 @@ def _unusual_tiff(data: bytes) -> Optional[str]:
     """The bands and depth of a TIFF that is neither gray nor color, with its largest value."""
     try:
         tags = _tiff_tags(data)
-        bits, kinds = tags.get(258, (1,)), tags.get(339, (1,))
-        bands, photometric, extra = tags.get(277, 1), tags.get(262, 1), tags.get(338, ())
+        bits, kinds, extra = (
+            tuple(map(int, tags.get(tag, default)))
+            for tag, default in ((258, (1,)), (339, (1,)), (338, ()))
+        )
+        bands, photometric = int(tags.get(277, 1)), int(tags.get(262, 1))
     except Exception:  # OpenCV reports damaged files
         return None
     colors = bands - sum(kind in (1, 2) for kind in extra)  # without alpha

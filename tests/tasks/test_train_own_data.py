@@ -71,3 +71,19 @@ def test_deep_images_are_refused_before_training(tmp_path):
         cv2.imwrite(str(root / f"i{i}.png"), image)
     with pytest.raises(UserError, match=r"i0\.png: 16 bits per band with a largest value of "):
         train(tmp_path, config(root))
+
+
+@pytest.mark.parametrize("split", ["train", "val"])
+def test_one_image_of_another_size(tmp_path, split):
+    """It would end the training in the middle of an epoch or of the first evaluation."""
+    root = scenes(tmp_path / "data")
+    for name, channels in (("i2", 3), ("l2", 1)):
+        cv2.imwrite(str(root / f"{name}.png"), np.ones((60, 50, channels), np.uint8))
+    change = {
+        "train": "train_dataset.transforms=[{type: Normalize}]",
+        "val": "val_dataset.transforms=[{type: Padding, target_size: [64, 48]}, {type: Normalize}]",
+    }[split]
+    message = {"train": "images of different sizes", "val": "but the image is 50 x 60"}[split]
+    with pytest.raises(UserError, match=message):
+        train(tmp_path, config(root), change)
+    assert not (tmp_path / "run" / "metrics.jsonl").exists()

@@ -124,3 +124,17 @@ def test_fixed_list_of_components():
         ResizeStepScaling"""
     assert set(expected.split()) <= set(TRANSFORMS)
     assert {*expected.split(), "Compose"} == set(T.__all__)
+
+
+def test_every_transform_declares_its_kind():
+    options = {
+        "Padding": {"target_size": (8, 8)},
+        "ResizeByLong": {"long_size": 8},
+        "ResizeByShort": {"short_size": 8},
+    }
+    colors = {"RandomBlur", "RandomDistort", "RandomNoise"}
+    for name in T.__all__[1:]:  # all but Compose
+        transform = TRANSFORMS[name](**options.get(name, {}))
+        random = name.startswith("Random") or "Scaling" in name
+        assert transform.random is random, name
+        assert transform.keeps_geometry is (not random or name in colors), name
