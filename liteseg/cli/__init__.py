@@ -4,6 +4,9 @@ from __future__ import annotations
 
 import argparse
 import importlib
+import os
+import select
+import signal
 import sys
 import traceback
 from collections.abc import Sequence
@@ -11,6 +14,7 @@ from pathlib import Path
 from typing import Optional
 
 from liteseg import __version__
+from liteseg.cli.arguments import Parser, trust_found_config
 from liteseg.config.plugins import plugin_location
 from liteseg.errors import UserError
 from liteseg.tasks.launch import ProcessFailed
@@ -44,7 +48,17 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     try:
         args = _parse(argv)
         setup_logging(quiet=args.quiet, verbose=args.verbose)
-        return importlib.import_module(f"liteseg.cli.{args.command}").run(args)
+        if getattr(args, "trust_plugins", False):
+            trust_found_config(args)
+        code = importlib.import_module(f"liteseg.cli.{args.command}").run(args)
+        sys.stdout.flush()
+        return code
+    except BrokenPipeError:
+        if not _is_closed(sys.stdout.fileno()):
+            raise
+        # `liteseg ... | head`; Python writes the rest of its buffer at the end.
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return 128 + signal.SIGPIPE
     except UserError as error:
         problem: Optional[str] = str(error)
     except ImportError as error:
@@ -69,8 +83,15 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     return 2
 
 
+def _is_closed(pipe: int) -> bool:
+    """Whether nobody reads the pipe."""
+    poll = select.poll()
+    poll.register(pipe, 0)
+    return any(event & select.POLLERR for _, event in poll.poll(0))
+
+
 def _parse(argv: Sequence[str]) -> argparse.Namespace:
-    parser = argparse.ArgumentParser(prog="liteseg", description="PP-LiteSeg for PaddlePaddle.")
+    parser = Parser(prog="liteseg", description="PP-LiteSeg for PaddlePaddle.")
     parser.add_argument("--version", action="version", version=f"liteseg {__version__}")
     commands = parser.add_subparsers(dest="command", metavar="COMMAND", required=True)
     for name, purpose in COMMANDS.items():

@@ -4,11 +4,55 @@ from __future__ import annotations
 
 import argparse
 from pathlib import Path
-from typing import Any, Optional
+from typing import Any, NoReturn, Optional
 
 from liteseg.utils.files import check_writable, write_json
 
 SPLITS = ("train", "val", "test")
+
+
+_SET = {  # where arguments are that other tools have as options
+    "lr": "lr_scheduler.learning_rate",
+    "learning_rate": "lr_scheduler.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "num_classes": "train_dataset.num_classes",
+    "workers": "num_workers",
+    "batch": "batch_size",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that names the option for a config file or a config value."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As that of argparse."""
+        self._words = list(args or ())
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and error, with what to write instead, and exit with 2."""
+        words = message.partition("unrecognized arguments: ")[2].split()
+        if "required: --config" in message:
+            words = self._words
+        hints = filter(None, map(_option_for, words, [*words[1:], ""]))
+        super().error("\n".join([message, *hints]))
+
+
+def _option_for(word: str, value: str) -> Optional[str]:
+    from liteseg.config.schema import ELSEWHERE, SCHEMA
+
+    name, equals, given = word.partition("=")
+    value = given if equals else "VALUE" if not value or value.startswith("--") else value
+    key = name.lstrip("-").replace("-", "_")
+    if word.endswith((".yml", ".yaml")):
+        return f"  give the config as --config {word}"
+    if equals and not name.startswith("-"):
+        return f"  give a config value as --set {word}"
+    if not name.startswith("--"):
+        return None
+    if key in _SET or key in SCHEMA:
+        return f"  {name} is a value of the config: --set {_SET.get(key, key)}={value}"
+    return f"  {name}: {ELSEWHERE[key]}" if key in ELSEWHERE else None
 
 
 def positive(text: str) -> int:
@@ -32,26 +76,41 @@ def add_config(parser: argparse.ArgumentParser, *, optional: str = "") -> None:
         parser: of the command.
         optional: the default of `--config`, for its help; empty: it is required.
     """
-    text = "YAML file, or the name of a shipped config"
-    if optional:
-        text += f" (default: {optional})"
+    text = "YAML file, or the name of a shipped config, such as quickstart "
+    text += f"(default: {optional})" if optional else "(required)"
     parser.add_argument("--config", metavar="FILE", required=not optional, help=text)
+    if optional:
+        parser.add_argument(
+            "--trust-plugins",
+            action="store_true",
+            help="run the plugins of a config.yml that is found with the weights (default: refuse)",
+        )
     parser.add_argument(
         "--set",
         dest="overrides",
         action="append",
         default=[],
         metavar="KEY=VALUE",
-        help="change a config value, for example batch_size=8 (may be repeated)",
+        help="change a config value, for example batch_size=8 (may be repeated; default: none)",
     )
 
 
-def add_weights(parser: argparse.ArgumentParser, note: str = "") -> None:
-    """Add `--weights`."""
+def trust_found_config(args: argparse.Namespace) -> None:
+    """With `--trust-plugins`, treat the config that would be found as if it were given."""
+    from liteseg.tasks.runs import file_of_run
+
+    resume = getattr(args, "resume", None)
+    source = args.output if resume is True else resume or args.weights
+    if args.trust_plugins and not args.config and source:
+        args.config = file_of_run(source, "config.yml")
+
+
+def add_weights(parser: argparse.ArgumentParser, note: str = "required") -> None:
+    """Add `--weights`; `note` is its default, for the help."""
     parser.add_argument(
         "--weights",
         metavar="W",
-        help=f"weights file, archive or URL, or a run directory (its best checkpoint){note}",
+        help=f"weights file, archive or URL, or a run directory (its best checkpoint) ({note})",
     )
 
 
@@ -81,7 +140,9 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser, content: str = "the results") -> None:
     """Add `--json FILE`."""
-    parser.add_argument("--json", metavar="FILE", help=f"write {content} as JSON")
+    parser.add_argument(
+        "--json", metavar="FILE", help=f"write {content} as JSON (default: no file)"
+    )
 
 
 def check_json(args: argparse.Namespace) -> None:
@@ -110,3 +171,5 @@ def complete(parser: argparse.ArgumentParser, *examples: str) -> None:
     output.add_argument("--verbose", action="store_true", help="print more log lines")
     parser.formatter_class = argparse.RawDescriptionHelpFormatter
     parser.epilog = "\n  ".join(["examples:", *examples])
+    if any("quickstart" in example for example in examples):
+        parser.epilog += "\nthe data of quickstart: liteseg data streets --output data/streets"

@@ -30,10 +30,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
             metavar="KEY=VALUE",
             action="append",
             default=[],
-            help="change a value, for example loss.types.0.min_kept=5 (may be repeated)",
+            help="change a value, for example loss.types.0.min_kept=5 (may be repeated; "
+            "default: none)",
         )
-    complete(show, "liteseg config show quickstart --set optimizer.weight_decay=0.02")
-    complete(checks, "liteseg config check quickstart")
+    complete(show, "liteseg config show my.yml --set optimizer.weight_decay=0.02")
+    complete(checks, "liteseg config check my.yml")
 
 
 def run(args: argparse.Namespace) -> int:

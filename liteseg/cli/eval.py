@@ -22,25 +22,30 @@ from liteseg.errors import UserError
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg eval`."""
-    add_config(parser)
+    add_config(parser, optional="config.yml of the run of --weights")
     add_weights(parser)
-    parser.add_argument("--split", choices=SPLITS, default="val", help="(default: val)")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="val", help="split to evaluate (default: val)"
+    )
     add_json(parser, "the metrics")
     parser.add_argument(
         "--report",
         metavar="FILE",
-        help="write metrics, curves of the run, worst and best images as one HTML page",
+        help="write metrics, curves of the run, worst and best images as one HTML page "
+        "(default: no file)",
     )
     parser.add_argument(
         "--save-pred",
         metavar="DIR",
         help="write each predicted label map at full size as PNG (Cityscapes: original label ids "
-        "under the official names; otherwise train ids)",
+        "under the official names; otherwise train ids; default: none)",
     )
     add_loading(parser)
     add_device(parser)
     complete(
-        parser, "liteseg eval --config output/quickstart/config.yml --weights output/quickstart"
+        parser,
+        "liteseg eval --weights output/my --report eval.html",
+        "liteseg eval --config my.yml --weights model.pdparams",
     )
 
 

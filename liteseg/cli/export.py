@@ -15,9 +15,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg export`."""
     add_config(parser, optional="config.yml of the run of --weights")
     add_weights(parser)
-    parser.add_argument("--format", choices=FORMATS, required=True, help="format of the model")
     parser.add_argument(
-        "--output", required=True, metavar="DIR", help="output directory (overwritten)"
+        "--format", choices=FORMATS, required=True, help="format of the model (required)"
+    )
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="output directory (required)"
     )
     parser.add_argument(
         "--input-size",
@@ -35,7 +37,9 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "the logits before upsampling, and upsamples them faster (default: label)",
     )
     parser.add_argument(
-        "--int8", action="store_true", help="post-training quantization (format openvino)"
+        "--int8",
+        action="store_true",
+        help="post-training quantization (format openvino; default: float32)",
     )
     parser.add_argument(
         "--calib",
@@ -48,7 +52,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--verify",
         action=argparse.BooleanOptionalAction,
         default=True,
-        help="run both models on the same images; nothing is written if they disagree",
+        help="run both models on the same images; nothing is written if they disagree "
+        "(default: --verify)",
     )
     parser.add_argument(
         "--images",
@@ -64,7 +69,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"number of images to verify with (default: {VERIFICATION_IMAGES}; with --int8 all of "
         "the validation set)",
     )
-    complete(parser, "liteseg export --weights output/quickstart --format paddle --output exported")
+    complete(parser, "liteseg export --weights output/my --format paddle --output exported")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -17,11 +17,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images, videos, folders, numbered sequences (frames/%%06d.png)",
     )
     parser.add_argument(
-        "--model", metavar="EXPORTED", help="folder of `liteseg export`, instead of --weights"
+        "--model",
+        metavar="EXPORTED",
+        help="folder of `liteseg export` (default: none; either this or --weights is required)",
     )
     add_config(parser, optional="config.yml of the run of --weights")
-    add_weights(parser)
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the results")
+    add_weights(parser, "default: none; either this or --model is required")
+    parser.add_argument(
+        "--output",
+        default="predictions",
+        metavar="DIR",
+        help="folder of the results (default: predictions)",
+    )
     parser.add_argument(
         "--what",
         choices=("all", "mask", "palette", "overlay"),
@@ -44,8 +51,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument("--precision", metavar="P", help="of --model: fp32 or bf16 (default: fp32)")
     complete(
         parser,
-        "liteseg predict data/streets/leftImg8bit/val --weights output/quickstart --output masks",
-        "liteseg predict data/streets/leftImg8bit/val --model exported --output masks",
+        "liteseg predict photos --weights output/my",
+        "liteseg predict photos --model exported --output masks",
     )
 
 

@@ -31,7 +31,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="W",
-        help="weights file, archive, URL or run directory to start from (fine-tuning)",
+        help="weights file, archive, URL or run directory to start from (fine-tuning; default: "
+        "random weights, and those that `pretrained` in the config names)",
     )
     parser.add_argument(
         "--seed",
@@ -46,22 +47,25 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--compare-weights",
         type=positive,
         metavar="N",
-        help="for debugging: check every N iterations that all processes have the same weights",
+        help="for debugging: check every N iterations that all processes have the same weights "
+        "(default: never)",
     )
     complete(
         parser,
+        "liteseg train --config my.yml --output output/my",
+        "liteseg train --config my.yml --weights output/my --output output/fine_tuned",
+        "liteseg train --resume output/my",
         "liteseg train --config quickstart --output output/quickstart",
-        "liteseg train --resume output/quickstart",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Train; the log has the results."""
+    """Train; the log has the results, and with --quiet they are printed."""
     from liteseg.tasks.train import train
 
     seed = [] if args.seed is None else [f"seed={args.seed}"]
     deterministic = ["deterministic=true"] if args.deterministic else []
-    train(
+    result = train(
         args.config,
         overrides=[*args.overrides, *seed, *deterministic],
         output=args.output,
@@ -70,4 +74,9 @@ def run(args: argparse.Namespace) -> int:
         devices=args.devices,
         compare_weights=args.compare_weights,
     )
+    if args.quiet:
+        best = "never evaluated"
+        if result.best_miou is not None:
+            best = f"best mIoU {result.best_miou:.4f} at iteration {result.best_iteration}"
+        print(f"{result.output}: {result.iteration} iterations, {best}")
     return 0

@@ -36,6 +36,8 @@ class _ConsoleHandler(logging.Handler):
 
             tqdm.write(self.format(record), file=sys.stdout)
             sys.stdout.flush()
+        except BrokenPipeError:  # `liteseg train ... | head`: the work continues
+            get_logger().removeHandler(self)
         except Exception:
             self.handleError(record)
 

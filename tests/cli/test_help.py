@@ -4,10 +4,14 @@ from __future__ import annotations
 
 import re
 import shlex
+import shutil
 
+import cv2
+import numpy as np
 import pytest
 
 from liteseg import cli
+from liteseg.config.load import find_config
 
 
 def help_of(capsys, *words):
@@ -81,18 +85,26 @@ def test_every_option_has_a_help(capsys):
         for entry in entries:
             described = re.search(r"  +\w|\n +\S", entry)
             assert described, (words, entry)
+            if re.match(r"--\w\S* [A-Z[{]|--\w\S*, --no", entry):  # it has a value
+                assert "default:" in entry or "required" in entry, (words, entry)
 
 
 def test_the_examples_work(tmp_path, monkeypatch, capsys):
     texts = dict(commands(capsys))
     monkeypatch.chdir(tmp_path)
+    (tmp_path / "my.yml").write_text(find_config("quickstart").read_text(encoding="utf-8"))
+    (tmp_path / "photos").mkdir()
+    assert cv2.imwrite("photos/1.jpg", np.zeros((64, 128, 3), np.uint8))
     for words, quick in SEQUENCE.items():
-        for number, line in enumerate(examples(texts[words]) if quick is not None else ()):
-            more = quick if number == 0 or words != ("train",) else ["--set", "iters=2"]
+        for line in examples(texts[words]) if quick is not None else ():
+            more = ["--set", "iters=2"] if "--resume" in line else quick
+            if "model.pdparams" in line:
+                shutil.copy("output/my/checkpoints/best/model.pdparams", ".")
             assert cli.main([*shlex.split(line)[1:], *more]) == 0, line
     names = sorted(path.name for path in tmp_path.iterdir())
-    assert names == ["data", "exported", "masks", "output"]
-    manifest = tmp_path / "output/quickstart/checkpoints/last/manifest.json"
+    written = ["data", "eval.html", "exported", "masks", "output", "predictions"]
+    assert names == sorted([*written, "model.pdparams", "my.yml", "photos"])
+    manifest = tmp_path / "output/my/checkpoints/last/manifest.json"
     assert '"iteration": 2' in manifest.read_text()
 
 

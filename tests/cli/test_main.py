@@ -8,6 +8,7 @@ import sys
 import pytest
 
 from liteseg import __version__, cli
+from liteseg.cli import main
 from liteseg.errors import UserError
 
 WITHOUT_PADDLE = """
@@ -95,3 +96,59 @@ def test_other_errors_keep_their_traceback(config_command):
 def test_the_result_of_a_command_is_the_exit_code(config_command):
     assert config_command(lambda: 0) == 0
     assert config_command(lambda: 2) == 2
+
+
+@pytest.mark.parametrize(
+    ("words", "expected"),
+    [
+        (["train", "shapes.yml"], "give the config as --config shapes.yml"),
+        (["data", "check", "shapes.yml"], "give the config as --config shapes.yml"),
+        (["train", "--config", "c.yml", "batch_size=4"], "config value as --set batch_size=4"),
+        (["train", "--config", "c.yml", "--lr", "0.01"], "lr_scheduler.learning_rate=0.01"),
+        (["train", "--config", "c.yml", "--lr=0.01"], "lr_scheduler.learning_rate=0.01"),
+        (["train", "--config", "c.yml", "--batch-size", "4"], "--set batch_size=4"),
+        (["train", "--config", "c.yml", "--epochs", "4"], "liteseg counts iterations"),
+        (["train", "--config", "c.yml", "--amp"], "--set amp=VALUE"),
+    ],
+)
+def test_options_of_other_tools_are_answered_with_what_to_write(words, expected, capsys):
+    with pytest.raises(SystemExit) as end:
+        main(words)
+    assert end.value.code == 2
+    message = capsys.readouterr().err
+    assert expected in message
+    assert "config.yml" not in message
+
+
+def test_a_closed_pipe_ends_without_a_traceback(tmp_path):
+    command = f"{sys.executable} -m liteseg config show quickstart | head -1"
+    done = subprocess.run(["bash", "-c", command], capture_output=True, text=True, timeout=120)
+    assert done.stdout.startswith("batch_size: 6")
+    assert "Traceback" not in done.stderr
+    assert "BrokenPipe" not in done.stderr
+    # More text than a pipe holds, so that the write itself fails.
+    code = """
+import sys, types
+from liteseg import cli
+from liteseg.cli.arguments import complete
+
+module = sys.modules["liteseg.cli.dash"] = types.ModuleType("liteseg.cli.dash")
+module.add_arguments = lambda parser: complete(parser, "example")
+module.run = lambda args: print("x\\n" * 1_000_000)
+sys.exit(cli.main(["dash"]))
+"""
+    done = subprocess.run(
+        ["bash", "-c", f'{sys.executable} -c "$0" | head -1; exit ${{PIPESTATUS[0]}}', code],
+        capture_output=True,
+        text=True,
+        timeout=120,
+    )
+    assert (done.returncode, done.stderr) == (141, "")
+
+
+def test_missing_weights_are_reported_as_missing(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    (tmp_path / "a.png").touch()
+    for command in (["eval"], ["predict", "a.png"], ["export", "--format", "onnx", "--output", "e"]):
+        assert main([*command, "--weights", "nofile.pdparams"]) == 2
+        assert "nofile.pdparams: does not exist" in capsys.readouterr().err

@@ -27,8 +27,10 @@ def add_arguments(actions: Any) -> None:
         "eval", help="images per second of an evaluation, its time by phase, memory"
     )
     add_config(parser)
-    add_weights(parser, " (default: random weights)")
-    parser.add_argument("--split", choices=SPLITS, default="val", help="(default: val)")
+    add_weights(parser, "default: random weights")
+    parser.add_argument(
+        "--split", choices=SPLITS, default="val", help="split to evaluate (default: val)"
+    )
     parser.add_argument(
         "--images",
         type=positive,

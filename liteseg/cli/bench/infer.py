@@ -74,7 +74,9 @@ def add_arguments(actions: Any) -> None:
         "equal to the trained model's (default: 0)",
     )
     add_json(parser)
-    parser.add_argument("--plot", metavar="FILE", help="plot mIoU over images per second (PNG)")
+    parser.add_argument(
+        "--plot", metavar="FILE", help="plot mIoU over images per second (PNG; default: no plot)"
+    )
     complete(parser, "liteseg bench infer exported --weights output/quickstart --size 512 256")
 
 

@@ -39,7 +39,7 @@ def add_arguments(actions: Any) -> None:
     parser.add_argument(
         "--workers", type=positive, metavar="N", help="threads (default: one per core)"
     )
-    complete(parser, "liteseg data check --config quickstart")
+    complete(parser, "liteseg data check --config my.yml")
 
 
 def run(args: argparse.Namespace) -> int:

@@ -26,7 +26,7 @@ def add_arguments(actions: Any) -> None:
     parser.add_argument(
         "--verify", action="store_true", help="read the whole pack and compare the checksums"
     )
-    complete(parser, "liteseg data pack --config quickstart --output data/streets_pack")
+    complete(parser, "liteseg data pack --config my.yml --output data/my_pack")
 
 
 def run(args: argparse.Namespace) -> int:

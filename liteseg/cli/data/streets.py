@@ -11,7 +11,9 @@ from liteseg.cli.arguments import complete, positive
 def add_arguments(actions: Any) -> None:
     """Declare the action and its options."""
     parser = actions.add_parser("streets", help="generate the synthetic Streets dataset")
-    parser.add_argument("--output", required=True, metavar="DIR", help="folder of the dataset")
+    parser.add_argument(
+        "--output", required=True, metavar="DIR", help="folder of the dataset (required)"
+    )
     for split, count in (("train", 200), ("val", 50)):
         parser.add_argument(
             f"--{split}",
