@@ -2,21 +2,26 @@
 
 from __future__ import annotations
 
+import os
+import re
 from collections.abc import Sequence
-from itertools import islice
 from pathlib import Path
 from typing import Optional, Union
 
 from liteseg.config.check import AnyConfig, load_checked
-from liteseg.config.load import Config
+from liteseg.config.load import OVERRIDE_ORIGIN, Config, load_config
 from liteseg.config.schema import CheckedConfig
-from liteseg.errors import UserError
+from liteseg.errors import UserError, quoted
+from liteseg.utils.files import check_writable, require_contained
+from liteseg.utils.runtime import is_main
 from liteseg.utils.weights.download import is_url
 
 Weights = Union[str, Path]  # a file, an archive, a URL, or a run directory (its best checkpoint)
 
-# The deepest weights file of a run is RUN/checkpoints/best/model.pdparams.
-_LEVELS_BELOW_RUN = 3
+_FILES = {".lock", "config.yml", "train.log", "metrics.jsonl", "report.html", "vdl", "launch",
+          "checkpoints"}  # fmt: skip
+# Temporary files, and the output of a batch system; a run writes no other hidden file or log.
+_HARMLESS = re.compile(r"\..+\.tmp|\.nfs.*|(?!train\.log).+\.(log|out|err)")
 
 
 def config_of(
@@ -32,23 +37,77 @@ def config_of(
     Raises:
         UserError: no config is found, or it has errors.
     """
-    cfg = file_of_run(weights, "config.yml") if cfg is None else cfg
-    if cfg is None:
+    if not (is_url(weights) or Path(weights).expanduser().exists()):
+        raise UserError(f"{weights}: does not exist; give a weights file, URL or run directory")
+    if cfg is not None:
+        return load_checked(cfg, overrides)
+    found = file_of_run(weights, "config.yml")
+    if found is None:
         raise UserError(
-            f"{weights}: no config.yml there or in the folders above it, so the model is unknown; "
+            f"{weights}: no config.yml there or in its run directory, so the model is unknown; "
             "give the config that the weights were trained with (--config on the command line)"
         )
-    return load_checked(cfg, overrides)
+    return load_found(found, overrides)
+
+
+def load_found(path: Path, overrides: Sequence[str] = ()) -> CheckedConfig:
+    """Load a config that was found, not given: it may be anyone's, so it must not run plugins.
+
+    Raises:
+        UserError: it names plugins (unless an override does), or has errors.
+    """
+    cfg = load_config(path, overrides)
+    if cfg.get("plugins") and cfg.origin("plugins") != OVERRIDE_ORIGIN:
+        raise UserError(
+            f"{cfg.origin('plugins')}: the config found with the weights would run "
+            f"{quoted(cfg['plugins'])}; if you trust these Python files, add --trust-plugins or "
+            f"--config {path}"
+        )
+    return load_checked(cfg)
 
 
 def file_of_run(weights: Weights, name: str) -> Optional[Path]:
-    """The file `name` of the run that contains `weights`; None if there is no such file."""
-    if is_url(weights):
+    """The file `name` of the run that contains `weights`; None if there is no such file.
+
+    Only the folder of the weights is searched, and RUN for weights in RUN/checkpoints; a file of
+    another user does not count.
+
+    Raises:
+        UserError: the file is a link to another folder.
+    """
+    if is_url(weights) or not os.path.exists(path := Path(weights).expanduser().resolve()):
         return None
-    path = Path(weights).expanduser().resolve()
-    above = islice(path.parents, _LEVELS_BELOW_RUN)  # Python 3.9 cannot slice `parents`
-    files = (folder / name for folder in (path, *above))
-    return next((file for file in files if file.is_file()), None)
+    folder = path if path.is_dir() else path.parent
+    run = next((f.parent for f in (folder, folder.parent) if f.name == "checkpoints"), folder)
+    owners = (path.stat().st_uid, os.geteuid())
+    for file in (folder / name, run / name):
+        if file.is_file() and file.stat().st_uid in owners:
+            if file.resolve().parent != file.parent:
+                raise UserError(f"{file}: is a link to another folder; replace it by a copy")
+            return file
+    return None
+
+
+def require_own_output(output: Path, cfg: CheckedConfig, resume: bool) -> None:
+    """Check that a run can write in `output`, and replaces nothing but files of earlier runs.
+
+    Raises:
+        UserError: it can't be written, a new run would replace files of the user, or links in the
+            run to resume leave it.
+    """
+    check_writable(output)
+    if resume:
+        require_contained(output)
+    if resume or not is_main():
+        return
+    known = _FILES if (output / ".lock").exists() else {"launch"}  # every run creates .lock
+    for path in sorted(output.iterdir()):
+        is_config = path.name == "config.yml" and cfg.path.exists() and path.samefile(cfg.path)
+        if is_config or not (path.name in known or _HARMLESS.fullmatch(path.name)):
+            raise UserError(
+                f"{output}: contains {path.name!r}, which no run has written; give a new or empty "
+                "--output"
+            )
 
 
 def run_directory(

@@ -1,0 +1,137 @@
+"""Run directories: the search for configs, foreign plugins, and files that a run may replace."""
+
+from __future__ import annotations
+
+import os
+
+import pytest
+
+from liteseg.cli import main
+from liteseg.config.check import load_checked
+from liteseg.config.load import load_config
+from liteseg.errors import UserError
+from liteseg.tasks.runs import config_of, file_of_run, require_own_output, run_directory
+from liteseg.tasks.train import train
+
+PLUGIN = "open('executed', 'w').close()\n"
+
+
+@pytest.fixture
+def run(tmp_path, monkeypatch):
+    """A stranger's run, whose config names a plugin."""
+    monkeypatch.chdir(tmp_path)
+    folder = tmp_path / "run"
+    best = folder / "checkpoints" / "best"
+    best.mkdir(parents=True)
+    (best / "model.pdparams").write_bytes(b"")
+    (tmp_path / "plugin.py").write_text(PLUGIN)
+    (folder / "config.yml").write_text(load_config("quickstart", ["plugins=[plugin.py]"]).dump())
+    return folder
+
+
+def test_plugins_of_a_found_config_do_not_run(run, tmp_path):
+    for source in (run, run / "checkpoints", run / "checkpoints" / "best" / "model.pdparams"):
+        with pytest.raises(UserError, match=r"config\.yml:.*--trust-plugins"):
+            config_of(source)
+    with pytest.raises(UserError, match="--trust-plugins"):
+        train(resume=run)
+    assert not (tmp_path / "executed").exists()
+    config_of(run, overrides=["plugins=null"])
+    assert not (tmp_path / "executed").exists()
+
+
+def test_plugins_of_a_given_config_run_and_are_logged(run, tmp_path, caplog):
+    with caplog.at_level("INFO", "liteseg"):
+        config_of(run, run / "config.yml")
+    assert (tmp_path / "executed").exists()
+    assert f"running {tmp_path / 'plugin.py'}" in caplog.text
+
+
+def test_only_python_files_are_plugins(tmp_path):
+    for name in ("plugin.so", "plugin.pyc", "plugin"):
+        (tmp_path / name).write_text(PLUGIN)
+        with pytest.raises(UserError, match="not a Python file"):
+            load_checked("quickstart", [f"plugins=[{tmp_path / name}]"])
+
+
+def test_the_search_stays_inside_the_run(tmp_path, run):
+    (tmp_path / "config.yml").write_text("iters: 1")  # of someone else
+    assert file_of_run(run / "checkpoints" / "best", "config.yml") == run / "config.yml"
+    (run / "config.yml").unlink()
+    for source in (run, run / "checkpoints", run / "checkpoints" / "best" / "model.pdparams"):
+        assert file_of_run(source, "config.yml") is None
+    (tmp_path / "run.pdparams").write_bytes(b"")
+    assert file_of_run(tmp_path / "run.pdparams", "config.yml") == tmp_path / "config.yml"
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can give files away")
+def test_a_config_of_another_user_is_not_found(run):
+    os.chown(run / "config.yml", 12345, 12345)
+    assert file_of_run(run, "config.yml") is None
+
+
+def test_links_in_a_run_of_others_are_refused(run, tmp_path):
+    (tmp_path / "secret.yml").write_text("iters: 1")
+    (run / "config.yml").unlink()
+    (run / "config.yml").symlink_to(tmp_path / "secret.yml")
+    with pytest.raises(UserError, match="is a link to another folder"):
+        config_of(run)
+    with pytest.raises(UserError, match="outside of"):
+        train("quickstart", resume=run)
+
+
+@pytest.mark.parametrize("name", ["train.log", ".lock", "metrics.jsonl", "checkpoints"])
+def test_resuming_follows_no_links(run, tmp_path, name):
+    outside = tmp_path / "outside"
+    if name == "checkpoints":
+        (run / name).rename(outside)
+    else:
+        outside.write_text("precious")
+    (run / name).symlink_to(outside)
+    with pytest.raises(UserError, match="outside of"):
+        train("quickstart", resume=run)
+    assert outside.is_dir() or outside.read_text() == "precious"
+
+
+@pytest.mark.parametrize(
+    "name", ["config.yml", "metrics.jsonl", "report.html", "train.log", "a.png"]
+)
+def test_a_new_run_keeps_the_files_of_others(tmp_path, name):
+    output = tmp_path / "exp1"
+    output.mkdir()
+    (output / name).write_text("by hand")
+    with pytest.raises(UserError, match="which no run has written"):
+        train("quickstart", output=output)
+    assert [(p.name, p.read_text()) for p in output.iterdir()] == [(name, "by hand")]
+
+
+def test_a_config_is_not_replaced_by_its_run(tmp_path):
+    config = tmp_path / "config.yml"
+    config.write_text(load_checked("quickstart").dump())
+    (tmp_path / ".lock").touch()  # an earlier run that ended before its first checkpoint
+    before = config.read_text()
+    with pytest.raises(UserError, match=r"'config\.yml'"):
+        train(config, output=tmp_path)
+    assert config.read_text() == before
+
+
+def test_files_that_do_not_prevent_a_run(tmp_path):
+    cfg = load_checked("quickstart")
+    for name in ("slurm-1.out", "job.log", "launch"):
+        (tmp_path / name).touch()
+    require_own_output(tmp_path, cfg, resume=False)
+    for name in (".lock", "config.yml", "train.log", "metrics.jsonl"):
+        (tmp_path / name).touch()
+    require_own_output(tmp_path, cfg, resume=False)
+    assert run_directory("quickstart", tmp_path, False) == (tmp_path, None)
+
+
+def test_the_flag_that_trusts_plugins(run, tmp_path, capfd):
+    command = ["predict", "a.png", "--weights", str(run), "--output", str(tmp_path / "out")]
+    (tmp_path / "a.png").write_bytes(b"")
+    assert main(command) == 2
+    assert "--trust-plugins" in capfd.readouterr().err
+    assert not (tmp_path / "executed").exists()
+    assert main([*command, "--trust-plugins"]) == 2  # the weights are empty
+    assert "model.pdparams" in capfd.readouterr().err
+    assert (tmp_path / "executed").exists()
