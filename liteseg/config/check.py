@@ -236,11 +236,13 @@ class _Checker:
         )
         if not isinstance(specs, list) or None in built:
             return  # reported already, or the dataset has its own
-        places = [i for i, one in enumerate(built) if isinstance(one, TRANSFORMS["Normalize"])]
+        normalize: Any = TRANSFORMS["Normalize"]
+        places = [i for i, one in enumerate(built) if isinstance(one, normalize)]
         if places != [len(built) - 1]:
             found = ", ".join(spec["type"] for spec in specs) or "none"
             self.add(path, f"must end in Normalize, and have only one; found {found}")
         classes, ignored = _label_values(dataset)
+        transform: Any
         for index, transform in enumerate(built):
             here = _join(path, index)
             name = specs[index]["type"]

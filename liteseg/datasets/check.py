@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import contextlib
 from collections import Counter, defaultdict
 from collections.abc import Mapping
 from pathlib import Path
@@ -141,9 +140,8 @@ def _nothing_to_count(dataset: SegmentationDataset, report: dict[str, Any]) -> O
         return None
     if report["checked"] < report["images"]:  # look for another value, up to the first one
         labels = map_in_threads(dataset.load_label, range(len(dataset)))
-        with contextlib.closing(labels):
-            if any(not set(np.unique(label)) <= found for label in labels if label is not None):
-                return None
+        if any(not set(np.unique(label)) <= found for label in labels if label is not None):
+            return None
     return problem
 
 

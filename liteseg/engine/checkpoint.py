@@ -148,8 +148,8 @@ class Checkpointer:
             aside.mkdir()
             for path in later:
                 os.replace(path, aside / path.name)
-            names = ", ".join(sorted(path.name for path in later))
-            get_logger().info(f"the later checkpoints {names} are now in {aside}")
+            moved = ", ".join(sorted(path.name for path in later))
+            get_logger().info(f"the later checkpoints {moved} are now in {aside}")
         best = read_state(chosen / STATE)["hooks"].get("KeepBest", {}).get("best_iteration")
         for target, wanted in (("best", best), ("last", iteration)):
             same = [path for path in [chosen, *self._numbered()] if _iteration(path) == wanted]

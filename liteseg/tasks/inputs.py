@@ -96,7 +96,8 @@ def find_files(
 def _files_below(folder: Path, suffixes: Sequence[str], output: Optional[Path]) -> list[Path]:
     """The files with one of `suffixes`, without hidden ones and those in `output`."""
     seen = {os.path.realpath(output)} if output and output.resolve() != folder.resolve() else set()
-    found, others = [], []
+    found: list[Path] = []
+    others: list[Path] = []
     for place, folders, names in os.walk(folder, followlinks=True):
         if os.path.realpath(place) in seen:  # a link may lead to a folder above it
             folders.clear()

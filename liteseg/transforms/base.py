@@ -26,7 +26,7 @@ class Transform:
 
     random: Optional[bool] = None
     keeps_geometry: Optional[bool] = None
-    fills: Optional[dict] = None
+    fills: dict = {}
 
     def _declare_identity(self, unchanged: bool) -> None:
         """Declare that the arguments switch the transform off, if they do."""
@@ -39,7 +39,7 @@ class Transform:
         Raises:
             ValueError: that value is neither a class nor `ignore_index`.
         """
-        if self.fills is None:
+        if not self.fills:
             return
         value = self.fills["label"]
         if not self.fills["label_given"]:
