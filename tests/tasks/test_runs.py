@@ -36,7 +36,7 @@ def test_plugins_of_a_found_config_do_not_run(run, tmp_path):
     with pytest.raises(UserError, match="--trust-plugins"):
         train(resume=run)
     assert not (tmp_path / "executed").exists()
-    config_of(run, overrides=["plugins=null"])
+    config_of(run, overrides=["plugins=[]"])
     assert not (tmp_path / "executed").exists()
 
 
