@@ -65,7 +65,7 @@ def check(*arguments):
     return subprocess.run(command, capture_output=True, text=True, env=environment)
 
 
-def test_without_a_gpu_the_check_says_so():
+def test_without_a_gpu_the_check_ends_with_a_message():
     if paddle.device.cuda.device_count():
         pytest.skip("this machine has a GPU")
     done = check()

@@ -29,7 +29,7 @@ import paddle
 
 _KERNEL = re.compile(r"\w+ API kernel key: \[\w+, [^\]]*?, (\w+)\]$|\] (\w+) kernel: \{")
 _GPU_BACKENDS = ("GPU", "GPUDNN", "KPS")
-# They run with NCCL or a loss scaler only, which a CPU has not.
+# They need NCCL or a loss scaler, which are not available on a CPU.
 _UNRECORDED = {
     "several GPUs": [("sync_batch_norm", "float32"), ("sync_batch_norm_grad", "float32")],
     "amp": [("check_finite_and_unscale", "float32"), ("update_loss_scaling", "float32")],
