@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
@@ -23,8 +23,12 @@ Counts = Union[Sequence[int], np.ndarray]
 Losses = list[tuple[str, Any, float]]
 
 
-def build_model(cfg: AnyConfig) -> paddle.nn.Layer:
+def build_model(cfg: AnyConfig, pretrained: bool = True) -> paddle.nn.Layer:
     """The network; its `num_classes` is given or that of the datasets.
+
+    Args:
+        cfg: a config.
+        pretrained: load the weights named `pretrained` in it; they may have to be downloaded.
 
     Raises:
         UserError: the config has errors, or the constructor refuses.
@@ -32,7 +36,14 @@ def build_model(cfg: AnyConfig) -> paddle.nn.Layer:
     cfg = checked(cfg)
     numbers = num_classes_by_key(vars(cfg))
     derived = {"num_classes": next(iter(numbers.values()))} if numbers else {}
-    return build(cfg.model, MODELS, "model", **derived)
+    spec = cfg.model if pretrained else _without_pretrained(cfg.model)
+    return build(spec, MODELS, "model", **derived)
+
+
+def _without_pretrained(spec: Any) -> Any:
+    if not isinstance(spec, Mapping):
+        return spec
+    return {key: _without_pretrained(v) for key, v in spec.items() if key != "pretrained"}
 
 
 def build_dataset(cfg: AnyConfig, split: str) -> Any:

@@ -14,7 +14,7 @@ Size = tuple[int, int]
 
 @dataclass(frozen=True)
 class TestConfig:
-    """Scales, flips and the sliding window of evaluation and prediction.
+    """Scales, flips, sliding window and padding of evaluation and prediction.
 
     `crop_size` and `stride` are (w, h) in pixels, as written in the YAML. `scales` and the flips
     apply only with `aug_eval`, the crops only with `is_slide`.
@@ -34,6 +34,11 @@ class TestConfig:
     is_slide: bool = key(False, "evaluate in windows of `crop_size`")
     crop_size: Optional[Size] = key(None, "sliding window [w, h]", POSITIVE)
     stride: Optional[Size] = key(None, "stride of the sliding window [w, h]", POSITIVE)
+    pad_multiple: Optional[int] = key(
+        None,
+        "pad the network's input to a multiple of this many pixels (null: no padding)",
+        POSITIVE,
+    )
 
     def __post_init__(self) -> None:
         values = vars(self)

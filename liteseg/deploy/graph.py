@@ -19,8 +19,8 @@ Side = Union[int, paddle.Tensor]
 class DeployGraph(nn.Layer):
     """A network with its pre- and postprocessing.
 
-    It normalizes the image, resizes it by `scale`, runs `network` and resizes the logits to the
-    size of the image.
+    It normalizes the image, resizes it by `scale`, pads it, runs `network` and resizes the logits
+    to the size of the image.
 
     Args:
         network: maps (N, 3, H, W) to a list whose first item is (N, C, H, W) logits. Its method
@@ -29,6 +29,7 @@ class DeployGraph(nn.Layer):
         std: of R, G, B in units of 255.
         scale: size of the network's input over the size of the image.
         kind: of the output: label, logits or softmax.
+        multiple: zeros at the bottom and right pad the network's input to multiples of it.
     """
 
     def __init__(
@@ -38,6 +39,7 @@ class DeployGraph(nn.Layer):
         std: Sequence[float],
         scale: float,
         kind: str,
+        multiple: Optional[int] = None,
     ):
         super().__init__()
         self.network = with_exact_pooling(folded(network))
@@ -49,6 +51,7 @@ class DeployGraph(nn.Layer):
             self.register_buffer(name, buffer)
         self.scale = scale
         self.kind = kind
+        self.multiple = multiple
 
     def forward(self, image: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """(N, H, W, 3) uint8 RGB -> the output of `kind`, and the coarse logits (N, C, h, w)."""
@@ -57,9 +60,14 @@ class DeployGraph(nn.Layer):
         size = x.shape[2:]
         if self.scale != 1:
             x = _bilinear(x, [_scaled(side, self.scale) for side in size])
+        inner = x.shape[2:]
+        if self.multiple:
+            x = _padded(x, self.multiple)
         coarse = self.coarse(x)[0]
         # Resized twice, as in evaluation: first to the size of the network's input.
         scores = _bilinear(coarse, x.shape[2:])
+        if self.multiple:
+            scores = scores[:, :, : inner[0], : inner[1]]
         if self.scale != 1:
             scores = _bilinear(scores, size)
         if self.kind == "softmax":
@@ -169,6 +177,13 @@ def _scaled(side: Side, scale: float) -> Side:
     if isinstance(side, int):
         return int(side * scale + 0.5)
     return paddle.floor(side.astype("float32") * scale + 0.5).astype("int32")
+
+
+def _padded(x: paddle.Tensor, multiple: int) -> paddle.Tensor:
+    """Zeros up to multiples; a fixed pad and a cut convert to ONNX for images of any size."""
+    h, w = ((side + multiple - 1) // multiple * multiple for side in x.shape[2:])
+    # With pads for all axes: of those for two, paddle2onnx 2.1 writes a random value.
+    return F.pad(x, [0, 0, 0, 0, 0, multiple - 1, 0, multiple - 1])[:, :, :h, :w]
 
 
 def _bilinear(x: paddle.Tensor, size: Sequence[Side]) -> paddle.Tensor:

@@ -34,6 +34,9 @@ class Manifest:
         mean: of R, G, B in units of 255.
         std: of R, G, B in units of 255.
         scale: resizing of the image inside the model (`test_config.scales`).
+        pad_multiple: the model pads its resized input with zeros (after normalization) at the
+            bottom and right, to multiples of this many pixels (`test_config.pad_multiple`); None:
+            not.
         transforms: the validation transforms before normalization, as in the config; the caller
             applies them, and reverts their resizing and padding on the result.
         class_names: in the order of the labels.
@@ -55,6 +58,7 @@ class Manifest:
     transforms: list[dict[str, Any]]
     class_names: list[str]
     palette: list[list[int]]
+    pad_multiple: Optional[int] = None
     precision: str = "float32"
     versions: dict[str, str] = field(default_factory=dict)
     verified: dict[str, Any] = field(default_factory=dict)
@@ -91,7 +95,7 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        content = {"files": [], **read_json(path)}
+        content = {"files": [], "pad_multiple": None, **read_json(path)}
         manifest = Manifest(**{f.name: content[f.name] for f in fields(Manifest)})
         _require_types(manifest)
         # Exports of earlier versions do not list their files.
@@ -131,6 +135,8 @@ def _require_types(manifest: Manifest) -> None:
         "mean, std or scale": len(numbers) == 7
         and all(type(n) in (int, float) and abs(n) < 1e4 for n in numbers)
         and 0 < manifest.scale <= 64,
+        "pad_multiple": manifest.pad_multiple is None
+        or (type(manifest.pad_multiple) is int and 0 < manifest.pad_multiple <= _LARGEST_SIDE),
         "transforms": all(isinstance(spec, dict) for spec in manifest.transforms),
         "class_names": 0 < len(classes) <= 256
         and all(isinstance(name, str) and name.isprintable() for name in classes),

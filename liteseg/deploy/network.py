@@ -9,7 +9,7 @@ import numpy as np
 from liteseg.deploy.manifest import COARSE, Manifest
 from liteseg.deploy.runtimes import Runtime
 from liteseg.errors import UserError
-from liteseg.ops.labels import labels_at_full_size
+from liteseg.ops.labels import labels_at_full_size, padded, report_shift
 
 
 class ExportedNetwork:
@@ -47,9 +47,11 @@ class ExportedNetwork:
                 "--input-size for images of any size"
             )
         scale = self.manifest.scale
-        steps = [("resize", (int(height * scale + 0.5), int(width * scale + 0.5)))]
-        steps.append(("resize", (height, width)))
+        inner = (int(height * scale + 0.5), int(width * scale + 0.5))
+        outer = padded(inner, self.manifest.pad_multiple)
+        steps = [("resize", outer), ("crop", inner), ("resize", (height, width))]
         for step, before in reversed(trans_info):
             steps.append(("resize" if step == "resize" else "crop", (before[0], before[1])))
         coarse = self.runtime.run(images, COARSE)
+        report_shift(outer, coarse.shape[-2:], "exporting with --set ")
         return [labels_at_full_size(scores, steps) for scores in coarse]

@@ -141,6 +141,8 @@ class OpenVino:
         }
         if self._device == "CPU":
             self._options["INFERENCE_NUM_THREADS"] = threads
+            # By default the kernels of 5000 layers and sizes are kept: hundreds of MB.
+            self._options["CPU_RUNTIME_CACHE_CAPACITY"] = "64"
         self._model = self._core.read_model(path)
         self._compiled: OrderedDict[tuple, Any] = OrderedDict()
         self._lock = threading.Lock()  # a second request would wait for the cores as well

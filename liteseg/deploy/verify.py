@@ -12,6 +12,7 @@ from liteseg.deploy.manifest import COARSE, OUTPUTS
 from liteseg.deploy.network import ExportedNetwork
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
+from liteseg.ops.labels import padded
 
 # Limits. float32 logits differ by rounding, by up to 1e-5 of the largest logit as measured, and
 # labels only where two classes tie.
@@ -79,7 +80,7 @@ def compare(
         _count(pixels["output"], output, logits.argmax(axis=0))
         found["images"] += 1
         found["largest_logit"] = max(found["largest_logit"], float(np.abs(logits).max()))
-        found["logit_difference"] = max(found["logit_difference"], difference)
+        found["logit_difference"] = float(np.maximum(found["logit_difference"], difference))  # NaN
         if label is not None:
             for matrix, predicted in zip(matrices, labels):
                 matrix.update(predicted, label)
@@ -123,11 +124,12 @@ def _compare_outputs(
     labels = output if output.ndim == 2 else output.argmax(axis=0)
     difference = 0.0
     height, width = image.shape[:2]
-    inner = int(width * description.scale + 0.5), int(height * description.scale + 0.5)
+    h, w = int(height * description.scale + 0.5), int(width * description.scale + 0.5)
+    outer = padded((h, w), description.pad_multiple)
     for plane, expected in zip(run(image[None], COARSE)[0], logits):
-        for size in (inner, (width, height)):
-            plane = cv2.resize(plane, size, interpolation=cv2.INTER_LINEAR)
-        difference = max(difference, float(np.abs(plane - expected).max()))
+        plane = cv2.resize(plane, outer[::-1], interpolation=cv2.INTER_LINEAR)[:h, :w]
+        plane = cv2.resize(plane, (width, height), interpolation=cv2.INTER_LINEAR)
+        difference = float(np.maximum(difference, np.abs(plane - expected).max()))
     return labels, difference
 
 

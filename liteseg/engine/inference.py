@@ -6,21 +6,22 @@ Sizes: N images, C classes, (H, W) of the network's input, (h, w) of the origina
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Iterable, Sequence
 from typing import Any, NamedTuple, Optional, Protocol
 
 import numpy as np
 import paddle
 import paddle.nn.functional as F
 
-from liteseg.ops.resize import interpolate, resized_labels, resized_scores
+from liteseg.ops.labels import padded, report_shift
+from liteseg.ops.resize import interpolate, pad_to, resized_labels, resized_scores
 
 Size = tuple[int, int]
 TransInfo = Sequence[tuple[str, Sequence[int]]]
 
 
 class TestOptions(Protocol):
-    """Scales, flips and sliding window, as in `TestConfig`."""
+    """Scales, flips, sliding window and padding, as in `TestConfig`."""
 
     @property
     def aug_eval(self) -> bool:
@@ -37,6 +38,10 @@ class TestOptions(Protocol):
     @property
     def stride(self) -> Optional[Size]:
         """(w, h) between windows."""
+
+    @property
+    def pad_multiple(self) -> Optional[int]:
+        """The sides of the network's input are padded to multiples of it."""
 
     def views(self) -> list[tuple[float, tuple[int, ...]]]:
         """The (scale, axes to flip) of every forward pass."""
@@ -100,12 +105,17 @@ def predict(
         # One view needs no softmax, which keeps the order of a pixel's scores. (With `aug_eval` and
         # validation transforms that resize, PaddleSeg interpolates probabilities, as below.)
         scaled = _scaled(images, views[0][0], size)
+        inner: Size = tuple(scaled.shape[-2:])
+        steps: tuple[tuple[str, Size], ...] = (("resize", inner), ("resize", size), *back)
         if test.is_slide:
             logits = _forward(model, scaled, test)
         else:  # the network's own upsampling becomes the first step
-            logits = getattr(model, "coarse_logits", model)(scaled)[0]
-        sizes = (tuple(scaled.shape[-2:]), size)
-        return Prediction(logits, (*(("resize", one) for one in sizes), *back), summed=False)
+            outer = padded(inner, test.pad_multiple)
+            logits = getattr(model, "coarse_logits", model)(pad_to(scaled, outer))[0]
+            report_shift(outer, logits.shape[-2:], "")
+            if outer != inner:
+                steps = (("resize", outer), ("crop", inner), *steps[1:])
+        return Prediction(logits, steps, summed=False)
 
     total: Any = None
     for scale, flip in views:
@@ -136,20 +146,33 @@ def predict_labels(
 
 def _forward(model: paddle.nn.Layer, images: paddle.Tensor, test: TestOptions) -> paddle.Tensor:
     if not test.is_slide:
-        return model(images)[0]
+        return _padded_forward(model, images, test.pad_multiple)
     if test.crop_size is None or test.stride is None:
         raise ValueError("a sliding window needs crop_size and stride")
     (crop_w, crop_h), (stride_w, stride_h) = test.crop_size, test.stride
     height, width = images.shape[-2:]
-    lefts, strips = _starts(width, crop_w, stride_w), []
-    tops = _starts(height, crop_h, stride_h)
-    for top in tops:
+    lefts, tops = _starts(width, crop_w, stride_w), _starts(height, crop_h, stride_h)
+
+    def strip(top: int) -> paddle.Tensor:
         row = images[:, :, top : top + crop_h]
-        windows = [model(row[..., left : left + crop_w])[0] for left in lefts]
-        strips.append(_mean_of_overlaps(windows, lefts, axis=3))
+        windows = (row[..., left : left + crop_w] for left in lefts)
+        logits = (_padded_forward(model, window, test.pad_multiple) for window in windows)
+        return _mean_of_overlaps(logits, lefts, axis=3)
+
     # The windows over a pixel are (rows over it) x (columns over it), so the mean of the means is
     # their mean.
-    return _mean_of_overlaps(strips, tops, axis=2)
+    return _mean_of_overlaps(map(strip, tops), tops, axis=2)
+
+
+def _padded_forward(
+    model: paddle.nn.Layer, images: paddle.Tensor, multiple: Optional[int]
+) -> paddle.Tensor:
+    """Logits at the size of the images, from a network input padded with zeros.
+
+    After normalization with the usual mean of 0.5, zero is the gray of padded training crops.
+    """
+    h, w = size = tuple(images.shape[-2:])
+    return model(pad_to(images, padded(size, multiple)))[0][:, :, :h, :w]
 
 
 def _starts(size: int, crop: int, stride: int) -> list[int]:
@@ -158,22 +181,27 @@ def _starts(size: int, crop: int, stride: int) -> list[int]:
     return [max(min(i * stride, size - crop), 0) for i in range(count)]
 
 
-def _mean_of_overlaps(pieces: list[paddle.Tensor], starts: list[int], axis: int) -> paddle.Tensor:
+def _mean_of_overlaps(
+    pieces: Iterable[paddle.Tensor], starts: Sequence[int], axis: int
+) -> paddle.Tensor:
     """Join pieces that overlap along `axis` into one tensor, with the mean where they overlap.
 
-    Cutting at the ends of all pieces and concatenating is 20 times faster on a CPU than adding into
-    slices of one large tensor.
+    A piece is kept only until the next one starts behind its end. Cutting at the ends of all pieces
+    and concatenating is 20 times faster on a CPU than adding into slices of one large tensor.
     """
-    ends = [start + piece.shape[axis] for start, piece in zip(starts, pieces)]
-    cuts = sorted({*starts, *ends})
-    parts = []
-    for low, high in zip(cuts, cuts[1:]):
-        over = [
-            piece.slice([axis], [low - start], [high - start])
-            for piece, start, end in zip(pieces, starts, ends)
-            if start <= low and high <= end
-        ]
-        parts.append(over[0] if len(over) == 1 else paddle.add_n(over) / len(over))
+    parts: list[paddle.Tensor] = []
+    current: list[tuple[int, int, paddle.Tensor]] = []  # (start, end, piece)
+    low = 0
+    for start, piece, following in zip(starts, pieces, [*starts[1:], math.inf]):
+        current.append((start, start + piece.shape[axis], piece))
+        del piece
+        for high in sorted({end for _, end, _ in current} | {following} - {math.inf}):
+            if not low < high <= following:
+                continue
+            over = [p.slice([axis], [low - s], [high - s]) for s, e, p in current if high <= e]
+            parts.append(over[0] if len(over) == 1 else paddle.add_n(over) / len(over))
+            low = high
+        current = [(s, e, p) for s, e, p in current if e > low]
     return parts[0] if len(parts) == 1 else paddle.concat(parts, axis=axis)
 
 

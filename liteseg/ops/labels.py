@@ -14,13 +14,16 @@ from __future__ import annotations
 
 import functools
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import NamedTuple, Optional
 
 import numpy as np
+
+from liteseg.utils.logging import get_logger
 
 Steps = Sequence[tuple[str, tuple[int, int]]]
 
 _NEGLIGIBLE = 1e-9  # a weight that is 0 up to rounding
+_shift_reported: list[bool] = []
 _TILE = 128  # side of a patch of labels, in pixels
 
 
@@ -40,8 +43,8 @@ def labels_at_full_size(scores: np.ndarray, steps: Steps) -> np.ndarray:
         for axis in range(2)
     )
     coarse = _argmax(scores, np.arange(len(scores), dtype=np.uint8))
-    if rows.reach == columns.reach == 1:  # nothing is interpolated
-        return coarse[: rows.outputs, : columns.outputs]
+    if rows.reach == columns.reach == 1:  # each label is that of one score
+        return coarse.take(rows.first, axis=0).take(columns.first, axis=1)
     candidates = _candidates(scores, rows.reach, columns.reach)
     labels = np.empty((rows.outputs, columns.outputs), np.uint8)
     for row in rows.tiles:
@@ -77,9 +80,10 @@ class _Tile(NamedTuple):
 
 
 class _Axis(NamedTuple):
-    """The resizing along one axis; an output depends on at most `reach` neighboring scores."""
+    """The resizing along one axis; an output depends on at most `reach` scores from `first` on."""
 
     outputs: int
+    first: np.ndarray
     reach: int
     tiles: list[_Tile]
 
@@ -105,7 +109,31 @@ def _axis(size: int, steps: tuple[tuple[str, int], ...], transposed: int) -> _Ax
         part = weights[span, low:high]
         part = np.ascontiguousarray(part.T if transposed else part, np.float32)
         tiles.append(_Tile(span, slice(low, high), windows, part))
-    return _Axis(len(weights), reach, tiles)
+    return _Axis(len(weights), first, reach, tiles)
+
+
+def padded(size: Sequence[int], multiple: Optional[int]) -> tuple[int, int]:
+    """(h, w) rounded up to multiples of `multiple` pixels; None leaves it as it is."""
+    h, w = (-(-side // (multiple or 1)) * (multiple or 1) for side in size)
+    return h, w
+
+
+def report_shift(size: tuple[int, int], coarse: Sequence[int], fix: str) -> None:
+    """Log once if scores at `coarse` (h, w) don't fit an input of `size` (h, w), with the fix.
+
+    The network rounds sizes up, so the scores cover more than the image, and resizing them to its
+    size moves the labels.
+    """
+    scales = [side // scores for side, scores in zip(size, coarse) if side % scores]
+    if _shift_reported or not scales:
+        return
+    _shift_reported.append(True)
+    stride = 1 << max(scales).bit_length()
+    get_logger().warning(
+        f"the network's input is {size[1]}x{size[0]}, no multiple of {stride}: predictions are "
+        f"shifted by up to {stride - 1} pixels, as in PaddleSeg; {fix}test_config.pad_multiple=32 "
+        "avoids it"
+    )
 
 
 def interpolated(weights: np.ndarray, target: int) -> np.ndarray:

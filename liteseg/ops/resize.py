@@ -31,6 +31,12 @@ def interpolate(x: paddle.Tensor, size: Sequence[int]) -> paddle.Tensor:
     return F.interpolate(x, list(size), mode="bilinear", align_corners=False)
 
 
+def pad_to(x: paddle.Tensor, size: Sequence[int]) -> paddle.Tensor:
+    """(N, C, h, w) -> (N, C, *size): zeros at the bottom and right."""
+    bottom, right = size[0] - x.shape[2], size[1] - x.shape[3]
+    return F.pad(x, [0, right, 0, bottom]) if bottom or right else x
+
+
 @functools.lru_cache(maxsize=64)
 def _interpolation_matrix(inputs: int, outputs: int) -> paddle.Tensor:
     """The (outputs, inputs) float32 matrix that resizes a line."""

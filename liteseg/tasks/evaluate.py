@@ -146,7 +146,7 @@ def prepare(
     dataset = build_dataset(cfg, split)
     if split == "train" or dataset.transforms.normalize is None:  # those of training are random
         dataset.transforms = build_val_transforms(cfg)
-    model = build_model(cfg)
+    model = build_model(cfg, pretrained=not weights)
     if weights:
         load_weights(model, weights)
     if num_workers is None and cfg.num_workers != "auto":

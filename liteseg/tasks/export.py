@@ -132,7 +132,7 @@ def _graph(trained: Segmenter, kind: str) -> DeployGraph:
         )
     normalize = network.normalize
     mean, std = normalize.mean.tolist(), normalize.std.tolist()
-    return DeployGraph(network.model, mean, std, views[0][0], kind)
+    return DeployGraph(network.model, mean, std, views[0][0], kind, network.test.pad_multiple)
 
 
 def _describe(
@@ -161,6 +161,7 @@ def _describe(
         mean=[round(float(value), 7) for value in normalize.mean],
         std=[round(float(value), 7) for value in normalize.std],
         scale=graph.scale,
+        pad_multiple=graph.multiple,
         transforms=transforms[:-1],
         class_names=list(trained.class_names),
         palette=trained.palette.tolist(),

@@ -182,7 +182,7 @@ class Segmenter:
         from liteseg.ops.device import select_device
 
         select_device(device or cfg.device)
-        model = build_model(cfg)
+        model = build_model(cfg, pretrained=False)
         load_weights(model, source)
         return cls.from_model(model, cfg)
 

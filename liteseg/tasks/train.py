@@ -149,7 +149,7 @@ def _train(
     train_set = build_dataset(cfg, "train")
     val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
     check_samples(cfg.batch_size, train_dataset=train_set, val_dataset=val_set)
-    trainer = build_trainer(cfg, train_set, device, weights)
+    trainer = build_trainer(cfg, train_set, device, weights, pretrained=checkpoint is None)
 
     # -1: nothing that a run wrote before its first checkpoint is kept.
     since = (checkpoint.iteration, checkpoint.owes_evaluation) if checkpoint else (-1, False)
@@ -209,6 +209,7 @@ def build_trainer(
     train_set: SegmentationDataset,
     device: str,
     weights: Optional[Weights] = None,
+    pretrained: bool = True,
 ) -> Trainer:
     """Build the trainer of a config, without hooks.
 
@@ -217,13 +218,14 @@ def build_trainer(
         train_set: the dataset to train on.
         device: `cpu` or `gpu`, Paddle's current device.
         weights: file, archive, URL or run directory to start from.
+        pretrained: without weights, load those that the config names `pretrained`.
 
     Raises:
         UserError: the config has errors, or the weights do not fit.
     """
     cfg = load_checked(cfg)
     options = training_options(cfg, device)
-    model = build_model(cfg)
+    model = build_model(cfg, pretrained and not weights)
     if weights:
         load_weights(model, weights, fine_tune=True)
     losses = build_losses(

@@ -66,13 +66,14 @@ def test_pooling_by_matrix_products(size, bins):
     np.testing.assert_allclose(pool(x).numpy(), expected, atol=1e-6)
 
 
+@pytest.mark.parametrize("multiple", [None, 32])
 @pytest.mark.parametrize("scale", [1.0, 0.75])
-def test_scores_are_those_of_evaluation(model, scale):
+def test_scores_are_those_of_evaluation(model, scale, multiple):
     images, normalize = pixels(70, 101), Normalize([0.4, 0.5, 0.6], [0.2, 0.25, 0.3])
-    test = TestConfig(aug_eval=True, scales=(scale,))
+    test = TestConfig(aug_eval=True, scales=(scale,), pad_multiple=multiple)
     expected = predict_scores(model, normalize.batch(paddle.to_tensor(images)), test).numpy()
     graphs = {
-        kind: DeployGraph(model, normalize.mean, normalize.std, scale, kind)
+        kind: DeployGraph(model, normalize.mean, normalize.std, scale, kind, multiple)
         for kind in ("logits", "softmax", "label")
     }
     with paddle.no_grad():

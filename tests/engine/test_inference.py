@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+import weakref
+
 import golden_rule
 import numpy as np
 import paddle
@@ -9,8 +11,9 @@ import paddle.nn.functional as F
 import pytest
 
 from liteseg.config.test_config import TestConfig
-from liteseg.engine.inference import predict, predict_labels, predict_scores
+from liteseg.engine.inference import _mean_of_overlaps, predict, predict_labels, predict_scores
 from liteseg.models import STDC1, PPLiteSeg
+from liteseg.ops import labels
 
 
 class Toy(paddle.nn.Layer):
@@ -80,6 +83,67 @@ def test_windows_are_averaged(toy, crop, stride):
     test = TestConfig.from_dict({"is_slide": True, "crop_size": crop, "stride": stride})
     found = predict_scores(toy, image, test).numpy()
     np.testing.assert_allclose(found, slide_twin(toy, image, crop, stride), atol=1e-5)
+
+
+def test_a_strip_of_windows_is_dropped_when_the_next_ones_do_not_reach_it():
+    """One strip of logits, and the result, in memory at a time."""
+    alive = weakref.WeakSet()
+
+    def strips():
+        for _ in range(20):
+            strip = paddle.ones([1, 1, 6, 8])
+            alive.add(strip)
+            assert len(alive) <= 2
+            yield strip
+            del strip
+
+    found = _mean_of_overlaps(strips(), range(0, 80, 4), axis=2)
+    np.testing.assert_array_equal(found, paddle.ones([1, 1, 82, 8]))
+
+
+@pytest.mark.parametrize("size", [(30, 41), (32, 64), (33, 1)])
+@pytest.mark.parametrize(
+    "options",
+    [
+        {},
+        {"aug_eval": True, "scales": 0.75},
+        {"aug_eval": True, "scales": [0.75, 1.0], "flip_horizontal": True},
+        {"is_slide": True, "crop_size": [20, 28], "stride": [10, 14]},
+    ],
+)
+def test_padded_inputs(toy, size, options):
+    """The network only gets multiples; elsewhere the scores are those of an input with zeros."""
+    sizes = []
+
+    def network(images):
+        sizes.append(images.shape[-2:])
+        return toy(images)
+
+    image = golden_rule.image(1, (2, 3, *size))
+    found = predict_scores(network, image, TestConfig(pad_multiple=16, **options))
+    assert all(side % 16 == 0 for shape in sizes for side in shape)
+    # a 3x3 convolution pads with zeros itself
+    expected = predict_scores(toy, image, TestConfig(**options))
+    np.testing.assert_allclose(found.numpy(), expected.numpy(), atol=1e-5)
+
+
+def test_padding_aligns_the_coarse_logits(published):
+    image = golden_rule.image(51, (1, 3, 66, 97))
+    padded = F.pad(image, [0, 31, 0, 30])
+    logits = published(padded)[0][:, :, :66, :97]
+    found = predict(published, image, TestConfig(pad_multiple=32))
+    np.testing.assert_allclose(found.logits().numpy(), logits.numpy(), atol=1e-4)
+    assert (found.labels() == logits.numpy().argmax(1)).mean() > 0.999
+
+
+def test_a_shift_is_logged_once(published, caplog, monkeypatch):
+    monkeypatch.setattr(labels, "_shift_reported", [])
+    for size in [(64, 96), (65, 96), (65, 97), (65, 96)]:
+        predict(published, paddle.zeros([1, 3, *size]), TestConfig())
+        predict(published, paddle.zeros([1, 3, *size]), TestConfig(pad_multiple=32))
+    (line,) = caplog.messages
+    assert "96x65, no multiple of 8" in line
+    assert "test_config.pad_multiple=32" in line
 
 
 def softmax(x):

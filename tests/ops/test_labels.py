@@ -59,6 +59,16 @@ def test_equals_interpolation_of_all_scores(scores, shape, steps):
     assert found.shape == expected.shape
 
 
+def test_tiny_scores_fill_the_labels():
+    """Also where no label depends on more than one score."""
+    for h, w in np.ndindex(3, 3):
+        scores = noisy((4, h + 1, w + 1))
+        for height, width in np.ndindex(12, 12):
+            steps = [("resize", (height + 1, width + 1))]
+            found = labels_at_full_size(scores, steps)
+            np.testing.assert_array_equal(found, reference(scores, steps))
+
+
 def test_a_class_below_the_maximum_everywhere_can_win_in_between():
     """Second at both scores; halfway the two leading classes cancel out."""
     scores = np.array([[[10, -10]], [[-10, 10]], [[4, 4]]], np.float32)

@@ -14,10 +14,12 @@ from conftest import ROOT
 from filled_run import EXPORT_PACKAGES, draw
 
 import liteseg
+from liteseg.config.load import load_config
 from liteseg.deploy import runtimes
 from liteseg.errors import UserError
 from liteseg.tasks import export as export_task
 from liteseg.tasks.segmenter import Segmenter
+from liteseg.utils.images import read_label
 
 
 @pytest.fixture(scope="module")
@@ -87,6 +89,30 @@ class TestFormats:
         np.testing.assert_allclose(output.sum(axis=1), 1, atol=1e-4)
         with pytest.raises(UserError, match="exported for 128x96; export it with"):
             segmenter.predict(draw(5, (97, 128)))
+
+
+@pytest.mark.parametrize(
+    ("format", "input_size"),
+    [("paddle", None), ("onnx", None), ("openvino", None), ("openvino", (100, 70))],
+)
+def test_padded_inputs(filled_run, tmp_path, exported, format, input_size):
+    """Evaluation, prediction and exports pad alike; the export says so."""
+    exported(format)  # skips without the packages
+    changes = ["test_config.pad_multiple=32"]
+    about = export(filled_run, tmp_path / "padded", format, changes, input_size=input_size)
+    assert about.verification["equal_labels"] > 0.999
+    assert about.verification["equal_output"] > 0.999
+    assert json.loads((about.output / "liteseg.json").read_text())["pad_multiple"] == 32
+    trained = Segmenter.from_pretrained(filled_run, load_config(filled_run / "config.yml", changes))
+    liteseg.evaluate(None, filled_run, overrides=changes, predictions=tmp_path / "evaluated")
+    plain = Segmenter.from_pretrained(filled_run)
+    for place in range(3):
+        image = draw(place)
+        predicted = trained.predict(image)
+        evaluated = read_label(tmp_path / "evaluated" / f"{place}.png")
+        np.testing.assert_array_equal(predicted, evaluated)
+        assert equal(Segmenter.from_pretrained(about.output).predict(image), predicted) > 0.999
+        assert equal(plain.predict(image), predicted) < 0.999
 
 
 def test_openvino_runs_the_onnx_format_too(exported, trained):

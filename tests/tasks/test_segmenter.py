@@ -59,3 +59,17 @@ def test_a_run_without_a_validation_set(streets_config, tmp_path):
 def test_the_orientation_is_handled_as_in_the_dataset(streets_config, exif):
     cfg = load_checked(streets_config, [f"val_dataset.exif={exif}"])
     assert liteseg.Segmenter.from_model(build_model(cfg), cfg).exif == exif
+
+
+def test_pretrained_weights_are_not_fetched_for_trained_ones(filled_run, tmp_path):
+    """Evaluation, prediction, export and fine-tuning of a run need no network."""
+    absent = "http://127.0.0.1:9/absent.pdparams"
+    changes = [f"model.pretrained={absent}", f"model.backbone.pretrained={absent}"]
+    cfg = liteseg.load_config(filled_run / "config.yml", changes)
+    assert Segmenter.from_pretrained(filled_run, cfg).predict(draw(0)).shape == (70, 100)
+    assert liteseg.evaluate(cfg, filled_run).metrics["images"] == 3
+    liteseg.export(filled_run, "paddle", tmp_path / "exported", cfg=cfg, verify=False)
+    options = {"output": tmp_path / "run", "overrides": ["iters=1", "num_workers=0"]}
+    liteseg.train(cfg, weights=filled_run, **options)
+    with pytest.raises(UserError, match=absent):
+        liteseg.train(cfg, **{**options, "output": tmp_path / "other"})

@@ -117,4 +117,5 @@ def test_others_run_where_a_long_function_gives_way():
         thread.start()
     for thread in threads:
         thread.join()
-    assert order.count("short") == order.count("long") == 3 and order[0] == "short"
+    assert order[0] == "short"
+    assert order.count("short") == order.count("long") == 3

@@ -284,20 +284,25 @@ class _Validation:
     def __init__(self, cfg: CheckedConfig, trained: Segmenter, count: int):
         self.classes = len(trained.class_names)
         self.ignore_index = examples.ignore_index(cfg)
-        source = itertools.islice(examples.from_dataset(cfg, "val"), count)
-        self.examples = [(image, label, trained.predict(image)) for image, label in source]
+        self.examples = list(itertools.islice(examples.from_dataset(cfg, "val"), count))
+        self.predict = trained.predict
+        self.expected: dict[Any, np.ndarray] = {}
 
     def compare(self, segmenter: Optional[Segmenter]) -> tuple[Optional[float], Optional[float]]:
-        """mIoU and the share of equal labels; None for the reference, and for other image sizes."""
+        """mIoU and the share of equal labels; None for the reference.
+
+        For a model of one size, images and labels are resized to it.
+        """
         if segmenter is None:
             return None, None
         matrix, equal, total = ConfusionMatrix(self.classes, self.ignore_index), 0, 0
         size = _exported_network(segmenter).manifest.size
-        for image, label, expected in self.examples:
-            if size is not None and image.shape[1::-1] != size:
-                break
-            found = segmenter.predict(image)
-            equal += np.count_nonzero(found == expected)
+        for number, example in enumerate(self.examples):
+            image, label = examples.fitted(example, segmenter.transforms, size)
+            found, key = segmenter.predict(image), (number, size)
+            if key not in self.expected:
+                self.expected[key] = self.predict(image)
+            equal += np.count_nonzero(found == self.expected[key])
             total += found.size
             matrix.update(found, label)
         return (matrix.compute()["miou"], equal / total) if total else (None, None)

@@ -2,8 +2,8 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
-from dataclasses import asdict, dataclass, replace
+from collections.abc import Sequence
+from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
 from liteseg.config.build import build_model
@@ -51,8 +51,7 @@ def benchmark_model(
     """
     cfg = load_checked(cfg, overrides)
     size = size or default_size(cfg)
-    # The cost does not depend on the weights: download none.
-    model = build_model(replace(cfg, model=_without_pretrained(cfg.model)))
+    model = build_model(cfg, pretrained=False)  # the cost does not depend on the weights
     cost = measure(model, size)
     return ModelBenchmark(str(cfg.path), size, cost.parts, cost.total)
 
@@ -77,9 +76,3 @@ def default_size(cfg: CheckedConfig) -> tuple[int, int]:
         if transform["type"] == "RandomPaddingCrop" and "crop_size" in transform:
             return tuple(transform["crop_size"])
     raise UserError("the config does not define the size of its images; give --size W H")
-
-
-def _without_pretrained(spec: Any) -> Any:
-    if not isinstance(spec, Mapping):
-        return spec
-    return {key: _without_pretrained(v) for key, v in spec.items() if key != "pretrained"}

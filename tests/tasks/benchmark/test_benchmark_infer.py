@@ -41,6 +41,16 @@ def test_rows_and_plot(filled_run, exported, tmp_path):
     assert cv2.imread(str(tmp_path / "f.png")).std() > 0
 
 
+def test_accuracy_of_a_model_of_another_size(filled_run, tmp_path):
+    export = liteseg.export(
+        filled_run, "paddle", tmp_path / "fixed", input_size=(64, 48), verify=False
+    )
+    options = {"accuracy": 2, "threads": [1], **QUICK}
+    (*_, row) = benchmark_inference([export.output], weights=filled_run, **options).rows
+    assert row.equal_labels > 0.999
+    assert 0 < row.miou < 1
+
+
 def test_the_paddleseg_path_gives_the_same_labels(filled_run, tmp_path):
     """At scale 1; otherwise it upsamples labels instead of logits."""
     cfg = liteseg.load_config(filled_run / "config.yml", ["test_config.aug_eval=false"])
