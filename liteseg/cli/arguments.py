@@ -6,7 +6,7 @@ import argparse
 from pathlib import Path
 from typing import Any, NoReturn, Optional
 
-from liteseg.utils.files import check_writable, write_json
+from liteseg.utils.files import check_writable, require_kind, write_json
 
 SPLITS = ("train", "val", "test")
 
@@ -148,6 +148,7 @@ def add_json(parser: argparse.ArgumentParser, content: str = "the results") -> N
 def check_json(args: argparse.Namespace) -> None:
     """Raise a `UserError` now if the file of `--json` cannot be written later."""
     if args.json:
+        require_kind(args.json, ".json")
         check_writable(Path(args.json).parent)
 
 

@@ -38,6 +38,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "NAME_overlay.mp4; masks or palettes, one PNG per frame in NAME_label/ or NAME_color/, "
         "only with this option (default: all)",
     )
+    parser.add_argument(
+        "--overwrite",
+        action="store_true",
+        help="replace files in --output that liteseg has not written (default: refuse)",
+    )
     add_device(parser)
     parser.add_argument(
         "--runtime",
@@ -73,6 +78,7 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         runtime=args.runtime,
         threads=args.threads,
+        overwrite=args.overwrite,
         precision=args.precision,
         on_skip=lambda message: tqdm.write(message, file=sys.stderr),
     )

@@ -5,6 +5,7 @@ Images are RGB uint8 (H, W, 3), labels are class indices (H, W), a palette is ui
 
 from __future__ import annotations
 
+import io
 from collections.abc import Iterable, Sequence
 from pathlib import Path
 from typing import Optional
@@ -13,6 +14,7 @@ import cv2
 import numpy as np
 
 from liteseg.utils.files import atomic_write
+from liteseg.utils.results import marked_png
 
 _FONT = cv2.FONT_HERSHEY_SIMPLEX
 _WHITE, _BLACK = 255, (0, 0, 0)
@@ -171,7 +173,7 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     if not encoded:
         raise ValueError(f"{image.shape} {image.dtype} can't be stored as PNG")
     with atomic_write(path, sync=False) as file:
-        file.write(data.tobytes())
+        file.write(marked_png(data.tobytes()))
 
 
 def save_palette_png(path: str | Path, label: np.ndarray, palette: np.ndarray) -> None:
@@ -189,8 +191,10 @@ def save_palette_png(path: str | Path, label: np.ndarray, palette: np.ndarray) -
 
     image = Image.fromarray(label.astype(np.uint8))
     image.putpalette(_color_table(palette).tobytes())
+    content = io.BytesIO()
+    image.save(content, "PNG")
     with atomic_write(path, sync=False) as file:
-        image.save(file, "PNG")
+        file.write(marked_png(content.getvalue()))
 
 
 def _color_table(palette: np.ndarray) -> np.ndarray:

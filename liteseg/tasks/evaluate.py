@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -17,6 +18,7 @@ from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import Cityscapes, SegmentationDataset, train_id_to_id
 from liteseg.engine.evaluator import Evaluator
 from liteseg.engine.evaluator import evaluate as evaluate_model
+from liteseg.errors import UserError
 from liteseg.ops.device import select_device
 from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
@@ -24,7 +26,8 @@ from liteseg.report.report import ReportData, read_history, write_report
 from liteseg.report.visualize import write_png
 from liteseg.tasks.runs import Weights, config_of, file_of_run
 from liteseg.tasks.segmenter import build_val_transforms
-from liteseg.utils.files import check_writable
+from liteseg.utils.files import check_writable, require_kind
+from liteseg.utils.results import require_replaceable
 from liteseg.utils.runtime import cpu_threads
 from liteseg.utils.weights.load import load_weights
 
@@ -94,11 +97,15 @@ def evaluate(
     """
     cfg = config_of(weights, cfg, overrides)
     if predictions:
+        _require_no_dataset(cfg, Path(predictions))
         check_writable(predictions)
     if report:
+        require_kind(report, ".html")
         check_writable(Path(report).parent)
     setup = prepare(cfg, weights, split, batch_size, num_workers, device)
     saver = PredictionSaver(setup.dataset, Path(predictions)) if predictions else None
+    if saver:
+        require_replaceable(map(saver.target, range(len(setup.dataset))), "give another folder")
     gallery = Gallery(setup.dataset, cfg.num_pictures) if report else None
     evaluators: list[Any] = [evaluator for evaluator in (saver, gallery) if evaluator]
     metrics = setup.run(evaluators, require_labels=not evaluators)
@@ -170,13 +177,31 @@ class PredictionSaver(Evaluator):
         official = isinstance(dataset, Cityscapes)
         self.ids = train_id_to_id(dataset.classes) if official else None
 
+    def target(self, index: int) -> Path:
+        """The file of a prediction."""
+        files = self.dataset.samples[index]
+        return self.folder / (f"{files.name}.png" if self.ids is None else files.image.name)
+
     def update(self, index: int, sample: Mapping[str, np.ndarray], prediction: np.ndarray) -> None:
         """Write one prediction."""
-        files = self.dataset.samples[index]
-        if self.ids is None:
-            write_png(self.folder / f"{files.name}.png", prediction)
-        else:
-            write_png(self.folder / files.image.name, cv2.LUT(prediction, self.ids))
+        stored = prediction if self.ids is None else cv2.LUT(prediction, self.ids)
+        write_png(self.target(index), stored)
+
+
+def _require_no_dataset(cfg: CheckedConfig, folder: Path) -> None:
+    """Raise UserError if `folder` has images or labels of the config: they could be replaced."""
+    for split in ("train", "val", "test"):
+        with contextlib.suppress(UserError):  # the evaluated split reports its errors itself
+            samples = build_dataset(cfg, split).samples
+            files = (file for sample in samples for file in sample[:2] if file)
+            if folder.resolve() in {parent.resolve() for parent in {f.parent for f in files}}:
+                break
+    else:
+        return
+    raise UserError(
+        f"--save-pred {folder}: contains images or labels of {split}_dataset; give a folder of its "
+        "own for the predictions"
+    )
 
 
 def _write_report(

@@ -26,6 +26,7 @@ from liteseg.tasks.video import Video, VideoWriter
 from liteseg.utils.files import check_writable
 from liteseg.utils.images import read_image
 from liteseg.utils.logging import get_logger, progress
+from liteseg.utils.results import require_replaceable
 
 KINDS = ("mask", "palette", "overlay")
 _ENDINGS = {"mask": "_label", "palette": "_color", "overlay": "_overlay"}
@@ -64,6 +65,7 @@ def predict(
     threads: Optional[int] = None,
     precision: Optional[str] = None,
     on_skip: Optional[Callable[[str], None]] = None,
+    overwrite: bool = False,
 ) -> PredictResult:
     """Predict images and videos with trained weights or an exported model.
 
@@ -85,13 +87,19 @@ def predict(
         threads: of an exported model on CPU; by default all cores.
         precision: of an exported model: `fp32` or `bf16`.
         on_skip: called with the error of each input that cannot be read; a log line by default.
+        overwrite: replace files that liteseg has not written. Its own results always are.
 
     Raises:
-        UserError: an input does not exist, or the model cannot be loaded.
+        UserError: an input does not exist, the model cannot be loaded, or a result would replace
+            a file that liteseg has not written.
     """
     output = check_writable(output)
     paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
     jobs = find_jobs([Path(os.path.expanduser(path)) for path in paths], output)
+    kinds = KINDS if what == "all" else (what,)
+    if not overwrite:
+        targets = (path for job in jobs for path in _results(job, kinds))
+        require_replaceable(targets, "give another --output, or --overwrite")
     if isinstance(model, Segmenter):
         segmenter = model
     else:
@@ -105,7 +113,6 @@ def predict(
         skipped[job.source] = str(error)
         (on_skip or get_logger().warning)(f"skipped: {error}")
 
-    kinds = KINDS if what == "all" else (what,)
     bar = progress(total=len(jobs), unit="image", desc="predict")
     images = contextlib.closing(prefetch(_read(jobs, segmenter.exif == "apply"), _READ_AHEAD))
     with bar, BackgroundWriter(_WRITERS, _MAX_PENDING, skip) as writer, images as loaded:
@@ -122,6 +129,16 @@ def predict(
                 skip(error, job)
             bar.update()
     return PredictResult(output, len(jobs), skipped)
+
+
+def _results(job: Job, kinds: Sequence[str]) -> Iterator[Path]:
+    """The files that a job writes or, of a folder of frames, may replace."""
+    if not job.is_video:
+        yield from (job.result(f"{_ENDINGS[kind]}.png") for kind in kinds)
+    elif "overlay" in kinds:
+        yield job.result("_overlay.mp4")
+    else:
+        yield from job.result(_ENDINGS[kinds[0]]).glob("*")
 
 
 def open_segmenter(

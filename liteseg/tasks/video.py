@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import secrets
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any, Optional, Union
@@ -10,6 +11,7 @@ import cv2
 import numpy as np
 
 from liteseg.errors import UserError
+from liteseg.utils.results import MP4_BOX
 
 _DEFAULT_RATE = 25.0  # for containers without a frame rate
 
@@ -62,19 +64,40 @@ class VideoWriter:
 
     def __init__(self, path: Path, rate: float):
         self.path, self.rate = path, rate
-        self._partial = path.with_name(f".{path.stem}.tmp.mp4")
+        # A random name: nobody can put a link there.
+        self._partial = path.with_name(f".{path.stem[:200]}.{secrets.token_hex(4)}.tmp.mp4")
         self._writer: Any = None  # opened with the first frame, which has the size
+        self._count = 0
 
     def __enter__(self) -> VideoWriter:
         self.path.parent.mkdir(parents=True, exist_ok=True)
         return self
 
     def __exit__(self, kind: Any, error: Any, trace: Any) -> None:
-        if self._writer is not None:
-            self._writer.release()
-            if kind is None:
-                self._partial.replace(self.path)
-        self._partial.unlink(missing_ok=True)
+        try:
+            if self._writer is not None:
+                self._writer.release()
+                if kind is None:
+                    self._finish()
+        finally:
+            self._partial.unlink(missing_ok=True)
+
+    def _finish(self) -> None:
+        # OpenCV reports no full disk: the file then lacks its index, or frames.
+        written = cv2.VideoCapture(str(self._partial))
+        count = int(written.get(cv2.CAP_PROP_FRAME_COUNT)) if written.isOpened() else 0
+        written.release()
+        if count != self._count:
+            raise UserError(
+                f"{self.path}: only {count} of {self._count} frames were written, so the video was "
+                "removed; is the disk full?"
+            )
+        try:
+            with open(self._partial, "ab") as file:
+                file.write(MP4_BOX)
+            self._partial.replace(self.path)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error
 
     def write(self, frame: np.ndarray) -> None:
         """Append a frame, (H, W, 3) uint8 RGB; all frames have the same size.
@@ -87,4 +110,5 @@ class VideoWriter:
             self._writer = cv2.VideoWriter(str(self._partial), code, self.rate, size)
             if not self._writer.isOpened():
                 raise UserError(f"{self.path}: this OpenCV cannot write mp4 videos there")
+        self._count += 1
         self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))

@@ -184,6 +184,16 @@ def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
         file.write("\n")
 
 
+def require_kind(path: str | Path, suffix: str) -> None:
+    """Raise UserError if `path` is an existing file of another kind, such as a config."""
+    path = Path(path)
+    if os.path.lexists(path) and path.suffix.lower() != suffix:
+        raise UserError(
+            f"{path}: already there, and not a {suffix} file, so it is not replaced; give another "
+            f"name, such as {path.with_suffix(suffix).name}"
+        )
+
+
 def check_writable(folder: str | Path) -> Path:
     """Create `folder` if it is missing and check that files can be written in it.
 

@@ -8,6 +8,7 @@ import pytest
 from filled_run import CITYSCAPES, SIZE, draw, fill_run, write
 
 import liteseg
+from liteseg.cli import main
 from liteseg.datasets import train_id_to_id
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
@@ -119,3 +120,29 @@ def test_an_unwritable_path_is_reported_before_the_work(filled_run, tmp_path):
     for path in ({"predictions": tmp_path / "file"}, {"report": tmp_path / "file" / "r.html"}):
         with pytest.raises(UserError, match="cannot write"):
             liteseg.evaluate(None, filled_run, **path)
+
+
+def test_predictions_never_replace_ground_truth(filled_run):
+    data = filled_run.parent / "data"
+    before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
+    with pytest.raises(UserError, match="contains images or labels"):
+        liteseg.evaluate(filled_run / "config.yml", filled_run, predictions=data)
+    assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
+
+
+def test_predictions_replace_only_predictions(filled_run, tmp_path):
+    (tmp_path / "0.png").write_bytes(b"mine")
+    with pytest.raises(UserError, match="not written by liteseg"):
+        liteseg.evaluate(filled_run / "config.yml", filled_run, predictions=tmp_path)
+    (tmp_path / "0.png").unlink()
+    for _ in range(2):
+        liteseg.evaluate(filled_run / "config.yml", filled_run, predictions=tmp_path)
+
+
+def test_a_report_replaces_no_config(filled_run):
+    config = filled_run / "config.yml"
+    before = config.read_bytes()
+    with pytest.raises(UserError, match=r"not a \.html file"):
+        liteseg.evaluate(config, filled_run, report=config)
+    assert main(["eval", "--config", str(config), "--weights", "x", "--json", str(config)]) == 2
+    assert config.read_bytes() == before

@@ -12,6 +12,7 @@ from PIL import Image
 
 import liteseg
 from liteseg.errors import UserError
+from liteseg.tasks import video
 from liteseg.tasks.segmenter import Segmenter
 from liteseg.utils.images import IMAGE_SUFFIXES
 
@@ -276,3 +277,58 @@ def test_equal_names_and_other_files_are_reported(predict, tmp_path, caplog):
     assert predict(tmp_path / "in", what="mask") == []
     assert f"{tmp_path / 'in' / 'x.png'}: its results are named x_2; x: " in caplog.text
     assert "2 files of other types are left out (.heic, .txt)" in caplog.text
+
+
+def test_files_of_the_user_are_not_replaced(predict, tmp_path):
+    """The user's own labels, named as results are; before anything is written."""
+    write_image(tmp_path / "out" / "a.png")
+    write_image(tmp_path / "b.png")
+    own = tmp_path / "out" / "a_label.png"
+    write_image(own, seed=5)
+    before = own.read_bytes()
+    inputs = (tmp_path / "b.png", tmp_path / "out" / "a.png")
+    with pytest.raises(UserError, match="not written by liteseg"):
+        predict(*inputs)
+    assert own.read_bytes() == before
+    assert files_of(tmp_path / "out") == ["a.png", "a_label.png"]
+    predict(*inputs, overwrite=True)
+    assert own.read_bytes() != before
+    predict(*inputs)  # its own results are replaced
+
+
+def test_videos_and_frames_of_the_user_are_not_replaced(predict, tmp_path):
+    write_video(tmp_path / "a.avi")
+    for name, what in (("a_overlay.mp4", "all"), ("a_label/000001.png", "mask")):
+        path = tmp_path / "out" / name
+        path.parent.mkdir(parents=True, exist_ok=True)
+        path.write_bytes(b"mine")
+        with pytest.raises(UserError, match="not written by liteseg"):
+            predict(tmp_path / "a.avi", what=what)
+        assert path.read_bytes() == b"mine"
+        path.unlink()
+        for _ in range(2):
+            assert predict(tmp_path / "a.avi", what=what) == []
+
+
+def test_a_link_in_place_of_a_result_is_not_followed(predict, tmp_path):
+    write_image(tmp_path / "a.png")
+    (tmp_path / "out").mkdir()
+    (tmp_path / "out" / "a_label.png").symlink_to(tmp_path / "precious")
+    with pytest.raises(UserError, match="not written by liteseg"):
+        predict(tmp_path / "a.png")
+
+
+def test_an_incomplete_video_is_reported(predict, tmp_path, monkeypatch):
+    """A full disk leaves a video without its index; OpenCV reports nothing."""
+    write_video(tmp_path / "a.avi")
+    writer = video.VideoWriter._finish
+
+    def truncated(self):
+        content = self._partial.read_bytes()
+        self._partial.write_bytes(content[: len(content) // 2])
+        writer(self)
+
+    monkeypatch.setattr(video.VideoWriter, "_finish", truncated)
+    (problem,) = predict(tmp_path / "a.avi")
+    assert "only 0 of 5 frames" in problem
+    assert files_of(tmp_path / "out") == []
