@@ -160,12 +160,20 @@ def _read(dataset: SegmentationDataset, index: int, needs_label: bool) -> _Resul
             label = None if files.label is None else dataset.decode_label(files.label)
         except UserError:
             label = None
-        return _Result(index, None, None if label is None else label_histogram(label), str(error))
+        histogram = None if label is None else label_histogram(label)
+        return _Result(index, None, histogram, str(error), _facts(dataset, files.image))
     label = sample.get("label")
     problem = f"{files.image}: has no label" if needs_label and label is None else None
     histogram = None if label is None else label_histogram(label)
-    facts = image_facts(files.image) if dataset.pack is None and files.image.is_file() else None
-    return _Result(index, format_size(sample["img"]), histogram, problem, facts)
+    size = format_size(sample["img"])
+    return _Result(index, size, histogram, problem, _facts(dataset, files.image))
+
+
+def _facts(dataset: SegmentationDataset, image: Path) -> Optional[ImageFacts]:
+    try:
+        return image_facts(image) if dataset.pack is None else None
+    except UserError:  # reported as the error of the sample
+        return None
 
 
 class _Totals:

@@ -137,7 +137,7 @@ class Checkpointer:
         """
         self.recover()
         chosen = self.folder / name
-        if problem := _damage(chosen):
+        if problem := _damage(chosen) if chosen.exists() else f"{chosen} does not exist":
             names = [path.name for path in sorted(self.folder.glob("[!.]*"))]
             raise UserError(f"--resume: {problem}; {self.folder} contains {', '.join(names)}")
         iteration = _iteration(chosen)

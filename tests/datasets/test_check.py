@@ -7,6 +7,7 @@ import json
 import cv2
 import numpy as np
 import pytest
+from cases.images import few_bits
 
 from liteseg.cli.data.check import format_report
 from liteseg.datasets import CamVid, Dataset, check_dataset, find_duplicates
@@ -191,3 +192,13 @@ def test_real_camvid_is_sound(shared_data):
     assert report["errors"] == report["warnings"] == []
     assert report["sizes"] == {"480x360": 20}
     assert find_duplicates(datasets) == []
+
+
+def test_dark_16_bit_images_are_named(tmp_path):
+    """13 bits: they can be read, but as 8-bit images they have 0 to 31."""
+    few_bits(tmp_path / "i.png", 13)
+    cv2.imwrite(str(tmp_path / "l.png"), np.ones((16, 24), np.uint8))
+    (tmp_path / "list.txt").write_text("i.png l.png")
+    dataset = Dataset("train", str(tmp_path), [], 2, train_path="list.txt")
+    warnings = check_dataset(dataset, progress=False)["warnings"]
+    assert any(f"{tmp_path / 'i.png'}: 8191 of 65535" in warning for warning in warnings)

@@ -255,7 +255,7 @@ def test_rewind_to_an_older_checkpoint(tmp_path):
     assert "KeepBest" not in store.load_last().state["hooks"]  # the next evaluation is the best
     store.rewind("last")  # nothing is later: nothing moves
     assert not (tmp_path / "run" / "replaced_2").exists()
-    with pytest.raises(UserError, match=r"step_6 is incomplete; .* contains .*step_2, step_4"):
+    with pytest.raises(UserError, match=r"step_6 does not exist; .* contains .*step_2, step_4"):
         store.rewind("step_6")
 
 

@@ -257,7 +257,7 @@ def test_resume_from_an_older_checkpoint(run):
     shutil.copytree(save, run / "checkpoints" / "step_3")
     for file in (save, run / "checkpoints" / "step_3"):
         assert file.is_dir()
-    with pytest.raises(UserError, match=r"step_99 is incomplete; .* contains best, last"):
+    with pytest.raises(UserError, match=r"step_99 does not exist; .* contains best, last"):
         liteseg.train(resume=run / "checkpoints" / "step_99")
     older = saved_iteration(run, "best")
     result = liteseg.train(resume=run / "checkpoints" / "best")
