@@ -19,6 +19,7 @@ from liteseg.config.plugins import plugin_location
 from liteseg.errors import UserError
 from liteseg.tasks.launch import ProcessFailed
 from liteseg.utils.logging import setup_logging
+from liteseg.utils.text import safe
 
 COMMANDS = {
     "train": "train a model from a config, or resume a training",
@@ -73,13 +74,13 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         print(f"liteseg {argv[0]}: interrupted", file=sys.stderr)
         return 130
     except ProcessFailed as error:
-        print(error, file=sys.stderr)
+        print(safe(str(error)), file=sys.stderr)
         return 1
     except Exception as error:
         problem = plugin_location(error)  # an error in a plugin is a user error
         if problem is None:
             raise
-    print(f"liteseg {argv[0]}: {problem}", file=sys.stderr)
+    print(f"liteseg {argv[0]}: {safe(problem)}", file=sys.stderr)
     return 2
 
 

@@ -236,4 +236,9 @@ def one_cycle(
     to end_lr over the rest (arXiv 1708.07120).
     """
     # Paddle does not accept an integer for `phase_pct`.
-    return lr.OneCycleLR(learning_rate, iters, divide_factor, end_lr, float(phase_pct))
+    try:
+        return lr.OneCycleLR(learning_rate, iters, divide_factor, end_lr, float(phase_pct))
+    except ZeroDivisionError:
+        raise ValueError(
+            f"phase_pct: {phase_pct} of {iters} iterations is too short for a rise; give more"
+        ) from None

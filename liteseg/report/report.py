@@ -25,7 +25,7 @@ from liteseg.report.gallery import Gallery
 from liteseg.utils.files import atomic_write, parse_json, read_regular
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import cpu_threads
-from liteseg.utils.weights.download import redacted
+from liteseg.utils.text import redacted
 
 _JPEG_QUALITY = 88
 _MAX_HISTORY = 256 << 20  # bytes
@@ -163,7 +163,7 @@ def _charts(train: Sequence[Line], evaluations: Sequence[Line]) -> list[str]:
 
     charts = [
         line_chart("loss (all heads)", {"train": curve(train, "loss")}),
-        line_chart("validation loss (last head)", {"val": curve(evaluations, "loss")}),
+        line_chart("validation loss (finest head)", {"val": curve(evaluations, "loss")}),
         line_chart("validation mIoU", {"mIoU": curve(evaluations, "miou")}),
         line_chart("learning rate", {"lr": curve(train, "lr")}),
         line_chart("images per second", {"train": curve(train, "images_per_second")}),

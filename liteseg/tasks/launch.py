@@ -24,6 +24,7 @@ from liteseg.config.plugins import plugin_location
 from liteseg.errors import UserError
 from liteseg.utils.logging import console_options, setup_logging
 from liteseg.utils.runtime import end_with_parent, is_main
+from liteseg.utils.text import safe
 
 Result = TypeVar("Result")
 
@@ -108,7 +109,7 @@ def _run_call(folder: Path) -> int:
         if message is None:
             traceback.print_exc()
             return _LOST_PEER[0] if _CONNECTION.search(str(error)) else _BUG
-        print(f"liteseg {name}: {message}", file=sys.stderr)
+        print(f"liteseg {name}: {safe(message)}", file=sys.stderr)
         return 2
     if is_main():
         (folder / _RESULT).write_bytes(pickle.dumps(result))
@@ -152,6 +153,11 @@ def _environment(rank: int, master: str, endpoints: list[str], gpu: bool) -> dic
         "PADDLE_TRAINERS_NUM": str(len(endpoints)),
         "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
         "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
+        # The connections of one machine stay on it.
+        **{
+            name: os.environ.get(name, "lo")
+            for name in ("GLOO_SOCKET_IFNAME", "NCCL_SOCKET_IFNAME")
+        },
         _LAUNCHER: str(os.getpid()),
         **place,
     }

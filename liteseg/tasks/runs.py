@@ -6,7 +6,7 @@ import os
 import re
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional, Union
+from typing import Any, Optional, Union
 
 from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.load import OVERRIDE_ORIGIN, Config, load_config
@@ -18,8 +18,9 @@ from liteseg.utils.weights.download import is_url
 
 Weights = Union[str, Path]  # a file, an archive, a URL, or a run directory (its best checkpoint)
 
+_PRETRAINED = ("model.pretrained", "model.backbone.pretrained")
 _FILES = {".lock", "config.yml", "train.log", "metrics.jsonl", "report.html", "vdl", "launch",
-          "checkpoints"}  # fmt: skip
+          "checkpoints", "plugins"}  # fmt: skip
 # Temporary files, and the output of a batch system; a run writes no other hidden file or log.
 _HARMLESS = re.compile(r"\..+\.tmp|\.nfs.*|(?!train\.log).+\.(log|out|err)")
 
@@ -63,7 +64,15 @@ def load_found(path: Path, overrides: Sequence[str] = ()) -> CheckedConfig:
             f"{quoted(cfg['plugins'])}; if you trust these Python files, add --trust-plugins or "
             f"--config {path}"
         )
-    return load_checked(cfg)
+    # A run keeps no secrets of addresses, and its weights replace these.
+    keys = [key for key in _PRETRAINED if "***" in str(_value(cfg.data, key))]
+    return load_checked(cfg, [f"{key}=null" for key in keys])
+
+
+def _value(tree: Any, path: str) -> Any:
+    for key in path.split("."):
+        tree = tree.get(key) if isinstance(tree, dict) else None
+    return tree
 
 
 def file_of_run(weights: Weights, name: str) -> Optional[Path]:

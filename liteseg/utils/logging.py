@@ -12,6 +12,7 @@ from pathlib import Path
 from typing import Any
 
 from liteseg.utils.runtime import is_main
+from liteseg.utils.text import safe
 
 _YELLOW, _PLAIN = "\x1b[33m", "\x1b[0m"  # ANSI codes
 
@@ -23,7 +24,7 @@ class _ConsoleHandler(logging.Handler):
     """
 
     def format(self, record: logging.LogRecord) -> str:
-        text = super().format(record)
+        text = safe(super().format(record))
         if record.levelno < logging.WARNING:
             return text
         name = f"{record.levelname.lower()}:"
@@ -40,6 +41,11 @@ class _ConsoleHandler(logging.Handler):
             get_logger().removeHandler(self)
         except Exception:
             self.handleError(record)
+
+
+class _SafeFormatter(logging.Formatter):
+    def format(self, record: logging.LogRecord) -> str:
+        return safe(super().format(record))
 
 
 class _FileHandler(logging.FileHandler):
@@ -124,7 +130,7 @@ def log_file(path: Path) -> Iterator[None]:
         yield
         return
     handler = _FileHandler(path, encoding="utf-8")
-    handler.setFormatter(logging.Formatter("%(asctime)s %(levelname)s %(message)s"))
+    handler.setFormatter(_SafeFormatter("%(asctime)s %(levelname)s %(message)s"))
     logger.addHandler(handler)
     try:
         yield

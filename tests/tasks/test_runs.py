@@ -12,8 +12,9 @@ from liteseg.config.load import load_config
 from liteseg.errors import UserError
 from liteseg.tasks.runs import config_of, file_of_run, require_own_output, run_directory
 from liteseg.tasks.train import train
+from liteseg.utils.weights.download import resolve
 
-PLUGIN = "open('executed', 'w').close()\n"
+PLUGIN = "open('executed', 'w').close()  # {}\n"
 
 
 @pytest.fixture
@@ -24,7 +25,7 @@ def run(tmp_path, monkeypatch):
     best = folder / "checkpoints" / "best"
     best.mkdir(parents=True)
     (best / "model.pdparams").write_bytes(b"")
-    (tmp_path / "plugin.py").write_text(PLUGIN)
+    (tmp_path / "plugin.py").write_text(PLUGIN.format(tmp_path))
     (folder / "config.yml").write_text(load_config("quickstart", ["plugins=[plugin.py]"]).dump())
     return folder
 
@@ -49,7 +50,7 @@ def test_plugins_of_a_given_config_run_and_are_logged(run, tmp_path, caplog):
 
 def test_only_python_files_are_plugins(tmp_path):
     for name in ("plugin.so", "plugin.pyc", "plugin"):
-        (tmp_path / name).write_text(PLUGIN)
+        (tmp_path / name).write_text(PLUGIN.format(tmp_path / name))
         with pytest.raises(UserError, match="not a Python file"):
             load_checked("quickstart", [f"plugins=[{tmp_path / name}]"])
 
@@ -135,3 +136,12 @@ def test_the_flag_that_trusts_plugins(run, tmp_path, capfd):
     assert main([*command, "--trust-plugins"]) == 2  # the weights are empty
     assert "model.pdparams" in capfd.readouterr().err
     assert (tmp_path / "executed").exists()
+
+
+def test_secrets_of_a_run_are_not_needed(run):
+    """A run stores addresses without passwords; its own weights replace those."""
+    changes = ["plugins=[]", "model.backbone.pretrained=https://***@h/a.pdparams?***"]
+    (run / "config.yml").write_text(load_config("quickstart", changes).dump())
+    assert config_of(run).model["backbone"]["pretrained"] is None
+    with pytest.raises(UserError, match="was left out of config"):
+        resolve("https://h/a.pdparams?***")

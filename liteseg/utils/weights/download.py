@@ -20,6 +20,7 @@ from liteseg import __version__
 from liteseg.errors import UserError, quoted
 from liteseg.utils.files import sha256_of
 from liteseg.utils.logging import get_logger, progress
+from liteseg.utils.text import redacted
 from liteseg.utils.weights.archive import SUFFIXES, WEIGHTS_NAME, unpack_weights
 
 # Places of the weights in a run directory, a checkpoint, or PaddleSeg's output directory.
@@ -56,6 +57,11 @@ def resolve(path_or_url: str | Path, sha256: Optional[str] = None) -> Path:
     Raises:
         UserError: the file is missing, or it cannot be downloaded, verified or unpacked.
     """
+    if "***" in str(path_or_url):
+        raise UserError(
+            f"{path_or_url}: the password or query of this address was left out of config.yml; "
+            "give the whole address with --set, or null if other weights are loaded"
+        )
     if is_url(path_or_url):
         url, mark, given = str(path_or_url).partition("#sha256=")
         path = _fetch(url, given if mark else sha256)
@@ -91,12 +97,6 @@ def cache_path(url: str) -> Path:
     # No host contains a +, so that http, which anyone on the way can change, has files of its own.
     folder = f"{'http+' if parts.scheme == 'http' else ''}{host.replace(':', '_')}"
     return cache_home().joinpath("weights", f"{folder}_{port}" if port else folder, *names)
-
-
-def redacted(text: str) -> str:
-    """`text` with the secrets of its URLs replaced by ***: `user:password@` and query strings."""
-    text = re.sub(r"(?i)(\w+://)[^\s/?#@'\"]*@", r"\1***@", text)
-    return re.sub(r"(?i)(https?://[^\s?#'\"]*\?)[^\s#'\";,)]*", r"\1***", text)
 
 
 class _Redirects(urllib.request.HTTPRedirectHandler):

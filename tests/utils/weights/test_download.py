@@ -18,8 +18,9 @@ import pytest
 
 from liteseg.errors import UserError
 from liteseg.utils.files import sha256_of
+from liteseg.utils.text import redacted
 from liteseg.utils.weights import download
-from liteseg.utils.weights.download import cache_path, redacted, resolve
+from liteseg.utils.weights.download import cache_path, resolve
 
 CONTENT = np.random.default_rng(0).bytes(300_000)
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
