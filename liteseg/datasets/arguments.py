@@ -35,8 +35,16 @@ def require_folder(path: Union[str, Path, None], key: str, content: str) -> Path
     if not os.path.isdir(root):
         found = "is a file" if os.path.exists(root) else "does not exist"
         where = "" if root.is_absolute() else f" (looked in {Path.cwd()})"
-        raise UserError(f"{key}: {path} {found}{where}; expected the folder with {content}")
+        raise UserError(
+            f"{key}: {path} {found}{where}; expected the folder with {content}"
+            f"{backslash_advice(str(path))}"
+        )
     return root
+
+
+def backslash_advice(path: str) -> str:
+    """What to do about a Windows path, for the end of an error; empty if it is none."""
+    return "; write / between folders, and no drive" if "\\" in path else ""
 
 
 def reject_edge(edge: bool) -> None:

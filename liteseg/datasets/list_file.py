@@ -8,7 +8,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
 
-from liteseg.datasets.arguments import first_few
+from liteseg.datasets.arguments import backslash_advice, first_few
 from liteseg.datasets.base import Sample
 from liteseg.errors import UserError
 from liteseg.utils.files import read_regular
@@ -32,7 +32,8 @@ def find_list(path: Optional[str], root: Path, key: str) -> Path:
         if os.path.isfile(candidate):
             return candidate
     searched = " and ".join(str(candidate.absolute()) for candidate in candidates)
-    raise UserError(f"{key}: no list file {path}; looked for {searched}")
+    advice = backslash_advice(path)
+    raise UserError(f"{key}: no list file {path}; looked for {searched}{advice}")
 
 
 def read_list(path: Path, separator: str = " ") -> list[Line]:

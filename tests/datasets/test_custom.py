@@ -274,6 +274,16 @@ def test_windows_drive_in_a_list(root):
         make(root, "C:\\data\\images\\n0.png C:\\data\\labels\\n0.png")
 
 
+@pytest.mark.parametrize("key", ["train_path", "image_dir"])
+def test_windows_separators_in_the_config(root, key):
+    options = {
+        "train_path": {"train_path": "data\\train.txt"},
+        "image_dir": {"train_path": None, "image_dir": "data\\images", "label_dir": "labels"},
+    }[key]
+    with pytest.raises(UserError, match=f"{key}: .*; write / between folders, and no drive"):
+        make(root, **options)
+
+
 @pytest.mark.parametrize("num_classes", [1, 0, 256])
 def test_number_of_classes(root, num_classes):
     with pytest.raises(UserError, match=r"num_classes: \d+ is not within 2\.\.255"):
