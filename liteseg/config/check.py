@@ -23,7 +23,7 @@ from liteseg.config.component import (
 from liteseg.config.defaults import intervals, with_defaults
 from liteseg.config.keys import REQUIRED, Key, keys_of, type_error
 from liteseg.config.load import Config, load_config
-from liteseg.config.plugins import load_components
+from liteseg.config.plugins import load_components, locate_plugin
 from liteseg.config.schema import (
     DERIVED,
     ELSEWHERE,
@@ -84,7 +84,8 @@ def load_plugins(cfg: Config) -> None:
         UserError: a plugin is missing or fails.
     """
     plugins = cfg.get("plugins", ())
-    load_components([] if SCHEMA["plugins"].problem(plugins) else plugins)
+    plugins = () if SCHEMA["plugins"].problem(plugins) else plugins
+    load_components([str(locate_plugin(plugin, cfg.path.parent)) for plugin in plugins])
 
 
 def check(cfg: Config) -> list[str]:

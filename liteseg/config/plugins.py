@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 import importlib
 import importlib.util
 import os
@@ -13,11 +14,13 @@ from pathlib import Path
 from typing import Optional
 
 from liteseg.errors import UserError
+from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
 
 OWN = ("models", "losses", "datasets", "transforms", "engine.optim")
 
 _PREFIX = "liteseg_plugin:"  # of the plugins' module names; the path follows
+_loaded: dict[str, str] = {}  # digest of a plugin -> its module name
 
 
 def load_components(plugins: Sequence[str] = ()) -> None:
@@ -32,23 +35,59 @@ def load_components(plugins: Sequence[str] = ()) -> None:
         _load_plugin(plugin)
 
 
+def locate_plugin(plugin: str, folder: Path) -> Path:
+    """The file of a plugin, relative to `folder` or else to the current folder."""
+    path = Path(os.path.expanduser(plugin))
+    return folder / path if os.path.isfile(folder / path) else path
+
+
+def copy_plugins(plugins: Sequence[str], folder: Path, target: Path) -> list[str]:
+    """Copy plugins into the folder `target`, with a hash in their names.
+
+    Args:
+        plugins: of a config in `folder`, which have been loaded.
+        folder: of the config.
+        target: the folder, created if there are plugins.
+
+    Returns:
+        Their paths relative to the parent of `target`.
+    """
+    copies = []
+    for plugin in plugins:
+        path = locate_plugin(plugin, folder).resolve()
+        name = path.name
+        if path.parent != target.resolve():
+            code = path.read_bytes()
+            name = f"{path.stem}_{_digest(code)[:8]}.py"
+            with atomic_write(target / name) as file:
+                file.write(code)
+        copies.append(f"{target.name}/{name}")
+    return copies
+
+
+def _digest(code: bytes) -> str:
+    return hashlib.sha256(code).hexdigest()
+
+
 def _load_plugin(plugin: str) -> None:
     path = Path(os.path.expanduser(plugin))
     if not os.path.isfile(path):
         where = os.path.abspath(path)
         raise UserError(
             f"plugins: {plugin} does not exist (looked for {where}; paths are relative to the "
-            "current folder)"
+            "config's folder or the current one)"
         )
     path = path.resolve()
     name = f"{_PREFIX}{path}"
-    if name in sys.modules:
+    digest = _digest(path.read_bytes())
+    if name in sys.modules or _loaded.get(digest) in sys.modules:  # or its copy in a run
         return
     spec = importlib.util.spec_from_file_location(name, path) if path.suffix == ".py" else None
     if spec is None or spec.loader is None:
         raise UserError(f"plugins: {plugin} is not a Python file (*.py)")
     get_logger().info(f"plugins: running {path}")
     module = sys.modules[name] = importlib.util.module_from_spec(spec)
+    _loaded[digest] = name
     try:
         spec.loader.exec_module(module)
     except Exception as error:

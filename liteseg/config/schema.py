@@ -154,7 +154,7 @@ class CheckedConfig:
         4, "validation images shown: this many fixed, worst and best ones", NOT_NEGATIVE
     )
     plugins: Sequence[str] = key(
-        (), "Python files that register components, relative to the current folder"
+        (), "Python files that register components, relative to this file or the current folder"
     )
     source: Config = field(default=None, repr=False)  # type: ignore[assignment]
 

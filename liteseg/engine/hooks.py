@@ -149,8 +149,9 @@ class EarlyStop(Hook):
     def _stop_if_stalled(self, trainer: Trainer) -> None:
         if self.patience is not None and self.stalled >= self.patience:
             trainer.stop_reason = (
-                f"early stop: {self.stalled} evaluations without a better mIoU than "
-                f"{self.best:.4f} of iteration {self.best_iteration}"
+                f"early stop: mIoU did not rise by more than {self.min_delta:g} in "
+                f"{self.stalled} evaluations (best: {self.best:.4f} at iteration "
+                f"{self.best_iteration})"
             )
 
 

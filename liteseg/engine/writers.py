@@ -240,8 +240,10 @@ class Log(Hook):
         eta = time.gmtime(metrics["seconds_per_step"] * (iters - iteration))
         days = eta.tm_yday - 1
         best, _ = best_evaluation(trainer)
+        heads = len(trainer.losses)
         text = (
-            f"loss {metrics['loss']:.4f} lr {metrics['lr']:.3g}"
+            f"loss {metrics['loss']:.4f}{f' ({heads} heads)' if heads > 1 else ''} "
+            f"lr {metrics['lr']:.3g}"
             f"{f' best mIoU {best:.4f}' if best >= 0 else ''} "
             f"{metrics['images_per_second']:.2f} images/s "
             f"waiting for data {metrics['reader_share']:.0%}"
@@ -289,9 +291,10 @@ class WriteReport(Hook):
             return
         iteration = trainer.iteration
         best, best_iteration = best_evaluation(trainer)
+        head = " (finest head)" if len(trainer.losses) > 1 else ""
         get_logger().info(
             f"evaluation at iteration {iteration}: mIoU {metrics['miou']:.4f} "
-            f"accuracy {metrics['acc']:.4f} loss {metrics['loss']:.4f} "
+            f"accuracy {metrics['acc']:.4f} loss {metrics['loss']:.4f}{head} "
             f"(best mIoU {best:.4f} at iteration {best_iteration}; "
             f"{metrics['images']} images in {metrics['seconds']:.1f} s)"
         )

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Sequence
+from collections.abc import Generator, Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
@@ -12,6 +12,7 @@ import numpy as np
 from liteseg.config.build import build_model
 from liteseg.config.check import AnyConfig, dataset_attribute, load_checked
 from liteseg.config.component import build
+from liteseg.config.load import load_config
 from liteseg.config.schema import CheckedConfig
 from liteseg.config.test_config import TestConfig
 from liteseg.deploy import manifest
@@ -19,7 +20,7 @@ from liteseg.errors import UserError
 from liteseg.ops.exclusive import exclusive
 from liteseg.registry import DATASETS, TRANSFORMS
 from liteseg.tasks.background import prefetch
-from liteseg.tasks.runs import Weights, config_of
+from liteseg.tasks.runs import Weights, config_of, file_of_run
 from liteseg.tasks.video import Video
 from liteseg.utils.weights.load import load_weights
 
@@ -169,7 +170,7 @@ class Segmenter:
     def from_model(cls, model: paddle.nn.Layer, cfg: AnyConfig) -> Segmenter:
         """Wrap a Paddle model and the config that it was built from."""
         cfg = load_checked(cfg)
-        names, palette = _names_and_palette(cfg)
+        names, palette = names_and_palette(cfg.val_dataset or cfg.train_dataset)
         transforms = build_val_transforms(cfg)
         assert transforms.normalize is not None  # checked by build_val_transforms
         network = TrainedNetwork(model, transforms.normalize, cfg.test_config)
@@ -293,11 +294,22 @@ def build_val_transforms(cfg: CheckedConfig) -> Compose:
     return transforms
 
 
-def _names_and_palette(cfg: CheckedConfig) -> tuple[Sequence[str], np.ndarray]:
-    """Class names and palette from the dataset's class or arguments; its files may be missing."""
+def class_names_of(source: Weights) -> Optional[tuple[str, ...]]:
+    """The class names of a run's weights; None if they are unknown, or only numbered."""
+    try:
+        file = file_of_run(source, "config.yml")
+        cfg = None if file is None else load_config(file)
+        spec = cfg and (cfg.get("val_dataset") or cfg.get("train_dataset"))
+        names = None if spec is None else names_and_palette(spec)[0]
+    except (UserError, KeyError, TypeError, ValueError):  # not a config of this version
+        return None
+    return None if names is None or names[0] == "class_0" else tuple(map(str, names))
+
+
+def names_and_palette(spec: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:
+    """Class names and palette from a dataset's class or arguments; its files may be missing."""
     from liteseg.datasets.color_map import ColorMap, default_palette
 
-    spec = cfg.val_dataset or cfg.train_dataset
     component = DATASETS[spec["type"]]
     color_file = Path(spec.get("dataset_root") or "", spec.get("colours") or "")
     if spec.get("colours") and color_file.is_file():

@@ -50,10 +50,13 @@ from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import write_run_report
 from liteseg.tasks.launch import launch
+from liteseg.tasks.run_config import config_name, hyperparameters, write_config
 from liteseg.tasks.runs import Weights, load_found, require_own_output, run_directory
-from liteseg.utils.files import atomic_write, locked, remove_leftovers
+from liteseg.tasks.segmenter import class_names_of
+from liteseg.utils.files import locked, remove_leftovers
 from liteseg.utils.logging import get_logger, log_file
 from liteseg.utils.runtime import cpu_threads, is_main, world_size
+from liteseg.utils.text import redacted
 from liteseg.utils.weights.load import load_weights
 
 
@@ -190,16 +193,17 @@ def _train(
     if checkpoint:
         trainer.load_state_dict(checkpoint.weights, checkpoint.state)
     elif dashboard:
-        dashboard.text(0, "config", cfg.dump())
+        dashboard.text(0, "config", redacted(cfg.dump()))
+    name = config_name(cfg)
     if is_main():
-        _write_config(cfg, output, resume=checkpoint is not None)
+        write_config(cfg, output, train_set, name, resume=checkpoint is not None)
     _log_start(cfg, trainer, device, checkpoint)
     trainer.run()
 
     if dashboard:
         if not val_set:  # otherwise each evaluation writes it
             write_page()
-        dashboard.hparams(_hyperparameters(cfg), "val/best_miou")
+        dashboard.hparams({"config": name, **hyperparameters(cfg)}, "val/best_miou")
         dashboard.close()
     return _result(trainer, output)
 
@@ -227,7 +231,7 @@ def build_trainer(
     options = training_options(cfg, device)
     model = build_model(cfg, pretrained and not weights)
     if weights:
-        load_weights(model, weights, fine_tune=True)
+        _fine_tune(model, weights, train_set.classes)
     losses = build_losses(
         cfg,
         _count_outputs(model),
@@ -238,6 +242,19 @@ def build_trainer(
         model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     optimizer, _ = build_optimizer(cfg, model.parameters())
     return Trainer(model, train_set, losses, optimizer, options)
+
+
+def _fine_tune(model: paddle.nn.Layer, weights: Weights, classes: Sequence[str]) -> None:
+    """Load weights whose classes may be others."""
+    names = None if classes[0] == "class_0" else class_names_of(weights)
+    report = load_weights(
+        model, weights, fine_tune=True, class_names=None if names is None else (names, classes)
+    )
+    if names is None and not report.left_out:
+        get_logger().info(
+            "weights: class names are unknown, of the checkpoint or of the training set; the "
+            "classifier is kept as it is"
+        )
 
 
 def training_options(cfg: CheckedConfig, device: str) -> TrainOptions:
@@ -331,16 +348,6 @@ def _count_outputs(model: paddle.nn.Layer) -> int:
     return count
 
 
-def _write_config(cfg: CheckedConfig, output: Path, resume: bool) -> None:
-    """Write `config.yml` of the run; when resuming, log the values that changed."""
-    path = output / "config.yml"
-    if resume and path.exists():
-        for change in with_defaults(load_config(path)).changes(cfg.source):
-            get_logger().warning(f"changed on resuming: {change}")
-    with atomic_write(path, "w") as file:
-        file.write(cfg.dump())
-
-
 def _log_start(
     cfg: CheckedConfig, trainer: Trainer, device: str, checkpoint: Optional[ResumeState]
 ) -> None:
@@ -373,19 +380,11 @@ def _log_start(
         )
     if checkpoint:
         log(f"resumed from {checkpoint.path} after iteration {trainer.iteration}")
-
-
-def _hyperparameters(cfg: CheckedConfig) -> dict[str, Any]:
-    """The row of a run in VisualDL's table of hyperparameters."""
-    return {
-        "config": cfg.path.stem,
-        "model": f"{cfg.model['type']}/{cfg.model.get('backbone', {}).get('type')}",
-        "optimizer": cfg.optimizer["type"],
-        "learning_rate": cfg.lr_scheduler.get("learning_rate", 0.0),
-        "batch": cfg.total_batch_size or cfg.batch_size,
-        "iters": cfg.iters,
-        "loss": cfg.loss.types[0]["type"],
-    }
+        if trainer.iteration >= options.iters and not checkpoint.owes_evaluation:
+            more = 2 * trainer.iteration
+            log(
+                f"the run is complete already; to train longer, give for example --set iters={more}"
+            )
 
 
 def _result(trainer: Trainer, output: Path) -> TrainResult:

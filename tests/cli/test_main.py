@@ -149,6 +149,7 @@ sys.exit(cli.main(["dash"]))
 def test_missing_weights_are_reported_as_missing(tmp_path, monkeypatch, capsys):
     monkeypatch.chdir(tmp_path)
     (tmp_path / "a.png").touch()
-    for command in (["eval"], ["predict", "a.png"], ["export", "--format", "onnx", "--output", "e"]):
+    export = ["export", "--format", "onnx", "--output", "e"]
+    for command in (["eval"], ["predict", "a.png"], export):
         assert main([*command, "--weights", "nofile.pdparams"]) == 2
         assert "nofile.pdparams: does not exist" in capsys.readouterr().err

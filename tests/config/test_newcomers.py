@@ -118,7 +118,7 @@ def test_show_and_dump_have_the_defaults_of_arguments(write, capsys):
     origins = {text.strip(): origin.strip() for text, origin in shown}
     for text in ("seed: 0", "beta1: 0.9", "arm_type: UAFM_SpAtten"):
         assert origins.get(text) == "default", text
-    assert origins["weight_decay: 0.01"].endswith("quickstart.yml:36")
+    assert "quickstart.yml:" in origins["weight_decay: 0.01"]
     assert origins["contrast_prob: 0.5"] == "default"  # of a transform in a list
     cfg = load_checked("quickstart", ["optimizer={_inherited_: false, type: AdamW}"])
     again = load_checked(write(cfg.dump(), "again.yml"))

@@ -198,8 +198,8 @@ def test_early_stop(store, metrics, dashboard, scores):
     trainer = make_trainer(20, [*evaluating, Checkpoint(store, 100)])
     trainer.run()
     assert trainer.iteration == 5
-    assert trainer.stop_reason.startswith("early stop: 3 evaluations")
-    assert "0.3000 of iteration 2" in trainer.stop_reason
+    assert trainer.stop_reason.startswith("early stop: mIoU did not rise by more than")
+    assert "0.3000 at iteration 2" in trainer.stop_reason
     assert iteration(store, "best") == 2
     assert iteration(store, "last") == 5
 

@@ -101,7 +101,12 @@ class LoadReport(NamedTuple):
 
 
 def load_weights(
-    model: nn.Layer, path_or_url: str | Path, *, strict: bool = True, fine_tune: bool = False
+    model: nn.Layer,
+    path_or_url: str | Path,
+    *,
+    strict: bool = True,
+    fine_tune: bool = False,
+    class_names: tuple[Sequence[str], Sequence[str]] | None = None,
 ) -> LoadReport:
     """Load weights into `model` from a file, run directory or URL, and log a report.
 
@@ -115,6 +120,8 @@ def load_weights(
             the rest.
         fine_tune: if the number of classes is the only difference, leave out the classifier layers
             instead of raising.
+        class_names: those of the file and of the model: rows of the classifier layers are matched
+            by name, and those of other classes keep their initial values.
 
     Raises:
         UserError: the file can't be downloaded or read, does not fit (the message has a table of
@@ -124,6 +131,8 @@ def load_weights(
     path = resolve(path_or_url)
     arrays = read_pdparams(path)
     target = model.state_dict()
+    if class_names is not None and tuple(class_names[0]) != tuple(class_names[1]):
+        _match_classes(arrays, target, *class_names)
     missing = [key for key in target if key not in arrays]
     extra = [key for key in arrays if key not in target]
     unexpected = [key for key in extra if not key.startswith(_IMAGENET_LAYERS)]
@@ -147,10 +156,39 @@ def load_weights(
     get_logger().info(str(report))
     if only_classes:
         get_logger().info(
-            f"weights: the file has {len(arrays[unfit[0]])} classes, this model "
+            f"weights: the checkpoint has {len(arrays[unfit[0]])} classes, this model "
             f"{target[unfit[0]].shape[0]}: the classifier layers above are trained from scratch"
         )
     return report
+
+
+def _match_classes(
+    arrays: dict[str, np.ndarray],
+    target: Mapping[str, Tensor],
+    names: Sequence[str],
+    wanted: Sequence[str],
+) -> None:
+    """Replace the classifiers in `arrays` by those of `target` with the rows of equal names."""
+    places = {name: row for row, name in enumerate(names)}
+    common = [name for name in wanted if name in places]
+    for key, tensor in target.items():
+        array = arrays.get(key)
+        if array is None or not _is_other_num_classes(array, tensor, key):
+            continue
+        if len(array) != len(names) or tensor.shape[0] != len(wanted):
+            return
+        rows = tensor.numpy()
+        for row, name in enumerate(wanted):
+            if name in places:
+                rows[row] = array[places[name]]
+        arrays[key] = rows
+    lists = (
+        ("kept", common),
+        ("learned anew", [name for name in wanted if name not in places]),
+        ("not used", [name for name in names if name not in common]),
+    )
+    found = "; ".join(f"{text}: {_some(some)}" for text, some in lists if some)
+    get_logger().info(f"weights: the classes of the checkpoint are matched by name: {found}")
 
 
 def _fits(array: np.ndarray, tensor: Tensor) -> bool:
