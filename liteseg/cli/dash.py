@@ -45,7 +45,8 @@ def run(args: argparse.Namespace) -> int:
     # VisualDL names runs by their path as given: pass the shortest unambiguous one.
     folder = folder.resolve()
     os.chdir(folder.parent)
-    command = [sys.executable, "-m", "visualdl.server.app", "--logdir", folder.name]
+    server = str(Path(__file__).with_name("dash_server.py"))
+    command = [sys.executable, server, "--logdir", folder.name]
     command += ["--host", args.host, "--port", str(args.port), "--disable-telemetry"]
     os.execv(sys.executable, command)  # replaces this process: ending it ends the server
 

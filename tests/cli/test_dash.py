@@ -19,6 +19,7 @@ from conftest import ROOT
 from streets_run import lines
 
 from liteseg.cli import main
+from liteseg.cli.dash_server import guarded, is_own_name
 
 RUNS = {"first/run": "0.002", "second/run": "0.001"}  # equal names, which must not be merged
 
@@ -176,3 +177,25 @@ def test_errors(tmp_path, capsys):
     with socket.create_server(("127.0.0.1", 0)) as taken:
         assert main(["dash", str(tmp_path), "--port", str(taken.getsockname()[1])]) == 2
     assert "another --port" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize("host", ["localhost", "127.0.0.1:8040", "[::1]:80", "192.168.1.5"])
+def test_addresses_of_this_machine(host):
+    assert is_own_name(host)
+    assert is_own_name(socket.gethostname())
+
+
+@pytest.mark.parametrize("host", ["evil.example", "localhost.evil.example:80", "", "[", "a@b@c"])
+def test_foreign_names_are_refused(host):
+    """DNS rebinding: a page's own name that points to this machine."""
+    assert not is_own_name(host)
+    status = []
+    answer = guarded(lambda environment, start: pytest.fail("was answered"))
+    assert b"localhost" in b"".join(answer({"HTTP_HOST": host}, lambda s, h: status.append(s)))
+    assert status == ["403 Forbidden"]
+
+
+def test_the_server_refuses_foreign_names(server):
+    request = urllib.request.Request(server.address, headers={"Host": "evil.example"})
+    with pytest.raises(urllib.error.HTTPError, match="403"):
+        server.opener.open(request)

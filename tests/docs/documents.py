@@ -17,6 +17,7 @@ NAMES = (
     "README.md",
     "CHANGELOG.md",
     ".github/CONTRIBUTING.md",
+    ".github/SECURITY.md",
     "configs/README.md",
     "liteseg/README.md",
     "liteseg/datasets/README.md",
