@@ -312,7 +312,8 @@ def names_and_palette(spec: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarra
 
     component = DATASETS[spec["type"]]
     color_file = Path(spec.get("dataset_root") or "", spec.get("colours") or "")
-    if spec.get("colours") and color_file.is_file():
+    written = spec.get("class_names") and spec.get("palette")  # by a run; the file may differ now
+    if spec.get("colours") and not written and color_file.is_file():
         color_map = ColorMap.read(color_file, spec.get("ignore_index", 255))
         return color_map.names, color_map.palette
     names = spec.get("class_names") or getattr(component, "CLASSES", None)
