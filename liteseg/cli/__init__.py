@@ -14,7 +14,8 @@ from pathlib import Path
 from typing import Optional
 
 from liteseg import __version__
-from liteseg.cli.arguments import Parser, trust_found_config
+from liteseg.cli.arguments import trust_found_config
+from liteseg.cli.parser import Parser
 from liteseg.config.plugins import plugin_location
 from liteseg.errors import UserError
 from liteseg.tasks.launch import ProcessFailed

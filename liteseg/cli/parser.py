@@ -1,0 +1,49 @@
+"""The argument parser of the command line, which names the option for a foreign argument."""
+
+from __future__ import annotations
+
+import argparse
+from typing import NoReturn, Optional
+
+_SET = {  # where arguments are that other tools have as options
+    "lr": "lr_scheduler.learning_rate",
+    "learning_rate": "lr_scheduler.learning_rate",
+    "weight_decay": "optimizer.weight_decay",
+    "num_classes": "train_dataset.num_classes",
+    "workers": "num_workers",
+    "batch": "batch_size",
+}
+
+
+class Parser(argparse.ArgumentParser):
+    """An argument parser that names the option for a config file or a config value."""
+
+    def parse_known_args(self, args: Any = None, namespace: Any = None) -> Any:
+        """As that of argparse."""
+        self._words = list(args or ())
+        return super().parse_known_args(args, namespace)
+
+    def error(self, message: str) -> NoReturn:
+        """Print usage and error, with what to write instead, and exit with 2."""
+        words = message.partition("unrecognized arguments: ")[2].split()
+        if "required: --config" in message:
+            words = self._words
+        hints = filter(None, map(_option_for, words, [*words[1:], ""]))
+        super().error("\n".join([message, *hints]))
+
+
+def _option_for(word: str, value: str) -> Optional[str]:
+    from liteseg.config.schema import ELSEWHERE, SCHEMA
+
+    name, equals, given = word.partition("=")
+    value = given if equals else "VALUE" if not value or value.startswith("--") else value
+    key = name.lstrip("-").replace("-", "_")
+    if word.endswith((".yml", ".yaml")):
+        return f"  give the config as --config {word}"
+    if equals and not name.startswith("-"):
+        return f"  give a config value as --set {word}"
+    if not name.startswith("--"):
+        return None
+    if key in _SET or key in SCHEMA:
+        return f"  {name} is a value of the config: --set {_SET.get(key, key)}={value}"
+    return f"  {name}: {ELSEWHERE[key]}" if key in ELSEWHERE else None
