@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import argparse
-from typing import NoReturn, Optional
+from typing import Any, NoReturn, Optional
 
 _SET = {  # where arguments are that other tools have as options
     "lr": "lr_scheduler.learning_rate",
