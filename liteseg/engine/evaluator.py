@@ -144,8 +144,8 @@ def evaluate(
         `losses` and in `counting`.
 
     Raises:
-        UserError: a file can't be read, a label holds a value outside the classes, the model
-            and the dataset differ in the number of classes, or all labels are ignored entirely.
+        UserError: a file can't be read, a label holds a value outside the classes, or the model
+            and the dataset differ in the number of classes.
     """
     if dataset.transforms.normalize is None:
         raise UserError("the transforms of the dataset to evaluate must end in Normalize")
@@ -185,16 +185,20 @@ def evaluate(
             give_way()
     results = _gather([metrics, *evaluators], sums)
     seconds = time.perf_counter() - begin
-    if limit is None and results["images"] and not np.any(results["confusion"]):
-        raise UserError(
-            f"all pixels of all {results['images']} labels are ignored (ignore_index "
-            f"{dataset.ignore_index}), so there is no mIoU; check the labels with `liteseg data "
-            "check`"
-        )
     if losses:
         results["loss"] = sum(coef * results["losses"][name] for name, _, coef in losses)
     speed = results["images"] / max(seconds, 1e-9)
     return {**results, "seconds": seconds, "images_per_second": speed, "timings": dict(clock.spent)}
+
+
+def nothing_counted(metrics: Mapping[str, Any], dataset: Any) -> Optional[str]:
+    """Why the metrics of labeled images measure nothing; None if they do."""
+    if not metrics["images"] or np.any(metrics["confusion"]):
+        return None
+    return (
+        f"all pixels of all {metrics['images']} labels are ignored (ignore_index "
+        f"{dataset.ignore_index}), so there is no mIoU; check them with `liteseg data check`"
+    )
 
 
 @contextlib.contextmanager

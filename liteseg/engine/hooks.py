@@ -21,7 +21,7 @@ import numpy as np
 import paddle
 
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.evaluator import Evaluator, evaluate
+from liteseg.engine.evaluator import Evaluator, evaluate, nothing_counted
 from liteseg.engine.trainer import Hook, Trainer
 from liteseg.errors import UserError
 from liteseg.utils.logging import get_logger
@@ -114,6 +114,8 @@ class Evaluate(Hook):
             get_logger().info(f"the resume starts with the evaluation at {trainer.iteration}")
             return
         self.owed = False
+        if problem := nothing_counted(metrics, self.dataset):
+            get_logger().warning(f"the evaluation at iteration {trainer.iteration}: {problem}")
         for hook in trainer.hooks:
             hook.after_evaluation(trainer, metrics)
 

@@ -16,7 +16,7 @@ from liteseg.config.build import build_dataset, build_model
 from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import Cityscapes, SegmentationDataset, train_id_to_id
-from liteseg.engine.evaluator import Evaluator
+from liteseg.engine.evaluator import Evaluator, nothing_counted
 from liteseg.engine.evaluator import evaluate as evaluate_model
 from liteseg.errors import UserError
 from liteseg.ops.device import select_device
@@ -127,8 +127,12 @@ class Evaluation(NamedTuple):
     num_workers: int
 
     def run(self, evaluators: Sequence[Evaluator] = (), **options: Any) -> dict[str, Any]:
-        """Evaluate; arguments and result as in `liteseg.engine.evaluator.evaluate`."""
-        return evaluate_model(
+        """Evaluate; arguments and result as in `liteseg.engine.evaluator.evaluate`.
+
+        Raises:
+            UserError: as there, or all labels are ignored entirely.
+        """
+        metrics = evaluate_model(
             self.model,
             self.dataset,
             self.cfg.test_config,
@@ -137,6 +141,9 @@ class Evaluation(NamedTuple):
             num_workers=self.num_workers,
             **options,
         )
+        if problem := nothing_counted(metrics, self.dataset):
+            raise UserError(problem)
+        return metrics
 
 
 def prepare(

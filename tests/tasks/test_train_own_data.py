@@ -39,6 +39,11 @@ def test_labels_that_are_ignored_entirely(tmp_path):
     root = scenes(tmp_path / "data", values=(255,))
     with pytest.raises(UserError, match="all pixels of all 4 labels are ignored"):
         train(tmp_path, config(root))
+    weights = train(tmp_path, config(scenes(tmp_path / "good"))).output
+    with pytest.raises(UserError, match=r"all pixels of all 4 labels are ignored .*no mIoU"):
+        liteseg.evaluate(
+            tmp_path / "c.yml", weights, overrides=[f"val_dataset.dataset_root={root}"]
+        )
 
 
 @pytest.mark.parametrize("exif", ["apply", "ignore"])
