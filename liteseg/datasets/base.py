@@ -2,8 +2,9 @@
 
 from __future__ import annotations
 
+import itertools
 import logging
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional, Union
 
@@ -74,6 +75,9 @@ class SegmentationDataset(paddle.io.Dataset):
             raise UserError(str(error)) from None
         self.samples = samples
         self.classes = tuple(classes)
+        for name in self.classes:
+            if not str(name).isprintable():
+                raise UserError(f"class_names: {name!r} has characters that can't be printed")
         self.num_classes = len(self.classes)
         self.palette = np.asarray(palette, np.uint8)
         self.ignore_index = ignore_index
@@ -102,6 +106,44 @@ class SegmentationDataset(paddle.io.Dataset):
         sample = self.transforms(self.load(index), rng)
         sample["index"] = int(index)
         return sample
+
+    def batches(
+        self, batch_size: int, *, epochs: int = 1, shuffle: bool = True
+    ) -> Iterator[tuple[paddle.Tensor, paddle.Tensor]]:
+        """Augmented and normalized batches, for a training loop of one's own.
+
+        Args:
+            batch_size: images per batch; the last one of an epoch may have fewer.
+            epochs: passes over the dataset.
+            shuffle: in random order, which depends on `seed` alone.
+
+        Yields:
+            (N, 3, h, w) float32 images and (N, h, w) int64 labels.
+
+        Raises:
+            UserError: a sample cannot be read or has no label, the transforms do not end in
+                Normalize, or leave images of different sizes.
+        """
+        if self.transforms.normalize is None:
+            raise UserError("transforms: must end in Normalize; add it as the last one")
+        rng = np.random.default_rng(self.seed)
+        draws = itertools.count()
+        for _ in range(epochs):
+            order = rng.permutation(len(self)) if shuffle else np.arange(len(self))
+            for start in range(0, len(order), batch_size):
+                samples = [self[int(i), next(draws)] for i in order[start : start + batch_size]]
+                if any("label" not in sample for sample in samples):
+                    raise UserError(
+                        "batches: a sample has no label; a test set cannot be trained on"
+                    )
+                if len({sample["img"].shape for sample in samples}) > 1:
+                    raise UserError(
+                        "transforms: they leave images of different sizes, which cannot form a "
+                        "batch; add a crop, or use batch_size 1"
+                    )
+                images = paddle.to_tensor(np.stack([sample["img"] for sample in samples]))
+                labels = np.stack([sample["label"] for sample in samples]).astype(np.int64)
+                yield self.transforms.normalize.batch(images), paddle.to_tensor(labels)
 
     def load(self, index: int) -> dict:
         """Image and label (train ids) before any transform, from the pack if there is one.

@@ -25,8 +25,8 @@ from typing import IO, TYPE_CHECKING, Any, NamedTuple, Optional, Union
 import numpy as np
 
 from liteseg.datasets.parallel import map_in_threads
-from liteseg.errors import UserError
-from liteseg.utils.files import check_writable, locked, remove_leftovers, write_json
+from liteseg.errors import UserError, quoted
+from liteseg.utils.files import check_writable, locked, read_json, remove_leftovers, write_json
 from liteseg.utils.logging import progress as progress_bar
 
 if TYPE_CHECKING:
@@ -39,6 +39,7 @@ INDEX, PIXELS = "index.json", "pixels.bin"
 PARTIAL, PROGRESS = "pixels.partial", "progress.txt"
 _ALIGNMENT = 64  # bytes; each sample begins at a multiple: a cache line
 _HEADER_THREADS = 16
+_MAX_INDEX = 1 << 30  # bytes
 _RESERVE = 1 << 20  # bytes of disk left free for the index
 
 
@@ -61,6 +62,16 @@ class Entry(NamedTuple):
     width: int
     offset: int
     crc32: int = -1
+
+    def is_inside(self, size: int) -> bool:
+        """Whether types and position are those of a sample in a pack of `size` bytes."""
+        numbers = (*self.image, *(self.label or ()), self.height, self.width, self.offset)
+        channels = 3 if self.label is None else 4
+        return (
+            isinstance(self.name, str)
+            and all(type(number) is int and number >= 0 for number in (*numbers, self.crc32 + 1))
+            and self.offset + self.height * self.width * channels <= size
+        )
 
     @property
     def key(self) -> tuple:
@@ -99,8 +110,14 @@ class Pack:
         self.folder = Path(folder).expanduser()
         index = _read_index(self.folder)
         self.about = {key: index.get(key) for key in ("dataset", "classes", "ignore_index", "exif")}
-        self.bytes = index["bytes"]
-        self.entries = [Entry(*entry) for entry in index["samples"]]
+        try:
+            self.bytes = index["bytes"]
+            self.entries = [Entry(*entry) for entry in index["samples"]]
+            sound = all(entry.is_inside(self.bytes) for entry in self.entries)
+        except (KeyError, TypeError, ValueError, AttributeError):
+            sound = False
+        if not sound:
+            raise UserError(f"pack: {self.folder / INDEX} is damaged; build the pack again")
         self._pixels: Optional[np.ndarray] = None
         path = self.folder / PIXELS
         found = path.stat().st_size if path.is_file() else 0
@@ -347,13 +364,13 @@ def _read_index(folder: Path) -> dict[str, Any]:
             f"pack: {folder} {state} (it has no {INDEX}); build it with the command `data pack`"
         )
     try:
-        index = json.loads(path.read_text(encoding="utf-8"))
+        index = read_json(path, _MAX_INDEX)
     except (OSError, ValueError) as error:
         raise UserError(f"pack: {path}: can't be read: {error}; build the pack again") from None
     found = index.get("format") if isinstance(index, dict) else None
     if found != FORMAT:
         raise UserError(
-            f"pack: {path} has format {found!r}, expected {FORMAT!r}; build the pack again"
+            f"pack: {path} has format {quoted(found)}, expected {FORMAT!r}; build the pack again"
         )
     return index
 
