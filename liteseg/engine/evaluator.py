@@ -193,7 +193,7 @@ def evaluate(
 
 def nothing_counted(metrics: Mapping[str, Any], dataset: Any) -> Optional[str]:
     """Why the metrics of labeled images measure nothing; None if they do."""
-    if not metrics["images"] or np.any(metrics["confusion"]):
+    if not metrics["images"] or np.any(metrics.get("confusion", True)):
         return None
     return (
         f"all pixels of all {metrics['images']} labels are ignored (ignore_index "
