@@ -25,6 +25,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="ADDRESS",
         help="address to listen on; 0.0.0.0 is reachable from other machines (default: 127.0.0.1)",
     )
+    parser.add_argument(
+        "--public-path",
+        default="/app",
+        metavar="PATH",
+        help="path of the pages, for a proxy that passes on one path (default: /app)",
+    )
     complete(parser, "liteseg dash output", "liteseg dash output/my --port 8050")
 
 
@@ -41,13 +47,17 @@ def run(args: argparse.Namespace) -> int:
     if importlib.util.find_spec("visualdl") is None:
         raise UserError("VisualDL is not installed: pip install visualdl (`liteseg doctor` checks)")
     _require_free(args.host, args.port)
-    print(f"{len(runs)} runs at http://{args.host}:{args.port}/app; Ctrl-C stops", flush=True)
+    path = "/" + args.public_path.strip("/")
+    if path == "/":
+        raise UserError("--public-path /: VisualDL needs a path such as /app")
+    print(f"{len(runs)} runs at http://{args.host}:{args.port}{path}; Ctrl-C stops", flush=True)
     # VisualDL names runs by their path as given: pass the shortest unambiguous one.
     folder = folder.resolve()
     os.chdir(folder.parent)
     server = str(Path(__file__).with_name("dash_server.py"))
     command = [sys.executable, server, "--logdir", folder.name]
     command += ["--host", args.host, "--port", str(args.port), "--disable-telemetry"]
+    command += ["--public-path", path]
     os.execv(sys.executable, command)  # replaces this process: ending it ends the server
 
 

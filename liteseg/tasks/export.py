@@ -27,6 +27,7 @@ if TYPE_CHECKING:
     from liteseg.deploy.graph import DeployGraph
 
 CALIBRATION_IMAGES = 100
+_FEW_IMAGES = 10
 VERIFICATION_IMAGES = 8  # of a float32 model
 
 
@@ -107,6 +108,11 @@ def export(
         result = ExportResult(output, format, file, input_size)
         if int8:
             count = quantize(folder / file, _calibration(cfg, trained, calibration, input_size))
+            if count < _FEW_IMAGES:
+                get_logger().warning(
+                    f"int8 is calibrated on {count} images; give {_FEW_IMAGES} or more that show "
+                    "what the model will see (--calib), and others to verify with (--images)"
+                )
             description = replace(description, precision="int8")
             result = replace(result, calibration_images=count)
         description.write(folder)

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Sequence
 from pathlib import Path
 from typing import NamedTuple, Optional
@@ -85,6 +86,12 @@ def find_files(
             found.append((path, Path(path.name)))
         elif "%" in path.name and os.path.isdir(path.parent):
             found.append((path, Path(path.resolve().parent.name)))
+        elif re.match("[a-z]+:/", str(path)):  # Path has made one slash of two
+            url = str(path).replace(":/", "://", 1)
+            raise UserError(
+                f"{url}: streams are read in Python: `for frame, labels in segmenter.stream("
+                f"{url!r})`; or record or download it, and give the file"
+            )
         else:
             raise UserError(
                 f"{path}: does not exist; expected an image, a video, a folder, or a numbered "

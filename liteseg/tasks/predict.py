@@ -123,7 +123,10 @@ def predict(
                 if image is None:
                     predict_video(segmenter, job, kinds)
                 else:
-                    label = segmenter.predict(image)
+                    try:
+                        label = segmenter.predict(image)
+                    except UserError as error:  # an export for another size
+                        raise UserError(f"{job.source}: {error}") from None
                     writer.submit(job, write_results, segmenter, job, kinds, image, label)
             except UserError as error:
                 skip(error, job)

@@ -11,6 +11,7 @@ import cv2
 import numpy as np
 
 from liteseg.errors import UserError
+from liteseg.tasks.encoder import Encoder, open_encoder
 from liteseg.utils.results import MP4_BOX
 
 _DEFAULT_RATE = 25.0  # for containers without a frame rate
@@ -66,7 +67,7 @@ class VideoWriter:
         self.path, self.rate = path, rate
         # A random name: nobody can put a link there.
         self._partial = path.with_name(f".{path.stem[:200]}.{secrets.token_hex(4)}.tmp.mp4")
-        self._writer: Any = None  # opened with the first frame, which has the size
+        self._writer: Optional[Encoder] = None  # opened with the first frame, which has the size
         self._count = 0
 
     def __enter__(self) -> VideoWriter:
@@ -106,9 +107,11 @@ class VideoWriter:
             UserError: the file cannot be written.
         """
         if self._writer is None:
-            code, size = cv2.VideoWriter.fourcc(*"mp4v"), frame.shape[1::-1]
-            self._writer = cv2.VideoWriter(str(self._partial), code, self.rate, size)
-            if not self._writer.isOpened():
+            self._writer = open_encoder(self._partial, self.rate, frame.shape[:2])
+            if self._writer is None:
                 raise UserError(f"{self.path}: this OpenCV cannot write mp4 videos there")
         self._count += 1
-        self._writer.write(cv2.cvtColor(frame, cv2.COLOR_RGB2BGR))
+        try:
+            self._writer.write(frame)
+        except OSError as error:
+            raise UserError(f"cannot write {self.path}: {error.strerror or error}") from error

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import json
 import os
+import shutil
 import socket
 import subprocess
 import sys
@@ -49,13 +50,14 @@ _COLORED = """[...document.querySelectorAll('canvas')].some(canvas => {
 class Server:
     """`liteseg dash` in a separate process."""
 
-    def __init__(self, folder):
+    def __init__(self, folder, *options, path="/app"):
         with socket.create_server(("127.0.0.1", 0)) as free:
             port = free.getsockname()[1]
         command = [sys.executable, "-m", "liteseg", "dash", str(folder), "--port", str(port)]
+        command += options
         env = {**os.environ, "PYTHONPATH": str(ROOT)}
         self.process = subprocess.Popen(command, env=env)
-        self.address = f"http://127.0.0.1:{port}/app"
+        self.address = f"http://127.0.0.1:{port}{path}"
         self.opener = urllib.request.build_opener(urllib.request.ProxyHandler({}))
 
     def get_bytes(self, path, **query):
@@ -152,6 +154,30 @@ def test_hyperparameters(server, runs):
         assert row["hparams"]["iters"] == 2
         best = max(line["miou"] for line in lines(runs / name, "eval"))
         assert row["metrics"]["val/best_miou"] == pytest.approx(best)
+
+
+@pytest.fixture
+def cut_run(runs, tmp_path):
+    """A copy of a run whose log ends within a record."""
+    folder = shutil.copytree(runs / "first/run", tmp_path / "cut/run")
+    (log,) = folder.glob("vdl/*.log")
+    log.write_bytes(log.read_bytes()[:-3])
+    return folder
+
+
+def test_a_cut_log_languages_and_a_public_path(cut_run):
+    pytest.importorskip("visualdl")
+    server = Server(cut_run.parent, "--public-path", "/proxy/", path="/proxy")
+    try:
+        assert server.wait() == ["cut/run/vdl"]
+        assert "train/loss" in tags(server, "scalar")["cut/run/vdl"]
+        for language in ("de-DE,de;q=0.9", "en", "zh-CN", None):
+            headers = {} if language is None else {"Accept-Language": language}
+            page = urllib.request.Request(f"{server.address}/index", headers=headers)
+            assert server.opener.open(page, timeout=60).status == 200
+    finally:
+        server.process.terminate()
+        server.process.wait(60)
 
 
 def test_in_a_browser(server, browser):

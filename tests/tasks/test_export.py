@@ -89,6 +89,9 @@ class TestFormats:
         np.testing.assert_allclose(output.sum(axis=1), 1, atol=1e-4)
         with pytest.raises(UserError, match="exported for 128x96; export it with"):
             segmenter.predict(draw(5, (97, 128)))
+        file = filled_run.parent / "data/0.png"
+        skipped = liteseg.predict(file, tmp_path / "out", model=segmenter).skipped
+        assert skipped[file].startswith(f"{file}: the image is 100x70, and the model was exported")
 
 
 @pytest.mark.parametrize(

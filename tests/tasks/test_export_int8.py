@@ -55,13 +55,14 @@ def test_no_convolution_computes_in_float(quantized):
     assert [kind for kind in kinds if not kind.endswith("_I8")] == []
 
 
-def test_calibrated_on_the_images_of_a_folder(filled_run, tmp_path):
+def test_calibrated_on_the_images_of_a_folder(filled_run, tmp_path, caplog):
     images = tmp_path / "images"
     for seed in range(2):
         write(images / f"{seed}.png", draw(seed))
     options = {"int8": True, "calibration": images}
     result = liteseg.export(filled_run, "openvino", tmp_path / "out", **options)
     assert result.calibration_images == 2
+    assert "int8 is calibrated on 2 images; give 10 or more" in caplog.text
     found = Segmenter.from_pretrained(tmp_path / "out").predict(draw(0))
     assert found.dtype == np.uint8
 

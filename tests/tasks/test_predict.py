@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import sys
 from pathlib import Path
 
 import cv2
@@ -13,7 +14,9 @@ from PIL import Image
 import liteseg
 from liteseg.errors import UserError
 from liteseg.tasks import video
+from liteseg.tasks.encoder import _browser_codec
 from liteseg.tasks.segmenter import Segmenter
+from liteseg.tasks.video import VideoWriter
 from liteseg.utils.images import IMAGE_SUFFIXES
 
 PALETTE = np.array([[128, 64, 128], [0, 0, 142], [70, 130, 180]], np.uint8)
@@ -130,6 +133,42 @@ def test_video(predict, tmp_path):
     np.testing.assert_allclose(frame[20, 30, ::-1], gray, atol=12)  # the codec is lossy
 
 
+@pytest.fixture(params=["pyav", "opencv"])
+def encoder(request, monkeypatch, caplog):
+    """The encoder of result videos, with and without PyAV."""
+    if request.param == "pyav":
+        pytest.importorskip("av", reason="PyAV is not installed: the extra `video`")
+    else:
+        monkeypatch.setitem(sys.modules, "av", None)
+    _browser_codec.cache_clear()
+    yield request.param
+    _browser_codec.cache_clear()
+
+
+@pytest.mark.parametrize("rate", [23.976, 60000 / 1001, 66.667, 119.88, 211.222, 240.0])
+def test_rates_of_videos(predict, tmp_path, encoder, rate):
+    write_video(tmp_path / "v.avi", rate=rate)
+    assert predict(tmp_path / "v.avi") == []
+    video = cv2.VideoCapture(str(tmp_path / "out" / "v_overlay.mp4"))
+    assert video.get(cv2.CAP_PROP_FPS) == pytest.approx(rate, rel=1e-4)
+    assert video.get(cv2.CAP_PROP_FRAME_COUNT) == 5
+
+
+def test_videos_play_in_browsers(tmp_path, encoder, caplog):
+    """H.264 with even sides; without PyAV one line says that they do not."""
+    for name in ("v.mp4", "w.mp4"):
+        with VideoWriter(tmp_path / name, 12) as writer:
+            writer.write(np.zeros((47, 63, 3), np.uint8))
+    video = cv2.VideoCapture(str(tmp_path / "v.mp4"))
+    code = int(video.get(cv2.CAP_PROP_FOURCC)).to_bytes(4, "little")
+    width = video.get(cv2.CAP_PROP_FRAME_WIDTH)
+    lines = [line for line in caplog.messages if "pip install av" in line]
+    if encoder == "pyav":
+        assert (code, width, len(lines)) == (b"h264", 64, 0)
+    else:
+        assert (code, width, len(lines)) == (b"FMP4", 62, 1)  # OpenCV cuts
+
+
 def test_a_broken_video_leaves_nothing(predict, tmp_path):
     (tmp_path / "v.mp4").write_bytes(b"not a video")
     (error,) = predict(tmp_path / "v.mp4")
@@ -144,6 +183,11 @@ def test_missing_inputs(predict, tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
         predict(tmp_path / name)
+
+
+def test_streams_are_for_python(predict):
+    with pytest.raises(UserError, match=r"^rtsp://camera/1: streams are read in Python"):
+        predict("rtsp://camera/1")
 
 
 def test_labels_of_the_frames(predict, tmp_path):
