@@ -24,6 +24,7 @@ __all__ = [
     "export",
     "load_checked",
     "load_config",
+    "load_weights",
     "predict",
     "train",
 ]
@@ -43,6 +44,7 @@ if TYPE_CHECKING:
     from liteseg.tasks.predict import predict
     from liteseg.tasks.segmenter import Segmenter
     from liteseg.tasks.train import build_trainer, train
+    from liteseg.utils.weights.load import load_weights
 else:
     # The same names, imported on first use: `import liteseg` must not wait for Paddle.
     _MODULES = {
@@ -60,6 +62,7 @@ else:
         "export": "liteseg.tasks.export",
         "load_checked": "liteseg.config.check",
         "load_config": "liteseg.config.load",
+        "load_weights": "liteseg.utils.weights.load",
         "predict": "liteseg.tasks.predict",
         "train": "liteseg.tasks.train",
     }

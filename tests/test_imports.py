@@ -36,7 +36,7 @@ RULES: dict[str, set[str]] = {
         *("engine", "deploy", "report", *COMPONENTS),
     },
     "cli": {"config", "errors", "tasks", "doctor", "utils"},
-    "__init__": {"config", "engine", "errors", "metrics", "ops", "tasks"},
+    "__init__": {"config", "engine", "errors", "metrics", "ops", "tasks", "utils"},
     "__main__": {"cli"},
 }
 EXCEPTIONS = {

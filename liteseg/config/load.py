@@ -213,6 +213,12 @@ class Config(Mapping[str, Any]):
     def __len__(self) -> int:
         return len(self._root.value)
 
+    def __repr__(self) -> str:
+        return f"Config({str(self.path)!r}, {', '.join(self)})"
+
+    def __str__(self) -> str:
+        return self.dump()
+
     @property
     def data(self) -> dict[str, Any]:
         """A plain nested copy of everything."""

@@ -158,6 +158,9 @@ class CheckedConfig:
     )
     source: Config = field(default=None, repr=False)  # type: ignore[assignment]
 
+    def __str__(self) -> str:
+        return self.dump()
+
     @property
     def path(self) -> Path:
         """The YAML file."""

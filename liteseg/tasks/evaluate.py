@@ -65,8 +65,8 @@ class EvalResult:
 
 @exclusive
 def evaluate(
-    cfg: Optional[AnyConfig],
-    weights: Weights,
+    cfg: Optional[AnyConfig] = None,
+    weights: Optional[Weights] = None,
     *,
     overrides: Sequence[str] = (),
     split: str = "val",
@@ -81,7 +81,7 @@ def evaluate(
     Args:
         cfg: a YAML file, the name of a shipped config, or a loaded config; None for the
             `config.yml` of the run that contains the weights.
-        weights: file, archive, URL or run directory (its best checkpoint).
+        weights: file, archive, URL or run directory (its best checkpoint); required.
         overrides: `key=value` changes of the config, for example `test_config.scales=0.5`.
         split: `train`, `val` or `test`, always with the transforms of validation.
         batch_size: images per forward pass; by default the config's `eval_batch_size`.
@@ -95,6 +95,8 @@ def evaluate(
         UserError: the config has errors, the weights do not fit, a file cannot be read or written,
             or an image has no label and neither predictions nor a report are written.
     """
+    if weights is None:
+        raise UserError("weights are missing: give a weights file, URL or run directory")
     cfg = config_of(weights, cfg, overrides)
     if predictions:
         _require_no_dataset(cfg, Path(predictions))

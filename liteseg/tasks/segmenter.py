@@ -22,6 +22,7 @@ from liteseg.registry import DATASETS, TRANSFORMS
 from liteseg.tasks.background import prefetch
 from liteseg.tasks.runs import Weights, config_of, file_of_run
 from liteseg.tasks.video import Video
+from liteseg.utils.images import read_image
 from liteseg.utils.weights.load import load_weights
 
 if TYPE_CHECKING:  # an exported model needs no Paddle
@@ -29,6 +30,7 @@ if TYPE_CHECKING:  # an exported model needs no Paddle
 
     from liteseg.transforms import Compose, Normalize
 
+AnyImage = Any  # (H, W, 3) uint8 RGB, the path of an image file, or a PIL image
 TransInfo = Sequence[tuple[str, Sequence[int]]]
 _FRAMES_AHEAD = 4
 
@@ -79,6 +81,17 @@ class TrainedNetwork:
         with explained_out_of_memory(lambda: advice):
             batch = self.normalize.batch(paddle.to_tensor(images))
             return list(predict_labels(self.model, batch, self.test, trans_info))
+
+    @exclusive
+    def probabilities(self, images: np.ndarray, trans_info: TransInfo) -> np.ndarray:
+        """(N, classes, h, w) float32; arguments as of `labels`."""
+        import paddle
+
+        from liteseg.engine.inference import predict
+
+        batch = self.normalize.batch(paddle.to_tensor(images))
+        logits = predict(self.model, batch, self.test, trans_info).logits()
+        return paddle.nn.functional.softmax(logits, axis=1).numpy()
 
 
 class Segmenter:
@@ -201,27 +214,57 @@ class Segmenter:
         exif = description.input.get("exif", "apply")
         return cls(network, Compose(transforms), description.class_names, palette, exif)
 
-    def predict(self, image: np.ndarray) -> np.ndarray:
-        """Predict the labels of one image.
+    def predict(self, image: AnyImage) -> np.ndarray:
+        """Predict the labels of one image; `segmenter(image)` is the same.
 
         Args:
-            image: (H, W, 3) uint8 RGB.
+            image: (H, W, 3) uint8 RGB, the path of an image file, or a PIL image.
 
         Returns:
             (H, W) uint8 class indices.
 
         Raises:
-            ValueError: another shape or dtype.
-            UserError: an exported model was exported for another size.
+            ValueError: another shape or dtype, or no image.
+            UserError: the file cannot be read, or an exported model was exported for another size.
         """
         return self.predict_batch([image])[0]
 
-    def predict_batch(self, images: Sequence[np.ndarray]) -> list[np.ndarray]:
+    __call__ = predict
+
+    def probabilities(self, image: AnyImage) -> np.ndarray:
+        """The probability of each class at each pixel: (classes, H, W) float32.
+
+        Args:
+            image: as for `predict`.
+
+        Raises:
+            ValueError: no image of the right shape and dtype.
+            UserError: the file cannot be read, or the model is an exported one.
+        """
+        if not isinstance(self.network, TrainedNetwork):
+            raise UserError(
+                "probabilities: an exported model returns labels; open the trained weights, or "
+                "export with --output-kind softmax for other programs"
+            )
+        sample = self.transforms({"img": self._pixels(image), "trans_info": []})
+        return self.network.probabilities(sample["img"][None], sample["trans_info"])[0]
+
+    def _pixels(self, image: AnyImage) -> np.ndarray:
+        if isinstance(image, (str, Path)):
+            return read_image(image, self.exif == "apply")
+        if hasattr(image, "getexif"):  # of PIL
+            from PIL import ImageOps
+
+            upright = ImageOps.exif_transpose(image) if self.exif == "apply" else image
+            image = np.asarray(upright.convert("RGB"))
+        _require_rgb(image)
+        return image
+
+    def predict_batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Predict the labels of several images; those of one size share a forward pass."""
         groups: dict[Any, list[tuple[int, np.ndarray]]] = {}
         for place, image in enumerate(images):
-            _require_rgb(image)
-            sample = self.transforms({"img": image, "trans_info": []})
+            sample = self.transforms({"img": self._pixels(image), "trans_info": []})
             trans_info = tuple((name, tuple(size)) for name, size in sample["trans_info"])
             group = groups.setdefault((sample["img"].shape, trans_info), [])
             group.append((place, sample["img"]))
@@ -323,6 +366,11 @@ def names_and_palette(spec: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarra
     return names, default_palette(len(names)) if palette is None else np.asarray(palette, np.uint8)
 
 
-def _require_rgb(image: np.ndarray) -> None:
+def _require_rgb(image: Any) -> None:
+    if not isinstance(image, np.ndarray):
+        raise ValueError(
+            f"image is a {type(image).__name__}; expected an array (H, W, 3) uint8 RGB, a path or "
+            "a PIL image"
+        )
     if image.ndim != 3 or image.shape[2] != 3 or image.dtype != np.uint8:
         raise ValueError(f"image is {image.shape} {image.dtype}; expected (H, W, 3) uint8 RGB")

@@ -210,6 +210,9 @@ def test_python_in_the_readme(streets):
     assert (streets / "output/try/checkpoints/best/model.pdparams").is_file()
     assert 0 <= names["result"].miou <= 1
     assert len(list((streets / "predictions").rglob("*.png"))) >= 2
+    loop = execute(block("README.md", "# loop.py"), batch=("batch_size=4", "batch_size=2"))
+    assert loop["labels"].shape == (64, 128)
+    assert np.isfinite(float(loop["loss"]))
     labels = names["segmenter"].predict(np.zeros((64, 128, 3), np.uint8))
     assert labels.shape == (64, 128)
     assert labels.dtype == np.uint8

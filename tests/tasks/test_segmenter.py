@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import numpy as np
+import PIL.Image
 import pytest
 from filled_run import draw
 
@@ -28,8 +29,12 @@ def test_images_of_several_sizes(filled_run):
 
 
 def test_no_config_next_to_the_weights(tmp_path):
+    file = tmp_path / "d.pdparams"
+    with pytest.raises(UserError, match=r"d\.pdparams: does not exist"):
+        Segmenter.from_pretrained(file)
+    file.touch()
     with pytest.raises(UserError, match=r"no config\.yml"):
-        Segmenter.from_pretrained(tmp_path / "a" / "b" / "c" / "d.pdparams")
+        Segmenter.from_pretrained(file)
 
 
 def test_runtimes_are_for_exported_models(filled_run):
@@ -73,3 +78,41 @@ def test_pretrained_weights_are_not_fetched_for_trained_ones(filled_run, tmp_pat
     liteseg.train(cfg, weights=filled_run, **options)
     with pytest.raises(UserError, match=absent):
         liteseg.train(cfg, **{**options, "output": tmp_path / "other"})
+
+
+def test_paths_pil_images_and_probabilities(filled_run, tmp_path):
+    segmenter = Segmenter.from_pretrained(filled_run)
+    image = draw(7)
+    path = tmp_path / "image.png"
+    PIL.Image.fromarray(image).save(path)
+    expected = segmenter.predict(image)
+    for other in (path, str(path), PIL.Image.fromarray(image)):
+        np.testing.assert_array_equal(segmenter(other), expected)
+    found = segmenter.probabilities(path)
+    assert (found.shape, found.dtype) == ((3, *image.shape[:2]), np.float32)
+    np.testing.assert_allclose(found.sum(axis=0), 1, atol=1e-5)
+    assert (found.argmax(axis=0) == expected).mean() > 0.999
+
+
+def test_turned_pil_images_are_read_as_their_files(filled_run, tmp_path):
+    segmenter = Segmenter.from_pretrained(filled_run)
+    exif = PIL.Image.Exif()
+    exif[0x0112] = 6
+    path = tmp_path / "image.png"
+    PIL.Image.fromarray(draw(7)).save(path, exif=exif)
+    with PIL.Image.open(path) as image:
+        np.testing.assert_array_equal(segmenter(image), segmenter(path))
+
+
+@pytest.mark.parametrize(
+    ("image", "message"),
+    [
+        (None, "image is a NoneType; expected an array"),
+        ([1, 2], "image is a list; expected an array"),
+        (np.zeros((4, 4), np.uint8), r"\(4, 4\) uint8; expected \(H, W, 3\)"),
+        (np.zeros((4, 4, 3), np.float32), r"float32; expected \(H, W, 3\) uint8 RGB"),
+    ],
+)
+def test_what_is_no_image_is_refused_in_words(filled_run, image, message):
+    with pytest.raises(ValueError, match=message):
+        Segmenter.from_pretrained(filled_run)(image)
