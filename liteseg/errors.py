@@ -2,6 +2,9 @@
 
 from __future__ import annotations
 
+import re
+from collections.abc import Mapping, Sequence
+
 _MAX_QUOTED = 200
 
 
@@ -17,3 +20,15 @@ def quoted(value: object) -> str:
     """The `repr` of a value from a user's file, cut where it is long."""
     text = repr(value)
     return text if len(text) <= _MAX_QUOTED else f"{text[:_MAX_QUOTED]}..."
+
+
+def grouped_errors(errors: Sequence[Mapping[str, str]]) -> list[str]:
+    """The first of each kind of {file, problem}, with the number of files that have one like it."""
+    kinds: dict[str, list[str]] = {}
+    for error in errors:
+        kind = re.sub(r"\d+", "0", error["problem"].replace(error["file"], ""))
+        kinds.setdefault(kind, []).append(error["problem"])
+    return [
+        first + (f" (and {len(others)} more files like it)" if others else "")
+        for first, *others in kinds.values()
+    ]

@@ -14,7 +14,7 @@ from liteseg.datasets.base import SegmentationDataset, format_size
 from liteseg.datasets.label_values import MASK_ADVICE, class_pixels, invalid_values
 from liteseg.datasets.pair_check import check_pairs
 from liteseg.datasets.parallel import map_in_threads
-from liteseg.errors import UserError
+from liteseg.errors import UserError, grouped_errors
 from liteseg.utils import logging
 from liteseg.utils.class_weights import class_weights
 from liteseg.utils.images import ImageFacts, image_facts, label_histogram
@@ -114,7 +114,7 @@ def check_samples(batch_size: int = 1, **datasets: Optional[SegmentationDataset]
             needs_one_size=key == "train_dataset" and batch_size > 1,
         )
         if report["errors"]:
-            shown = "\n  ".join(error["problem"] for error in report["errors"][:_FEW_ERRORS])
+            shown = "\n  ".join(grouped_errors(report["errors"])[:_FEW_ERRORS])
             raise UserError(
                 f"{key}: {len(report['errors'])} of {report['checked']} samples tried would break "
                 f"training (`liteseg data check` checks all of them):\n  {shown}"

@@ -15,7 +15,9 @@ from liteseg.datasets.discovery import pair_folders
 from liteseg.datasets.list_file import find_list, named_samples, pairs_of_lines, read_list
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS
-from liteseg.utils.images import read_image
+from liteseg.utils.images import NotOneChannel, read_image, read_label
+
+_MOST_COLORS, _SHOWN_COLORS = 256, 8
 
 
 @DATASETS.register
@@ -109,9 +111,47 @@ class Dataset(SegmentationDataset):
 
     def decode_label(self, path: Path) -> np.ndarray:
         """Class numbers of a label file: (h, w) uint8."""
-        if self._color_map is None:
-            return super().decode_label(path)
-        return self._color_map.decode(read_image(path), path)
+        try:
+            if self._color_map is None:
+                return super().decode_label(path)
+            return self._color_map.decode(read_image(path), path)
+        except NotOneChannel:
+            rgb = read_image(path)
+            if (rgb == rgb[..., :1]).all():  # gray
+                raise
+            raise UserError(f"{path}: {_advice_on_colors(rgb)}") from None
+        except UserError:
+            if self._color_map is not None and self._has_numbers(path):
+                raise UserError(
+                    f"{path}: the label has class numbers, and `colours` in the dataset expects "
+                    "colors: remove `colours` from the config, and give the names as "
+                    f"class_names: [{', '.join(self.classes)}]"
+                ) from None
+            raise
+
+    def _has_numbers(self, path: Path) -> bool:
+        """Whether the label is one of class numbers, which are not its colors."""
+        try:
+            values = np.unique(read_label(path))
+        except UserError:
+            return False
+        return set(values.tolist()) <= {*range(self.num_classes), self.ignore_index}
+
+
+def _advice_on_colors(rgb: np.ndarray) -> str:
+    """What to write for a label drawn in colors."""
+    colors, counts = np.unique(rgb.reshape(-1, 3), axis=0, return_counts=True)
+    if len(colors) > _MOST_COLORS:
+        return (
+            f"the label is drawn in {len(colors)} colors, too many for classes: it was saved as "
+            "JPEG or resized smoothly; export labels as PNG, without smoothing"
+        )
+    lines = (" ".join(map(str, colors[i])) for i in np.argsort(-counts)[:_SHOWN_COLORS])
+    return (
+        f"the label is drawn in {len(colors)} colors, and the dataset has no `colours`: add "
+        "`colours: colors.txt` to it, a file below dataset_root with a line `red green blue name` "
+        f"for each color; this label has {', '.join(lines)}"
+    )
 
 
 def _pairs_of_folders(

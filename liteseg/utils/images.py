@@ -37,6 +37,10 @@ _LARGE = 2**26
 _PIXELS_PER_BYTE = 1000
 
 
+class NotOneChannel(UserError):
+    """A label file has colors instead of class numbers."""
+
+
 def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
     """Read an image file as RGB.
 
@@ -109,7 +113,7 @@ def read_label(path: Union[str, Path]) -> np.ndarray:
     if label is None:
         label = _decode(data, cv2.IMREAD_UNCHANGED, path)
     if label.ndim != 2:
-        raise UserError(_not_single_channel(path, f"{label.shape[2]} channels"))
+        raise NotOneChannel(_not_single_channel(path, f"{label.shape[2]} channels"))
     if label.dtype != np.uint8:
         if not (np.isfinite(label).all() and label.min() >= 0 and label.max() <= 255):
             raise UserError(
@@ -363,7 +367,9 @@ def _jpeg_scan_start(data: bytes) -> int:
 def _decode_png_label(data: bytes, path: Union[str, Path]) -> np.ndarray:
     depth, kind = data[24], data[25]
     if kind not in (_PNG_GRAY, _PNG_PALETTE):
-        raise UserError(_not_single_channel(path, _PNG_KINDS.get(kind, f"PNG color type {kind}")))
+        raise NotOneChannel(
+            _not_single_channel(path, _PNG_KINDS.get(kind, f"PNG color type {kind}"))
+        )
     # OpenCV would convert palette indices to colors: pass it the same compressed pixels declared
     # as gray, without the other chunks.
     header = b"IHDR" + data[16:25] + bytes([_PNG_GRAY]) + data[26:29]

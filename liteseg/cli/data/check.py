@@ -15,6 +15,7 @@ from liteseg.cli.arguments import (
     positive,
     save_json,
 )
+from liteseg.errors import grouped_errors
 
 _SHOWN_ERRORS = 10
 _SHOWN_SIZES = 5
@@ -70,17 +71,18 @@ def format_report(report: Mapping[str, Any], title: str = "dataset") -> str:
     hidden = len(sizes) - _SHOWN_SIZES
     more = f" and {hidden} more sizes" if hidden > 0 else ""
     width = max(len(name) for name in report["classes"])
-    lines = [
-        f"{title}: {report['checked']} of {report['images']} images checked: {shown}{more}",
-        f"  {'class':{width}}  {'pixels':>14}  share    images  weight",
-    ]
-    for name, row in report["classes"].items():
+    lines = [f"{title}: {report['checked']} of {report['images']} images checked: {shown}{more}"]
+    if report["histogram"]:  # a label was readable
+        lines.append(f"  {'class':{width}}  {'pixels':>14}  share    images  weight")
+        for name, row in report["classes"].items():
+            lines.append(
+                f"  {name:{width}}  {row['pixels']:>14,}  {row['frequency']:7.3%}"
+                f"  {row['images']:>6}  {row['weight']:6.3f}"
+            )
+        lines.append(f"  {'(ignored)':{width}}  {report['ignored']:>14,}")
         lines.append(
-            f"  {name:{width}}  {row['pixels']:>14,}  {row['frequency']:7.3%}  {row['images']:>6}"
-            f"  {row['weight']:6.3f}"
+            "  weight: the class weights of a loss with `weight: auto` on the training set"
         )
-    lines.append(f"  {'(ignored)':{width}}  {report['ignored']:>14,}")
-    lines.append("  weight: the class weights of a loss with `weight: auto` on the training set")
     for value, row in report["outside"].items():
         lines.append(
             f"  value {value} is no class: {row['pixels']:,} pixels in {row['images']} images: "
@@ -88,9 +90,10 @@ def format_report(report: Mapping[str, Any], title: str = "dataset") -> str:
         )
     lines += [f"  warning: {warning}" for warning in report["warnings"]]
     errors = report["errors"]
-    lines += [f"  error: {error['problem']}" for error in errors[:_SHOWN_ERRORS]]
-    if len(errors) > _SHOWN_ERRORS:
-        lines.append(f"  ... and {len(errors) - _SHOWN_ERRORS} more errors (--json lists all)")
+    kinds = grouped_errors(errors)
+    lines += [f"  error: {problem}" for problem in kinds[:_SHOWN_ERRORS]]
+    if len(kinds) > _SHOWN_ERRORS:
+        lines.append(f"  ... and {len(kinds) - _SHOWN_ERRORS} more kinds (--json lists all)")
     lines.append(f"  {len(errors)} errors, {len(report['warnings'])} warnings")
     return "\n".join(lines)
 
