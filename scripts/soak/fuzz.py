@@ -22,8 +22,10 @@ sys.path.insert(0, str(ROOT / "tests" / "fuzz"))
 
 from targets import TARGETS, Target, run  # noqa: E402
 
-PIECES = [b"\xff" * 4, bytes(8), b"\x7f\xff\xff\xff", b"[", b"{", b'"', b"-1", b"1e999", b"null",
-          b"NaN", b"../", b"\n", b"\x80\x04", b"R", b"b", b"s", b"h\x00", b"q\x00", b"\x86"]  # fmt: skip
+PIECES = [
+    b"\xff" * 4, bytes(8), b"\x7f\xff\xff\xff", b"[", b"{", b'"', b"-1", b"1e999", b"null", b"NaN",
+    b"../", b"\n", b"\x80\x04", b"R", b"b", b"s", b"h\x00", b"q\x00", b"\x86",
+]  # fmt: skip
 
 
 def mutate(content: bytes, other: bytes, rng: random.Random) -> bytes:

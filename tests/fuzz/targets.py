@@ -138,7 +138,9 @@ def run(target: Target, content: bytes, folder: Path) -> bool:
     try:
         target.read(path)
     except UserError as error:
-        assert str(error).strip()
-        assert len(str(error)) < 4000, error
-        return False
-    return True
+        message = str(error)
+    else:
+        return True
+    assert message.strip()
+    assert len(message) < 4000, message
+    return False

@@ -12,6 +12,7 @@ import io
 import lzma
 import shutil
 import stat
+import struct
 import tarfile
 import zipfile
 import zlib
@@ -24,10 +25,13 @@ from liteseg.utils.files import atomic_write, sha256_of
 
 SUFFIXES = (".tar.gz", ".tgz", ".tar", ".zip")
 WEIGHTS_NAME = "model.pdparams"
-# ValueError is raised here, RuntimeError by zipfile for encryption and unknown compression.
+# ValueError is raised here, RuntimeError by zipfile for encryption and unknown compression,
+# LookupError for an empty name.
 _READ_ERRORS = (
     ValueError,
-    OverflowError,
+    ArithmeticError,
+    LookupError,
+    struct.error,
     RuntimeError,
     OSError,
     EOFError,
