@@ -191,7 +191,7 @@ def _mean_of_overlaps(
     """
     parts: list[paddle.Tensor] = []
     current: list[tuple[int, int, paddle.Tensor]] = []  # (start, end, piece)
-    low = 0
+    low: float = 0
     for start, piece, following in zip(starts, pieces, [*starts[1:], math.inf]):
         current.append((start, start + piece.shape[axis], piece))
         del piece

@@ -61,10 +61,11 @@ class _PyAv:
         self._container = av.open(str(path), "w")
         exact = Fraction(rate).limit_denominator(1001)  # 30000/1001 and the like
         options = {"preset": "veryfast"} if codec == "libx264" else {}
-        self._stream: Any = self._container.add_stream(codec, rate=exact, options=options)
+        stream: Any = self._container.add_stream(codec, rate=exact, options=options)
         self._padding = [(0, size[0] % 2), (0, size[1] % 2), (0, 0)]
-        self._stream.height, self._stream.width = (side + side % 2 for side in size)
-        self._stream.pix_fmt = "yuv420p"
+        stream.height, stream.width = (side + side % 2 for side in size)
+        stream.pix_fmt = "yuv420p"
+        self._stream = stream
 
     def write(self, frame: np.ndarray) -> None:
         from av import VideoFrame
@@ -81,7 +82,7 @@ class _PyAv:
 
 class _OpenCv:
     def __init__(self, path: Path, rate: float, size: tuple[int, int]):
-        code = cv2.VideoWriter_fourcc(*"mp4v")
+        code = cv2.VideoWriter.fourcc(*"mp4v")
         self.writer = cv2.VideoWriter(str(path), code, _mpeg4_rate(rate), size[::-1])
 
     def write(self, frame: np.ndarray) -> None:
