@@ -16,6 +16,10 @@ class UserError(Exception):
     """
 
 
+class NotOneChannel(UserError):
+    """A label file has colors instead of class numbers."""
+
+
 def quoted(value: object) -> str:
     """The `repr` of a value from a user's file, cut where it is long."""
     text = repr(value)

@@ -129,11 +129,11 @@ def _parse_words(words: list[str], place: str) -> tuple[tuple[int, ...], str]:
 
 
 def default_palette(num_classes: int) -> np.ndarray:
-    """(num_classes, 3) uint8 distinct colors: the PASCAL VOC color map without its black.
+    """(num_classes, 3) uint8 distinct colors: the PASCAL VOC color map, class 0 in black.
 
-    The bits of the class number + 1 are dealt to red, green and blue in turn, high bits first.
+    The bits of the class number are dealt to red, green and blue in turn, high bits first.
     """
-    number = np.arange(1, num_classes + 1)
+    number = np.arange(num_classes)
     palette = np.zeros((num_classes, 3), np.uint8)
     for bit in range(8):
         channel, place = bit % 3, 7 - bit // 3

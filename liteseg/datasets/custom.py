@@ -13,9 +13,9 @@ from liteseg.datasets.base import SegmentationDataset
 from liteseg.datasets.color_map import ColorMap, default_palette
 from liteseg.datasets.discovery import pair_folders
 from liteseg.datasets.list_file import find_list, named_samples, pairs_of_lines, read_list
-from liteseg.errors import UserError
+from liteseg.errors import NotOneChannel, UserError
 from liteseg.registry import DATASETS
-from liteseg.utils.images import NotOneChannel, read_image, read_label
+from liteseg.utils.images import read_image, read_label
 
 _MOST_COLORS, _SHOWN_COLORS = 256, 8
 

@@ -79,7 +79,10 @@ def _thin(points: Points) -> np.ndarray:
 
 def _range(values: np.ndarray) -> tuple[float, float]:
     low, high = float(values.min()), float(values.max())
-    return (low, high) if high > low else (low - 0.5, high + 0.5)
+    if high > low:
+        return low, high
+    half = max(abs(low) / 10, 1e-3)  # one value: an axis of its own order of magnitude
+    return low - half, high + half
 
 
 def _ticks(low: float, high: float) -> list[float]:

@@ -123,9 +123,15 @@ class Gallery:
         image, label, palette = sample["img"], sample["label"], self.dataset.palette
         # The transforms may have resized or padded the image: then it can't be overlaid.
         same_size = image.shape[:2] == prediction.shape
-        shown = overlay(image, prediction, palette) if same_size else colorize(prediction, palette)
-        errors = error_map(prediction, label, self.dataset.ignore_index)
-        return tuple(_small(tile) for tile in (image, colorize(label, palette), shown, errors))
+        ignored = self.dataset.ignore_index
+        shown = [
+            overlay(image, numbers, palette, ignore_index=ignored)
+            if same_size
+            else colorize(numbers, palette)
+            for numbers in (label, prediction)
+        ]
+        errors = error_map(prediction, label, ignored)
+        return tuple(_small(tile) for tile in (image, *shown, errors))
 
 
 def _small(image: np.ndarray) -> np.ndarray:

@@ -41,7 +41,9 @@ def overlay(
     alpha: float = 0.55,
     ignore_index: int = 255,
 ) -> np.ndarray:
-    """The image blended with the colors of the label; unchanged where there is no class.
+    """The image blended with the colors of the label; unchanged where there is no class or black.
+
+    Black is the color of the background, which would darken most of the image.
 
     Args:
         image: (H, W, 3) uint8 RGB.
@@ -53,9 +55,10 @@ def overlay(
     Returns:
         (H, W, 3) uint8 RGB.
     """
-    mixed = cv2.addWeighted(image, 1 - alpha, colorize(label, palette), alpha, 0)
-    no_class = (label == ignore_index) | (label >= len(palette))
-    mixed[no_class] = image[no_class]
+    colors = colorize(label, palette)
+    mixed = cv2.addWeighted(image, 1 - alpha, colors, alpha, 0)
+    unchanged = (label == ignore_index) | ~colors.any(axis=2)
+    mixed[unchanged] = image[unchanged]
     return mixed
 
 

@@ -15,7 +15,7 @@ import cv2
 import numpy as np
 from PIL import Image, TiffImagePlugin
 
-from liteseg.errors import UserError
+from liteseg.errors import NotOneChannel, UserError
 from liteseg.utils.files import read_regular
 
 # Files that datasets and `liteseg predict` find in folders, in order of preference.
@@ -35,10 +35,6 @@ _LEAST_OF_16_BITS = 2**12  # images with smaller values only have 12 bits or few
 # above _LARGE pixels a file must have at least one byte per _PIXELS_PER_BYTE pixels.
 _LARGE = 2**26
 _PIXELS_PER_BYTE = 1000
-
-
-class NotOneChannel(UserError):
-    """A label file has colors instead of class numbers."""
 
 
 def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:

@@ -59,16 +59,19 @@ def test_report_of_sound_data(task, tmp_path, capsys):
 
 
 def test_errors_are_exit_2(task, capsys):
-    errors = [{"file": f"{i}.png", "problem": f"{i}.png: is broken"} for i in range(12)]
+    kinds = "abcdefghijkl"
+    errors = [{"file": f"{i}.png", "problem": f"{i}.png: is broken {i}"} for i in kinds]
+    errors += [{"file": "x.png", "problem": "x.png: is broken a"}]
     broken = {**SOUND, "errors": errors, "sizes": {f"{i}x{i}": 1 for i in range(7)}}
     opened = {"file": "val", "problem": "the list is empty"}
     task("check_data", DataReport({"train": broken}, [opened], []))
     assert check() == 2
     text = capsys.readouterr().out
     assert "val: error: the list is empty" in text
-    assert "9.png: is broken" in text
-    assert "10.png: is broken" not in text
-    assert "and 2 more errors (--json lists all)" in text
+    assert "a.png: is broken a (and 1 more files like it)" in text
+    assert "j.png: is broken j" in text
+    assert "k.png: is broken" not in text
+    assert "and 2 more kinds (--json lists all)" in text
     assert "and 2 more sizes" in text
 
 

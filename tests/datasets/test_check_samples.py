@@ -46,7 +46,7 @@ def test_shifted_list_gives_a_warning(make, caplog):
 def test_missing_labels_are_reported_before_the_first_evaluation(make):
     with pytest.raises(UserError, match="val_dataset: 16 of 16 samples tried") as error:
         check_samples(val_dataset=make([f"i{i}.png" for i in range(20)], "test"))
-    assert str(error.value).count("has no label") == 3
+    assert str(error.value).endswith("i0.png: has no label (and 15 more files like it)")
 
 
 def test_transforms_without_normalize(make):

@@ -94,4 +94,4 @@ def test_dataset_with_folders_and_colors(root):
 def test_default_palette_is_distinct():
     palette = default_palette(255)
     assert len(np.unique(palette, axis=0)) == 255
-    assert palette[:3].tolist() == [[128, 0, 0], [0, 128, 0], [128, 128, 0]]
+    assert palette[:3].tolist() == [[0, 0, 0], [128, 0, 0], [0, 128, 0]]

@@ -45,7 +45,7 @@ def drawn(numbers):
         (
             drawn,
             {},
-            "drawn in 3 colors, and the dataset has no `colours`: add `colours: colors.txt`",
+            "3 colors, and the dataset has no `colours`: add `colours: colors.txt`",
         ),
         (lambda numbers: numbers, {"colours": "colors.txt"}, "remove `colours` from the config"),
         (

@@ -64,3 +64,10 @@ def test_gaps_and_names():
 
 def test_nothing_to_draw():
     assert line_chart("t", {}) == line_chart("t", {"a": [], "b": [(0, math.inf)]}) == ""
+
+
+def test_one_point_has_an_axis_of_its_size():
+    for value in (0.85, 0.02, 1234.0):
+        svg = line_chart("mIoU", {"mIoU": [(300, value)]})
+        numbers = [float(text) for text in re.findall(r'class="end">([-\d.e]+)<', svg)]
+        assert 0 < numbers[0] <= value <= numbers[-1] <= 1.5 * value

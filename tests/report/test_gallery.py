@@ -7,7 +7,7 @@ import pytest
 from toy_training import ToyImages
 
 from liteseg.report.gallery import Gallery
-from liteseg.report.visualize import CORRECT, IGNORED, WRONG
+from liteseg.report.visualize import CORRECT, IGNORED, WRONG, overlay
 
 
 def predict(gallery, wrong_rows, indices=None):
@@ -75,8 +75,11 @@ def test_the_tiles():
     (shown,) = gallery.fixed
     image, label, prediction, errors = shown.tiles
     np.testing.assert_array_equal(image, sample["img"])
-    np.testing.assert_array_equal(label[2:], gallery.dataset.palette[sample["label"][2:]])
-    assert prediction.shape == image.shape
+    # Label and prediction have the same colors where they agree.
+    drawn = overlay(image, sample["label"], gallery.dataset.palette)
+    np.testing.assert_array_equal(label, drawn)
+    np.testing.assert_array_equal(label[2:], prediction[2:])
+    np.testing.assert_array_equal(label[1], image[1])  # ignored
     assert (errors[0] == WRONG).all()
     assert (errors[1] == IGNORED).all()
     assert (errors[2:] == CORRECT).all()

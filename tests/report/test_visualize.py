@@ -114,3 +114,11 @@ def test_on_a_real_image(shared_data):
     found = visualize.overlay(image, label, palette, ignore_index=11)
     assert (found[label == 11] == image[label == 11]).all()
     assert (found[label == 3] != image[label == 3]).any(axis=1).mean() > 0.9
+
+
+def test_overlay_leaves_a_black_background(image):
+    palette = np.array([[0, 0, 0], [0, 255, 0]], np.uint8)
+    label = np.array([[0, 1, 0], [0, 0, 1]], np.uint8)
+    found = visualize.overlay(image, label, palette)
+    np.testing.assert_array_equal(found[label == 0], image[label == 0])
+    assert (found[label == 1] != image[label == 1]).any()
