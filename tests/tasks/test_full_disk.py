@@ -81,7 +81,7 @@ def test_training_stops_with_the_reason_and_can_be_resumed(folder, disk, acciden
     if accident is not make_read_only:  # where nothing can be deleted either
         assert half_written(run) == []
     last = last_checkpoint(run)
-    done = train("--resume", run, iters=last + 4)
+    done = train("--trust-plugins", "--resume", run, iters=last + 4)
     assert done.returncode == 0, done.stderr
     assert last_checkpoint(run) == last + 4
     assert half_written(run) == []

@@ -44,7 +44,7 @@ FROZEN = {"iters": 7, "loss.coef": "[0, 0]", "num_pictures": 1}
 def resumed_alone(alone, folder):
     """That run, resumed in one process."""
     run = Path(shutil.copytree(alone, folder / "resumed"))
-    done = train("--resume", run, **FROZEN)
+    done = train("--trust-plugins", "--resume", run, **FROZEN)
     assert done.returncode == 0, done.stderr
     return run
 
@@ -75,7 +75,7 @@ def test_several_processes_compute_what_one_does(alone, resumed_alone, folder, t
     assert (run / "train.log").read_text().count("finished at iteration 6") == 1
 
     run = Path(shutil.copytree(alone, tmp_path / "resumed"))
-    done = train("--resume", run, *options, **several, **FROZEN)
+    done = train("--trust-plugins", "--resume", run, *options, **several, **FROZEN)
     assert done.returncode == 0, done.stdout + done.stderr
     assert_same(weights(run), weights(resumed_alone))
     found, expected = lines(run, "eval")[-1], lines(resumed_alone, "eval")[-1]
@@ -134,7 +134,7 @@ def test_a_killed_process_stops_all_and_one_process_can_resume(folder, tmp_path)
     assert "process 1 of 2 was killed by SIGKILL" in errors
     assert "--resume" in errors
     last = last_checkpoint(running.run)
-    done = train("--resume", running.run, iters=last + 1, batch_size=4)
+    done = train("--trust-plugins", "--resume", running.run, iters=last + 1, batch_size=4)
     assert done.returncode == 0, done.stderr
     assert last_checkpoint(running.run) == last + 1
 
