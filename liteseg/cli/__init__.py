@@ -81,7 +81,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         problem = plugin_location(error)  # an error in a plugin is a user error
         if problem is None:
             raise
-    print(f"liteseg {argv[0]}: {safe(problem)}", file=sys.stderr)
+    print(f"liteseg {argv[0]}: {safe(str(problem))}", file=sys.stderr)
     return 2
 
 

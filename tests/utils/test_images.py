@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import io
+import os
 
 import cv2
 import numpy as np
@@ -224,3 +225,12 @@ def test_stack_planes(writeable):
         planes = stack_planes(list(windows))
         assert planes.dtype == np.uint8
         np.testing.assert_array_equal(planes, windows.transpose(0, 3, 1, 2))
+
+
+@pytest.mark.parametrize("read", [read_image, read_label])
+def test_fifos_and_devices_are_refused_at_once(read, tmp_path):
+    os.mkfifo(tmp_path / "a.png")
+    (tmp_path / "b.png").symlink_to("/dev/zero")
+    for name in ("a.png", "b.png"):
+        with pytest.raises(UserError, match="not a regular file"):
+            read(tmp_path / name)

@@ -29,6 +29,7 @@ _OTHER_FORMATS = {
 }
 # Weights and training states have some thousands; each instruction builds at most one object.
 _MAX_INSTRUCTIONS = 500_000
+_BY_CODE = {instruction.code: instruction for instruction in pickletools.opcodes}
 _MARK = object()
 _CONSTANTS = {"NONE": None, "NEWTRUE": True, "NEWFALSE": False}
 _EMPTY: dict[str, type] = {"EMPTY_LIST": list, "EMPTY_DICT": dict, "EMPTY_TUPLE": tuple}
@@ -78,7 +79,7 @@ def _instructions(data: bytes) -> Iterator[tuple[str, Any]]:
     """Name and argument of each; the argument is not read before the name is checked."""
     stream = io.BytesIO(data)
     while code := stream.read(1).decode("latin1"):
-        instruction = pickletools.code2op.get(code)
+        instruction = _BY_CODE.get(code)
         if instruction is None or instruction.name not in _KNOWN:
             raise ValueError(f"weights contain no {instruction.name if instruction else code!r}")
         yield instruction.name, instruction.arg and instruction.arg.reader(stream)
@@ -121,7 +122,8 @@ class _ArrayUnpickler:
             UserError: it would call another function.
             Exception: it is damaged or hostile.
         """
-        stack, memo = self._stack, {}
+        stack = self._stack
+        memo: dict[int, Any] = {}
         argument: Any
         for count, (name, argument) in enumerate(_instructions(self._data)):
             if count > _MAX_INSTRUCTIONS:
