@@ -141,8 +141,9 @@ class OpenVino:
         }
         if self._device == "CPU":
             self._options["INFERENCE_NUM_THREADS"] = threads
-            # By default the kernels of 5000 layers and sizes are kept: hundreds of MB.
-            self._options["CPU_RUNTIME_CACHE_CAPACITY"] = "64"
+            # Of the default 5000 kernels, hundreds of MB are of sizes seen once; fewer than a few
+            # hundred would not hold those of one size.
+            self._options["CPU_RUNTIME_CACHE_CAPACITY"] = "512"
         self._model = self._core.read_model(path)
         self._compiled: OrderedDict[tuple, Any] = OrderedDict()
         self._lock = threading.Lock()  # a second request would wait for the cores as well
