@@ -13,6 +13,7 @@ from collections.abc import Sequence
 from pathlib import Path
 from typing import Optional
 
+from liteseg import registry
 from liteseg.errors import UserError
 from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
@@ -20,6 +21,7 @@ from liteseg.utils.logging import get_logger
 OWN = ("models", "losses", "datasets", "transforms", "engine.optim")
 
 _PREFIX = "liteseg_plugin:"  # of the plugins' module names; the path follows
+_REGISTRIES = [one for one in vars(registry).values() if isinstance(one, registry.Registry)]
 _loaded: dict[str, str] = {}  # digest of a plugin -> its module name
 
 
@@ -80,7 +82,8 @@ def _load_plugin(plugin: str) -> None:
     path = path.resolve()
     name = f"{_PREFIX}{path}"
     digest = _digest(path.read_bytes())
-    if name in sys.modules or _loaded.get(digest) in sys.modules:  # or its copy in a run
+    copied = _loaded.get(digest)  # the same code: the copy in a run, or the other way round
+    if name in sys.modules or any(c.__module__ == copied for r in _REGISTRIES for c in r.values()):
         return
     spec = importlib.util.spec_from_file_location(name, path) if path.suffix == ".py" else None
     if spec is None or spec.loader is None:

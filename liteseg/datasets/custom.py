@@ -139,7 +139,7 @@ class Dataset(SegmentationDataset):
 
 
 def _advice_on_colors(rgb: np.ndarray) -> str:
-    """What to write for a label drawn in colors."""
+    """The fix for a label drawn in colors."""
     colors, counts = np.unique(rgb.reshape(-1, 3), axis=0, return_counts=True)
     if len(colors) > _MOST_COLORS:
         return (
