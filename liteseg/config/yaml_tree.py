@@ -102,6 +102,7 @@ class Reader:
         if isinstance(node, yaml.SequenceNode):
             value = [self._convert(loader, n, self.where(n.start_mark.line)) for n in node.value]
         else:
+            assert isinstance(node, yaml.MappingNode)
             value = self._mapping(loader, node)
         self.open.pop()
         return Node(value, origin)
@@ -118,7 +119,7 @@ class Reader:
                 f"{here}: {quoted(node.value)} is not a {node.tag[len(_TAG) :]}"
             ) from error
 
-    def _mapping(self, loader: _Loader, node: yaml.Node) -> dict[str, Node]:
+    def _mapping(self, loader: _Loader, node: yaml.MappingNode) -> dict[str, Node]:
         own: dict[str, Node] = {}
         merged: dict[str, Node] = {}
         for key_node, value_node in node.value:

@@ -20,7 +20,7 @@ from conftest import ROOT
 from streets_run import lines
 
 from liteseg.cli import main
-from liteseg.cli.dash_server import guarded, is_own_name
+from liteseg.tasks.dashboard_server import guarded, is_own_name
 
 RUNS = {"first/run": "0.002", "second/run": "0.001"}  # equal names, which must not be merged
 
