@@ -55,7 +55,8 @@ class CrossEntropyLoss(nn.Layer):
             raise ValueError("logit_shift: needs a weight above 0 for each class")
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
-        """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
+        """(N, C, H, W) float, (N, H, W) integers -> scalar."""
+        label = label if label.dtype == paddle.int64 else label.astype("int64")
         valid = label != self.ignore_index
         if self.logit_shift and self.weight is not None:
             shift = self.logit_shift * self.weight.tensor(logits).log()
@@ -104,7 +105,8 @@ class BootstrappedCrossEntropyLoss(nn.Layer):
         self.ignore_index = ignore_index
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
-        """(N, C, H, W) float, (N, H, W) int64 -> scalar: the mean over the images."""
+        """(N, C, H, W) float, (N, H, W) integers -> scalar: the mean over the images."""
+        label = label if label.dtype == paddle.int64 else label.astype("int64")
         losses, _ = softmax_cross_entropy(logits, label, self.ignore_index)
         if self.weight is not None:
             _, known_label = valid_labels(label, self.ignore_index)

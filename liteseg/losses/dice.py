@@ -41,7 +41,8 @@ class DiceLoss(nn.Layer):
         self.smooth = smooth
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
-        """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
+        """(N, C, H, W) float, (N, H, W) integers -> scalar."""
+        label = label if label.dtype == paddle.int64 else label.astype("int64")
         classes = logits.shape[1]
         valid, known_label = valid_labels(label, self.ignore_index)
         mask = valid.astype(logits.dtype).unsqueeze(1)

@@ -32,7 +32,8 @@ class LovaszSoftmaxLoss(nn.Layer):
         self.classes = classes
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
-        """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
+        """(N, C, H, W) float, (N, H, W) integers -> scalar."""
+        label = label if label.dtype == paddle.int64 else label.astype("int64")
         classes = logits.shape[1]
         valid = (label != self.ignore_index).flatten().astype(logits.dtype)
         # (N, C, H, W) -> (C, N·H·W)

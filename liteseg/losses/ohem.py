@@ -59,7 +59,8 @@ class OhemCrossEntropyLoss(nn.Layer):
         self.min_kept_ratio = min_kept_ratio
 
     def forward(self, logits: paddle.Tensor, label: paddle.Tensor) -> paddle.Tensor:
-        """(N, C, H, W) float, (N, H, W) int64 -> scalar."""
+        """(N, C, H, W) float, (N, H, W) integers -> scalar."""
+        label = label if label.dtype == paddle.int64 else label.astype("int64")
         valid, known_label = valid_labels(label, self.ignore_index)
         losses, softmax = softmax_cross_entropy(logits, label, self.ignore_index)
         with paddle.no_grad():

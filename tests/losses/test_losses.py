@@ -287,3 +287,12 @@ def test_one_weight_per_class_is_required(name):
     for count in (1, CLASSES + 1):
         with pytest.raises(ValueError, match=f"weight: {count} class weights for 7 classes"):
             run(make(name, weight=[1.0] * count), *batch())
+
+
+@pytest.mark.parametrize("name", REGISTERED)
+def test_every_loss_accepts_the_labels_of_a_dataset(name):
+    logits, target = batch()
+    loss, logits = make(name), paddle.to_tensor(logits)
+    expected = float(loss(logits, paddle.to_tensor(target.astype(np.int64))))
+    for dtype in (np.uint8, np.int32):
+        assert float(loss(logits, paddle.to_tensor(target.astype(dtype)))) == expected
