@@ -116,7 +116,7 @@ def test_a_paddleseg_yaml_trains(recipe, tmp_path):
     assert trained[-1]["step"] == 2
     assert np.isfinite(trained[-1]["loss"])
     assert trained[-1]["lr"] == pytest.approx(1e-9)  # after one iteration of warm-up
-    (evaluated,) = (line for line in lines if line["phase"] == "eval")
+    *_, evaluated = (line for line in lines if line["phase"] == "eval")
     assert len(evaluated["class_iou"]) == 3
     # The learning rate is tiny: the encoder is close to the file's, but not equal.
     initial = read_pdparams(tmp_path / "encoder.pdparams")
