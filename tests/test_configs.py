@@ -117,7 +117,7 @@ def _facts(cfg) -> dict:
         "min_kept": min_kept,
         "warmup": schedule["warmup_iters"],
         "warmup_lr": schedule["warmup_start_lr"],
-        "test": test["scales"] if test and test["aug_eval"] else None,
+        "test": test["scales"] if test and test.get("aug_eval") else None,
         "data": (cfg["train_dataset"]["type"], cfg["train_dataset"]["mode"],
                  cfg["val_dataset"]["mode"]),
         "backbone": model["backbone"]["type"],

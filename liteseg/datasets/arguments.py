@@ -43,7 +43,7 @@ def require_folder(path: Union[str, Path, None], key: str, content: str) -> Path
 
 
 def backslash_advice(path: str) -> str:
-    """What to do about a Windows path, for the end of an error; empty if it is none."""
+    """The fix of a Windows path, for the end of an error message; empty for another path."""
     return "; write / between folders, and no drive" if "\\" in path else ""
 
 

@@ -92,7 +92,7 @@ def _pir(content: bytes) -> Iterator[Any]:
 
 
 def _without_duplicates(pairs: list[tuple[str, Any]]) -> dict[str, Any]:
-    # Another reader may use the other one.
+    # Another parser may use the other one.
     if len(found := dict(pairs)) != len(pairs):
         raise ValueError("a key is given twice")
     return found

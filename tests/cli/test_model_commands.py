@@ -138,6 +138,7 @@ def test_predict_arguments(calls, tmp_path):
         "cfg": None,
         "overrides": [],
         "what": "all",
+        "overwrite": False,
         "device": "cpu",
         "runtime": "openvino",
         "threads": 2,

@@ -1,4 +1,4 @@
-"""A target for each file format that liteseg reads: a reader, the file's name, and sound bytes.
+"""A target for each file format that liteseg reads: a function, the file's name, and sound bytes.
 
 Shared by `test_fuzz_formats.py` and `scripts/soak/fuzz.py`.
 """

@@ -99,7 +99,7 @@ class TestFormats:
     [("paddle", None), ("onnx", None), ("openvino", None), ("openvino", (100, 70))],
 )
 def test_padded_inputs(filled_run, tmp_path, exported, format, input_size):
-    """Evaluation, prediction and exports pad alike; the export says so."""
+    """Evaluation, prediction and exports pad alike; the manifest records it."""
     exported(format)  # skips without the packages
     changes = ["test_config.pad_multiple=32"]
     about = export(filled_run, tmp_path / "padded", format, changes, input_size=input_size)

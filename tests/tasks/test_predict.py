@@ -155,7 +155,7 @@ def test_rates_of_videos(predict, tmp_path, encoder, rate):
 
 
 def test_videos_play_in_browsers(tmp_path, encoder, caplog):
-    """H.264 with even sides; without PyAV one line says that they do not."""
+    """H.264 with even sides; without PyAV one line reports that they do not."""
     for name in ("v.mp4", "w.mp4"):
         with VideoWriter(tmp_path / name, 12) as writer:
             writer.write(np.zeros((47, 63, 3), np.uint8))
