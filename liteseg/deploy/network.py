@@ -9,11 +9,13 @@ import numpy as np
 from liteseg.deploy.manifest import COARSE, Manifest
 from liteseg.deploy.runtimes import Runtime
 from liteseg.errors import UserError
-from liteseg.ops.labels import labels_at_full_size, padded, report_shift
+from liteseg.ops.labels import Steps, labels_at_full_size, padded, report_shift, scores_at_full_size
+
+TransInfo = Sequence[tuple[str, Sequence[int]]]
 
 
 class ExportedNetwork:
-    """Labels from the coarse logits of an exported model.
+    """Labels and probabilities from the coarse logits of an exported model.
 
     The first output of the model has the same labels at a higher cost, because its upsampling and
     arg-max use full-size logits; and labels can't be resized like logits.
@@ -23,9 +25,7 @@ class ExportedNetwork:
         self.runtime = runtime
         self.manifest = manifest
 
-    def labels(
-        self, images: np.ndarray, trans_info: Sequence[tuple[str, Sequence[int]]] = ()
-    ) -> list[np.ndarray]:
+    def labels(self, images: np.ndarray, trans_info: TransInfo = ()) -> list[np.ndarray]:
         """Predict the labels of images of one size.
 
         Args:
@@ -38,6 +38,18 @@ class ExportedNetwork:
         Raises:
             UserError: the model was exported for another size.
         """
+        coarse, steps = self._scores(images, trans_info)
+        return [labels_at_full_size(scores, steps) for scores in coarse]
+
+    def probabilities(self, images: np.ndarray, trans_info: TransInfo = ()) -> np.ndarray:
+        """(N, classes, h, w) float32; arguments and errors as of `labels`."""
+        coarse, steps = self._scores(images, trans_info)
+        logits = np.stack([scores_at_full_size(scores, steps) for scores in coarse])
+        exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
+        return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def _scores(self, images: np.ndarray, trans_info: TransInfo) -> tuple[np.ndarray, Steps]:
+        """Coarse logits, and the operations that bring them to the original size."""
         height, width = images.shape[1:3]
         size = self.manifest.size
         if size is not None and size != (width, height):
@@ -54,4 +66,4 @@ class ExportedNetwork:
             steps.append(("resize" if step == "resize" else "crop", (before[0], before[1])))
         coarse = self.runtime.run(images, COARSE)
         report_shift(outer, coarse.shape[-2:], "exporting with --set ")
-        return [labels_at_full_size(scores, steps) for scores in coarse]
+        return coarse, steps

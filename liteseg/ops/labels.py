@@ -63,6 +63,15 @@ def labels_at_full_size(scores: np.ndarray, steps: Steps) -> np.ndarray:
     return labels
 
 
+def scores_at_full_size(scores: np.ndarray, steps: Steps) -> np.ndarray:
+    """The scores after `steps`, (C, H, W) float32; arguments as of `labels_at_full_size`."""
+    rows, columns = (
+        _weights(scores.shape[1 + axis], [(step, size[axis]) for step, size in steps])
+        for axis in range(2)
+    )
+    return np.matmul(np.matmul(rows.astype(np.float32), scores), columns.T.astype(np.float32))
+
+
 class _Tile(NamedTuple):
     """A range of r outputs along one axis, computed from k scores.
 
@@ -91,12 +100,7 @@ class _Axis(NamedTuple):
 @functools.lru_cache(maxsize=32)
 def _axis(size: int, steps: tuple[tuple[str, int], ...], transposed: int) -> _Axis:
     """`steps` along one axis of `size` scores."""
-    weights = np.eye(size)
-    for step, target in steps:
-        if step == "crop":
-            weights = weights[:target]
-        elif target != len(weights):
-            weights = interpolated(weights, target)
+    weights = _weights(size, steps)
     used = weights > _NEGLIGIBLE
     first = used.argmax(axis=1)
     last = size - 1 - used[:, ::-1].argmax(axis=1)
@@ -110,6 +114,17 @@ def _axis(size: int, steps: tuple[tuple[str, int], ...], transposed: int) -> _Ax
         part = np.ascontiguousarray(part.T if transposed else part, np.float32)
         tiles.append(_Tile(span, slice(low, high), windows, part))
     return _Axis(len(weights), first, reach, tiles)
+
+
+def _weights(size: int, steps: Sequence[tuple[str, int]]) -> np.ndarray:
+    """The matrix (outputs, size) of `steps` along one axis."""
+    weights = np.eye(size)
+    for step, target in steps:
+        if step == "crop":
+            weights = weights[:target]
+        elif target != len(weights):
+            weights = interpolated(weights, target)
+    return weights
 
 
 def padded(size: Sequence[int], multiple: Optional[int]) -> tuple[int, int]:

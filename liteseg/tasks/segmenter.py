@@ -49,6 +49,9 @@ class Network(Protocol):
             N label maps, uint8, at the size before all of `trans_info`.
         """
 
+    def probabilities(self, images: np.ndarray, trans_info: TransInfo) -> np.ndarray:
+        """(N, classes, h, w) float32; arguments as of `labels`."""
+
 
 class TrainedNetwork:
     """A Paddle model with the normalization and the test settings of its config.
@@ -239,13 +242,8 @@ class Segmenter:
 
         Raises:
             ValueError: no image of the right shape and dtype.
-            UserError: the file cannot be read, or the model is an exported one.
+            UserError: the file cannot be read, or an exported model was exported for another size.
         """
-        if not isinstance(self.network, TrainedNetwork):
-            raise UserError(
-                "probabilities: an exported model returns labels; open the trained weights, or "
-                "export with --output-kind softmax for other programs"
-            )
         sample = self.transforms({"img": self._pixels(image), "trans_info": []})
         return self.network.probabilities(sample["img"][None], sample["trans_info"])[0]
 

@@ -47,6 +47,13 @@ class TestFormats:
         assert segmenter.class_names == trained.class_names
         np.testing.assert_array_equal(segmenter.palette, trained.palette)
 
+    def test_probabilities_are_those_of_the_trained_model(self, exported, trained, format):
+        segmenter = Segmenter.from_pretrained(exported(format))
+        for i, size in enumerate([(70, 100), (97, 131)]):
+            found, expected = (s.probabilities(draw(i, size)) for s in (segmenter, trained))
+            assert (found.shape, found.dtype) == ((3, *size), np.float32)
+            np.testing.assert_allclose(found, expected, atol=1e-3)
+
     def test_batches_of_mixed_sizes(self, exported, trained, format):
         segmenter = Segmenter.from_pretrained(exported(format))
         images = [draw(i, size) for i, size in enumerate([(64, 96), (70, 100), (64, 96)])]
@@ -114,7 +121,10 @@ def test_padded_inputs(filled_run, tmp_path, exported, format, input_size):
         predicted = trained.predict(image)
         evaluated = read_label(tmp_path / "evaluated" / f"{place}.png")
         np.testing.assert_array_equal(predicted, evaluated)
-        assert equal(Segmenter.from_pretrained(about.output).predict(image), predicted) > 0.999
+        opened = Segmenter.from_pretrained(about.output)
+        assert equal(opened.predict(image), predicted) > 0.999
+        probabilities = [one.probabilities(image) for one in (opened, trained)]
+        np.testing.assert_allclose(*probabilities, atol=1e-3)
         assert equal(plain.predict(image), predicted) < 0.999
 
 
