@@ -7,6 +7,8 @@ import math
 import sys
 import time
 from collections.abc import Mapping
+from contextlib import redirect_stdout
+from io import StringIO
 from pathlib import Path
 from typing import Any, Callable, Optional
 
@@ -103,7 +105,8 @@ class Dashboard:
             _remove_later_points(newest, resume_iteration, owes_evaluation)
         file_name = newest.name if newest else ""
         # Without a display name: VisualDL shows only one of two runs with the same name.
-        self._writer = LogWriter(logdir=str(folder), file_name=file_name)
+        with redirect_stdout(StringIO()):  # it prints that the file to continue exists
+            self._writer = LogWriter(logdir=str(folder), file_name=file_name)
 
     def scalars(self, iteration: int, values: Mapping[str, Any]) -> None:
         """Add points to the curves of these tags; anything but a finite number is left out."""

@@ -80,7 +80,7 @@ def curve(folder, tag):
     return [(point.id, pytest.approx(point.value)) for point in points]
 
 
-def test_a_dashboard_continues_in_its_file(tmp_path, caplog):
+def test_a_dashboard_continues_in_its_file(tmp_path, caplog, capfd):
     pytest.importorskip("visualdl")
     folder = tmp_path / "vdl"
     for iterations in ((1, 2), (3,)):
@@ -93,6 +93,7 @@ def test_a_dashboard_continues_in_its_file(tmp_path, caplog):
         dashboard.close()
     assert curve(folder, "train/loss") == [(1, 1.0), (2, 0.5), (3, 1 / 3)]
     assert caplog.text == ""
+    assert capfd.readouterr() == ("", "")  # VisualDL prints that the file exists
 
 
 @pytest.mark.parametrize("torn", [0, 3, 11, 30])
