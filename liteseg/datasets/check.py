@@ -119,14 +119,14 @@ def check_samples(batch_size: int = 1, **datasets: Optional[SegmentationDataset]
                 f"{key}: {len(report['errors'])} of {report['checked']} samples tried would break "
                 f"training (`liteseg data check` checks all of them):\n  {shown}"
             )
-        if problem := _nothing_to_count(dataset, report):
+        if problem := nothing_to_count(dataset, report):
             raise UserError(f"{key}: {problem}")
         for warning in report["warnings"]:
             if warning not in dataset.notes:  # logged when the dataset was built
                 logging.get_logger().warning(f"{key}: {warning}")
 
 
-def _nothing_to_count(dataset: SegmentationDataset, report: dict[str, Any]) -> Optional[str]:
+def nothing_to_count(dataset: SegmentationDataset, report: dict[str, Any]) -> Optional[str]:
     """Why no label of the dataset can train or measure anything; None if some can."""
     found, ignored = {int(value) for value in report["histogram"]}, dataset.ignore_index
     if found <= {ignored}:

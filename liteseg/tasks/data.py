@@ -10,6 +10,8 @@ from typing import Any, Optional, Union
 from liteseg.config.build import build_dataset
 from liteseg.config.check import AnyConfig, load_checked
 from liteseg.datasets import check_dataset, find_duplicates
+from liteseg.datasets.check import nothing_to_count
+from liteseg.datasets.label_values import MASK_ADVICE
 from liteseg.datasets.pack import build_pack
 from liteseg.datasets.streets.generate import generate
 from liteseg.errors import UserError
@@ -76,13 +78,18 @@ def check_data(
             continue
         dataset.pack = None  # check the files themselves
         datasets[name] = dataset
-        report.splits[name] = check_dataset(
+        found = report.splits[name] = check_dataset(
             dataset,
             workers,
             sample,
             needs_labels=name != "test",
             needs_one_size=name == "train" and cfg.batch_size > 1,
         )
+        if name == "test" or not found["histogram"]:
+            continue  # labels are optional, or reported as missing
+        if problem := nothing_to_count(dataset, found):  # training refuses it, too
+            found["errors"].append({"file": f"{name}_dataset", "problem": problem})
+            found["warnings"] = [w for w in found["warnings"] if MASK_ADVICE not in w]
     report.duplicates.extend(find_duplicates(datasets, workers, progress=True))
     return report
 

@@ -7,6 +7,8 @@ import numpy as np
 import pytest
 import yaml
 
+import liteseg
+from liteseg.cli import main
 from liteseg.datasets import Streets
 from liteseg.errors import UserError
 from liteseg.tasks.data import check_data, make_streets
@@ -53,6 +55,26 @@ def config(tmp_path):
 
 def errors(report, split):
     return [error["problem"] for error in report.splits[split]["errors"]]
+
+
+@pytest.mark.parametrize(
+    ("values", "message"),
+    [([0, 255], "3 labels contain only 0 and 255"), ([255], "all pixels of all 3 labels")],
+)
+@pytest.mark.parametrize("sample", [None, 2])
+def test_labels_that_training_refuses(config, capsys, values, message, sample):
+    for file in config.parent.glob("l_train*.png"):
+        assert cv2.imwrite(str(file), np.resize(values, (6, 8)).astype(np.uint8))
+    report = check_data(config, sample=sample)
+    (problem,) = errors(report, "train")
+    assert message in problem
+    assert not any("0/255 masks" in warning for warning in report.splits["train"]["warnings"])
+    assert not errors(report, "val")
+    assert main(["data", "check", "--config", str(config)]) == 2
+    assert f"error: {problem}" in capsys.readouterr().out
+    with pytest.raises(UserError) as refused:
+        liteseg.train(config, output=config.parent / "run", overrides=["num_workers=0"])
+    assert problem in str(refused.value)
 
 
 def test_sound_data(config):
