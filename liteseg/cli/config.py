@@ -8,9 +8,10 @@ import sys
 from collections.abc import Sequence
 
 from liteseg.cli.arguments import complete
-from liteseg.config.check import check, load_plugins
+from liteseg.config.check import check
 from liteseg.config.defaults import with_defaults
 from liteseg.config.load import load_config
+from liteseg.config.plugins import load_plugins
 from liteseg.errors import UserError
 
 

@@ -18,12 +18,13 @@ from liteseg.config.component import (
     is_registered,
     is_scheme,
     parameters,
+    parts_to_leave,
     with_measured,
 )
 from liteseg.config.defaults import intervals, with_defaults
 from liteseg.config.keys import REQUIRED, Key, keys_of, type_error
 from liteseg.config.load import Config, load_config
-from liteseg.config.plugins import load_components, locate_plugin
+from liteseg.config.plugins import load_components, load_plugins
 from liteseg.config.schema import (
     DERIVED,
     ELSEWHERE,
@@ -41,33 +42,43 @@ AnyConfig = Union[str, Path, Config, CheckedConfig]
 _CHEAP = (TRANSFORMS, LOSSES, LR_SCHEDULERS)
 
 
-def load_checked(cfg: AnyConfig, overrides: Sequence[str] = ()) -> CheckedConfig:
+def load_checked(
+    cfg: AnyConfig, overrides: Sequence[str] = (), built: Optional[Sequence[str]] = None
+) -> CheckedConfig:
     """Load a config, apply `a.b.c=value` overrides, check everything and fill in the defaults.
 
     Args:
         cfg: a YAML file, the name of a shipped config, or a loaded config.
         overrides: changes of values, in order.
+        built: as for `checked`.
 
     Raises:
         UserError: the file or an override cannot be used, or the config has errors (all of them
             are listed, with file and line).
     """
     if isinstance(cfg, (str, Path)):
-        return checked(load_config(cfg, overrides))
-    if overrides:
+        cfg = load_config(cfg, overrides)
+    elif overrides:
         cfg = (cfg.source if isinstance(cfg, CheckedConfig) else cfg).changed(overrides)
-    return checked(cfg)
+    return checked(cfg, built)
 
 
-def checked(cfg: Union[Config, CheckedConfig]) -> CheckedConfig:
+def checked(
+    cfg: Union[Config, CheckedConfig], built: Optional[Sequence[str]] = None
+) -> CheckedConfig:
     """The checked form of a config, with its plugins loaded.
+
+    Args:
+        cfg: a config.
+        built: for inference: keys with components to build, next to the model and the validation
+            transforms. Plugins are then loaded only if these need them.
 
     Raises:
         UserError: lists every error that `check` finds.
     """
     if isinstance(cfg, CheckedConfig):
         return cfg
-    if problems := check(cfg):
+    if problems := check(cfg, built):
         count = "1 error" if len(problems) == 1 else f"{len(problems)} errors"
         raise UserError(f"{cfg.path}: {count}\n" + "\n".join(f"  - {p}" for p in problems))
     given = cfg.data
@@ -77,22 +88,13 @@ def checked(cfg: Union[Config, CheckedConfig]) -> CheckedConfig:
     return CheckedConfig(**values, source=with_defaults(cfg))
 
 
-def load_plugins(cfg: Config) -> None:
-    """Register liteseg's own components and those of the config's plugins.
-
-    Raises:
-        UserError: a plugin is missing or fails.
-    """
-    plugins = cfg.get("plugins", ())
-    plugins = () if SCHEMA["plugins"].problem(plugins) else plugins
-    load_components([str(locate_plugin(plugin, cfg.path.parent)) for plugin in plugins])
-
-
-def check(cfg: Config) -> list[str]:
+def check(cfg: Config, built: Optional[Sequence[str]] = None) -> list[str]:
     """Every error of a config, each as `key.path: problem (file:line)`; empty if there is none."""
-    checker = _Checker(cfg)
+    load_components()
+    checker = _Checker(cfg, () if built is None else parts_to_leave(cfg, built))
     try:
-        load_plugins(cfg)
+        if not checker.left:
+            load_plugins(cfg)
     except UserError as error:
         checker.add("", str(error), "plugins")
     checker.rules()
@@ -109,8 +111,9 @@ def _join(path: str, key: Union[str, int]) -> str:
 class _Checker:
     """Walks a config and collects `problems`."""
 
-    def __init__(self, cfg: Config):
+    def __init__(self, cfg: Config, left: Sequence[str] = ()):
         self.cfg = cfg
+        self.left = left  # keys whose components may be those of plugins that are not loaded
         self.problems: list[str] = []
         self.built: dict[str, Any] = {}  # cheap components by path
 
@@ -143,8 +146,7 @@ class _Checker:
             conflicts = getattr(key.section, "conflicts", None)
             if conflicts and len(self.problems) == before:
                 for name, problem in conflicts(value):
-                    place = _join(path, name)
-                    self.add(place, problem)
+                    self.add(_join(path, name), problem)
 
     def components(self, value: Any, registry: Registry, path: str, many: bool) -> None:
         """Check one component, or a list of them."""
@@ -167,12 +169,14 @@ class _Checker:
             known = ", ".join(sorted(registry))
             self.add(path, f"has no `type`; {registry.name} contains {known}")
             return
+        left = path.partition(".")[0] in self.left
         if not is_registered(spec, registry):
-            self.add(_join(path, "type"), registry.missing_message(spec["type"]))
+            if not left:
+                self.add(_join(path, "type"), registry.missing_message(spec["type"]))
             return
         self.arguments(spec, registry, path)
         iters = self.cfg.get("iters")
-        cheap = any(registry is one for one in _CHEAP)
+        cheap = not left and any(registry is one for one in _CHEAP)
         cheap = cheap and (registry is not LR_SCHEDULERS or _is_positive(iters))
         if cheap and not any(p.startswith((f"{path}.", f"{path}:")) for p in self.problems):
             try:
@@ -293,10 +297,7 @@ class _Checker:
         for key, value in spec.items() if isinstance(spec, dict) else items:
             here = _join(path, key)
             if key == "ignore_index" and value != expected:
-                self.add(
-                    here,
-                    f"is {value}, expected the {expected} of the dataset (leave it out)",
-                )
+                self.add(here, f"is {value}, expected the {expected} of the dataset (leave it out)")
             self.ignored_by_losses(value, here, expected)
 
     def number_of_losses(self) -> None:

@@ -4,13 +4,13 @@ from __future__ import annotations
 
 import inspect
 import typing
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import Any, Callable
 
 import numpy as np
 
 from liteseg.config.plugins import plugin_location
-from liteseg.config.schema import NESTED
+from liteseg.config.schema import NESTED, SCHEMA
 from liteseg.errors import UserError
 from liteseg.registry import Registry
 from liteseg.utils.class_weights import WEIGHT_SCHEMES
@@ -63,6 +63,33 @@ def is_registered(spec: Any, registry: Registry) -> bool:
     """Whether `spec` is a mapping whose `type` is in the registry."""
     name = spec.get("type") if isinstance(spec, Mapping) else None
     return isinstance(name, str) and name in registry
+
+
+def parts_to_leave(cfg: Mapping[str, Any], built: Sequence[str]) -> tuple[str, ...]:
+    """The keys whose components inference does not build; none if it needs the config's plugins.
+
+    Args:
+        cfg: a config; liteseg's own components are registered.
+        built: keys that are built, next to the model and the validation transforms.
+    """
+    evaluated = cfg.get("val_dataset")
+    has_transforms = isinstance(evaluated, dict) and evaluated.get("transforms")
+    keys = {"model", "val_dataset", *built, *(() if has_transforms else ("train_dataset",))}
+    keys &= SCHEMA.keys()
+    if not cfg.get("plugins") or any(_is_foreign(cfg.get(k), SCHEMA[k].registry) for k in keys):
+        return ()
+    return tuple(n for n, key in SCHEMA.items() if (key.registry or n == "loss") and n not in keys)
+
+
+def _is_foreign(spec: Any, registry: Any) -> bool:
+    """Whether a component, or one among its arguments, is not registered."""
+    if isinstance(spec, list):
+        return any(_is_foreign(item, registry) for item in spec)
+    if spec is None:
+        return False
+    return not is_registered(spec, registry) or any(
+        _is_foreign(spec[name], nested) for name, (nested, _) in NESTED.items() if name in spec
+    )
 
 
 def parameters(component: Callable) -> dict[str, inspect.Parameter]:

@@ -14,6 +14,8 @@ from pathlib import Path
 from typing import Optional
 
 from liteseg import registry
+from liteseg.config.load import Config
+from liteseg.config.schema import SCHEMA
 from liteseg.errors import UserError
 from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
@@ -35,6 +37,17 @@ def load_components(plugins: Sequence[str] = ()) -> None:
         importlib.import_module(f"liteseg.{package}")
     for plugin in plugins or ():
         _load_plugin(plugin)
+
+
+def load_plugins(cfg: Config) -> None:
+    """Register liteseg's own components and those of the config's plugins.
+
+    Raises:
+        UserError: a plugin is missing or fails.
+    """
+    plugins = cfg.get("plugins", ())
+    plugins = () if SCHEMA["plugins"].problem(plugins) else plugins
+    load_components([str(locate_plugin(plugin, cfg.path.parent)) for plugin in plugins])
 
 
 def locate_plugin(plugin: str, folder: Path) -> Path:

@@ -31,6 +31,8 @@ from liteseg.utils.results import require_replaceable
 from liteseg.utils.runtime import cpu_threads
 from liteseg.utils.weights.load import load_weights
 
+_SPLITS = ("train", "val", "test")
+
 
 @dataclass(frozen=True)
 class EvalResult:
@@ -97,7 +99,8 @@ def evaluate(
     """
     if weights is None:
         raise UserError("weights are missing: give a weights file, URL or run directory")
-    cfg = config_of(weights, cfg, overrides)
+    splits = _SPLITS if predictions else (split,)  # predictions must not replace any dataset
+    cfg = config_of(weights, cfg, overrides, [f"{name}_dataset" for name in splits])
     if predictions:
         _require_no_dataset(cfg, Path(predictions))
         check_writable(predictions)
@@ -199,7 +202,7 @@ class PredictionSaver(Evaluator):
 
 def _require_no_dataset(cfg: CheckedConfig, folder: Path) -> None:
     """Raise UserError if `folder` has images or labels of the config: they could be replaced."""
-    for split in ("train", "val", "test"):
+    for split in _SPLITS:
         with contextlib.suppress(UserError):  # the evaluated split reports its errors itself
             samples = build_dataset(cfg, split).samples
             files = (file for sample in samples for file in sample[:2] if file)

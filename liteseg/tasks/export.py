@@ -99,7 +99,8 @@ def export(
         raise UserError(f"--int8 writes the openvino format, not {format}; give openvino")
     output = Path(output)
     require_replaceable(output)
-    cfg = config_of(weights, cfg, overrides)
+    built = ["train_dataset"] if int8 and isinstance(calibration, int) else []
+    cfg = config_of(weights, cfg, overrides, built)
     trained = Segmenter.from_pretrained(weights, cfg, device="cpu")
     graph = _graph(trained, output_kind)
     with replacing(output) as folder:

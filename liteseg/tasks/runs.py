@@ -9,7 +9,9 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from liteseg.config.check import AnyConfig, load_checked
+from liteseg.config.component import parts_to_leave
 from liteseg.config.load import OVERRIDE_ORIGIN, Config, load_config
+from liteseg.config.plugins import load_components
 from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError, quoted
 from liteseg.utils.files import check_writable, require_contained
@@ -26,14 +28,18 @@ _HARMLESS = re.compile(r"\..+\.tmp|\.nfs.*|(?!train\.log).+\.(log|out|err)")
 
 
 def config_of(
-    weights: Weights, cfg: Optional[AnyConfig] = None, overrides: Sequence[str] = ()
+    weights: Weights,
+    cfg: Optional[AnyConfig] = None,
+    overrides: Sequence[str] = (),
+    built: Sequence[str] = (),
 ) -> CheckedConfig:
-    """The config of trained weights.
+    """The config of trained weights, for inference; plugins that it does not need stay out.
 
     Args:
         weights: a run directory, or weights in one.
         cfg: the config; by default the `config.yml` of the run.
         overrides: `key=value` changes of it.
+        built: keys to build, next to the model and the validation transforms.
 
     Raises:
         UserError: no config is found, or it has errors.
@@ -41,24 +47,28 @@ def config_of(
     if not (is_url(weights) or Path(weights).expanduser().exists()):
         raise UserError(f"{weights}: does not exist; give a weights file, URL or run directory")
     if cfg is not None:
-        return load_checked(cfg, overrides)
+        return load_checked(cfg, overrides, built)
     found = file_of_run(weights, "config.yml")
     if found is None:
         raise UserError(
             f"{weights}: no config.yml there or in its run directory, so the model is unknown; "
             "give the config that the weights were trained with (--config on the command line)"
         )
-    return load_found(found, overrides)
+    return load_found(found, overrides, built)
 
 
-def load_found(path: Path, overrides: Sequence[str] = ()) -> CheckedConfig:
+def load_found(
+    path: Path, overrides: Sequence[str] = (), built: Optional[Sequence[str]] = None
+) -> CheckedConfig:
     """Load a config that was found, not given: it may be anyone's, so it must not run plugins.
 
     Raises:
-        UserError: it names plugins (unless an override does), or has errors.
+        UserError: it needs plugins (unless an override does), or has errors.
     """
     cfg = load_config(path, overrides)
-    if cfg.get("plugins") and cfg.origin("plugins") != OVERRIDE_ORIGIN:
+    load_components()
+    needed = cfg.get("plugins") and (built is None or not parts_to_leave(cfg, built))
+    if needed and cfg.origin("plugins") != OVERRIDE_ORIGIN:
         raise UserError(
             f"{cfg.origin('plugins')}: the config found with the weights would run "
             f"{quoted(cfg['plugins'])}; if you trust these Python files, add --trust-plugins or "
@@ -66,7 +76,7 @@ def load_found(path: Path, overrides: Sequence[str] = ()) -> CheckedConfig:
         )
     # A run keeps no secrets of addresses, and its weights replace these.
     keys = [key for key in _PRETRAINED if "***" in str(_value(cfg.data, key))]
-    return load_checked(cfg, [f"{key}=null" for key in keys])
+    return load_checked(cfg, [f"{key}=null" for key in keys], built)
 
 
 def _value(tree: Any, path: str) -> Any:

@@ -9,24 +9,34 @@ import pytest
 from liteseg.cli import main
 from liteseg.config.check import load_checked
 from liteseg.config.load import load_config
+from liteseg.config.plugins import load_components
 from liteseg.errors import UserError
+from liteseg.registry import DATASETS
 from liteseg.tasks.runs import config_of, file_of_run, require_own_output, run_directory
 from liteseg.tasks.train import train
 from liteseg.utils.weights.download import resolve
 
-PLUGIN = "open('executed', 'w').close()  # {}\n"
+PLUGIN = """\
+open('executed', 'w').close()  # {}
+from liteseg.datasets import Streets
+from liteseg.registry import DATASETS
+DATASETS.register(type("StreetsOfAPlugin", (Streets,), {{}}))
+"""
+CHANGES = ["plugins=[plugin.py]", "val_dataset.type=StreetsOfAPlugin"]
 
 
 @pytest.fixture
 def run(tmp_path, monkeypatch):
-    """A stranger's run, whose config names a plugin."""
+    """A stranger's run, whose config needs a plugin."""
+    load_components()
+    monkeypatch.setattr(DATASETS, "_components", dict(DATASETS._components))
     monkeypatch.chdir(tmp_path)
     folder = tmp_path / "run"
     best = folder / "checkpoints" / "best"
     best.mkdir(parents=True)
     (best / "model.pdparams").write_bytes(b"")
     (tmp_path / "plugin.py").write_text(PLUGIN.format(tmp_path))
-    (folder / "config.yml").write_text(load_config("quickstart", ["plugins=[plugin.py]"]).dump())
+    (folder / "config.yml").write_text(load_config("quickstart", CHANGES).dump())
     return folder
 
 
@@ -37,7 +47,7 @@ def test_plugins_of_a_found_config_do_not_run(run, tmp_path):
     with pytest.raises(UserError, match="--trust-plugins"):
         train(resume=run)
     assert not (tmp_path / "executed").exists()
-    config_of(run, overrides=["plugins=[]"])
+    config_of(run, overrides=["plugins=[]", "val_dataset.type=Streets"])
     assert not (tmp_path / "executed").exists()
 
 
@@ -46,6 +56,49 @@ def test_plugins_of_a_given_config_run_and_are_logged(run, tmp_path, caplog):
         config_of(run, run / "config.yml")
     assert (tmp_path / "executed").exists()
     assert f"running {tmp_path / 'plugin.py'}" in caplog.text
+
+
+@pytest.mark.parametrize("given", [False, True])
+@pytest.mark.parametrize(
+    "change",
+    [
+        "loss.types.0={type: LossOfAPlugin, any: 1}",
+        "loss.types.0={_inherited_: false, type: MixedLoss, coef: [1],"
+        " losses: [{type: LossOfAPlugin}]}",
+        "optimizer={type: OptimizerOfAPlugin}",
+        "lr_scheduler={type: ScheduleOfAPlugin}",
+        "train_dataset.transforms.0={type: TransformOfAPlugin}",
+        "train_dataset={type: DatasetOfAPlugin}",
+    ],
+)
+def test_inference_needs_no_plugin_of_training(run, tmp_path, change, given):
+    source = load_config("quickstart", [CHANGES[0], change])
+    (run / "config.yml").write_text(source.dump())
+    cfg = config_of(run, run / "config.yml" if given else None)
+    assert cfg.plugins == ["plugin.py"]
+    assert not (tmp_path / "executed").exists()
+    with pytest.raises(UserError, match="--trust-plugins"):
+        train(resume=run)
+    # Other errors are still found.
+    with pytest.raises(UserError, match=r"model\.backbone\.size"):
+        config_of(run, overrides=["model.backbone.size=3"])
+
+
+@pytest.mark.parametrize(
+    "change",
+    [
+        "model.type=ModelOfAPlugin",
+        "model.backbone.type=BackboneOfAPlugin",
+        "val_dataset.transforms.0.type=TransformOfAPlugin",
+        "{val_dataset=null,train_dataset.transforms.0.type=TransformOfAPlugin}",
+    ],
+)
+def test_inference_needs_plugins_of_its_parts(run, tmp_path, change):
+    changes = change.strip("{}").split(",")
+    (run / "config.yml").write_text(load_config("quickstart", [CHANGES[0], *changes]).dump())
+    with pytest.raises(UserError, match="--trust-plugins"):
+        config_of(run)
+    assert not (tmp_path / "executed").exists()
 
 
 def test_only_python_files_are_plugins(tmp_path):
