@@ -9,7 +9,7 @@ import numpy as np
 import pytest
 
 from liteseg.config import build as builder
-from liteseg.config import check
+from liteseg.config import check, plugins
 from liteseg.config.check import checked
 from liteseg.config.component import build
 from liteseg.config.keys import REQUIRED, describe, matches
@@ -135,7 +135,8 @@ model:
 
 @pytest.fixture(autouse=True)
 def toys(monkeypatch):
-    monkeypatch.setattr(check, "load_components", lambda plugins: None)
+    for module in (check, plugins):
+        monkeypatch.setattr(module, "load_components", lambda plugins=(): None)
     for registry, toy in TOYS:
         monkeypatch.setitem(registry._components, toy.__name__, toy)
 
