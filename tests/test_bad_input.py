@@ -276,7 +276,7 @@ WEIGHTS = "run/checkpoints/last/model.pdparams"
 
 @pytest.mark.parametrize("command", [train, evaluate])
 def test_missing_weights(refused, command):
-    assert "nowhere.pdparams: does not exist" in refused(*command("--weights", "nowhere.pdparams"))
+    assert "nowhere.pdparams does not exist" in refused(*command("--weights", "nowhere.pdparams"))
 
 
 @pytest.mark.parametrize("command", [train, evaluate])

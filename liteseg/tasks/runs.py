@@ -45,7 +45,7 @@ def config_of(
         UserError: no config is found, or it has errors.
     """
     if not (is_url(weights) or Path(weights).expanduser().exists()):
-        raise UserError(f"{weights}: does not exist; give a weights file, URL or run directory")
+        raise UserError(f"{weights} does not exist; give a weights file, URL or run directory")
     if cfg is not None:
         return load_checked(cfg, overrides, built)
     found = file_of_run(weights, "config.yml")
