@@ -245,7 +245,8 @@ def optimizer_state(
     change if anything else was built before.
     """
     keys = {parameter.name: key for key, parameter in model.named_parameters()}
-    state = optimizer.state_dict()
+    # Paddle 2.6 keeps loaded slots aside until the first update, and leaves them out until then.
+    state = {**getattr(optimizer, "_accumulators_holder", {}), **optimizer.state_dict()}
     return {"slots": _renamed(state, keys), "schedule": dict(state.get("LR_Scheduler", {}))}
 
 
