@@ -11,14 +11,15 @@ import sys
 import traceback
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Optional
+from typing import TYPE_CHECKING, Optional
 
 from liteseg import registry
-from liteseg.config.load import Config
-from liteseg.config.schema import SCHEMA
 from liteseg.errors import UserError
 from liteseg.utils.files import atomic_write
 from liteseg.utils.logging import get_logger
+
+if TYPE_CHECKING:
+    from liteseg.config.load import Config
 
 OWN = ("models", "losses", "datasets", "transforms", "engine.optim")
 
@@ -45,6 +46,8 @@ def load_plugins(cfg: Config) -> None:
     Raises:
         UserError: a plugin is missing or fails.
     """
+    from liteseg.config.schema import SCHEMA  # needs PyYAML, which `liteseg doctor` may not have
+
     plugins = cfg.get("plugins", ())
     plugins = () if SCHEMA["plugins"].problem(plugins) else plugins
     load_components([str(locate_plugin(plugin, cfg.path.parent)) for plugin in plugins])

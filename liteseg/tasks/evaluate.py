@@ -25,7 +25,7 @@ from liteseg.report.gallery import Gallery
 from liteseg.report.report import ReportData, read_history, write_report
 from liteseg.report.visualize import write_png
 from liteseg.tasks.runs import Weights, config_of, file_of_run
-from liteseg.tasks.segmenter import build_val_transforms
+from liteseg.tasks.segmenter import build_val_transforms, require_class_order
 from liteseg.utils.files import check_writable, require_kind
 from liteseg.utils.results import require_replaceable
 from liteseg.utils.runtime import cpu_threads
@@ -168,6 +168,7 @@ def prepare(
     model = build_model(cfg, pretrained=not weights)
     if weights:
         load_weights(model, weights)
+        require_class_order(weights, dataset.classes)
     if num_workers is None and cfg.num_workers != "auto":
         num_workers = cfg.num_workers
     if num_workers is None:  # on CPU the network needs the cores: a thread loads the images

@@ -23,6 +23,7 @@ from liteseg.tasks.background import prefetch
 from liteseg.tasks.runs import Weights, config_of, file_of_run
 from liteseg.tasks.video import Video
 from liteseg.utils.images import read_image
+from liteseg.utils.logging import get_logger
 from liteseg.utils.weights.load import load_weights
 
 if TYPE_CHECKING:  # an exported model needs no Paddle
@@ -201,6 +202,7 @@ class Segmenter:
         select_device(device or cfg.device)
         model = build_model(cfg, pretrained=False)
         load_weights(model, source)
+        require_class_order(source, names_and_palette(cfg.val_dataset or cfg.train_dataset)[0])
         return cls.from_model(model, cfg)
 
     @classmethod
@@ -345,6 +347,27 @@ def class_names_of(source: Weights) -> Optional[tuple[str, ...]]:
     except (UserError, KeyError, TypeError, ValueError):  # not a config of this version
         return None
     return None if names is None or names[0] == "class_0" else tuple(map(str, names))
+
+
+def require_class_order(weights: Weights, names: Sequence[str]) -> None:
+    """Compare the class names of a config with those that the weights were trained with.
+
+    Other names only log a warning: a class may have been renamed.
+
+    Raises:
+        UserError: the same names in another order, which would exchange classes.
+    """
+    trained, given = class_names_of(weights), tuple(map(str, names))
+    if trained is None or trained == given or given[0] == "class_0":
+        return
+    found = f"the weights were trained with the classes {', '.join(trained)}"
+    if sorted(trained) == sorted(given):
+        raise UserError(
+            f"{weights}: {found}, and the config lists them as {', '.join(given)}; give the "
+            "classes in the order of the training"
+        )
+    if len(trained) == len(given):  # another number does not fit the weights, and is an error
+        get_logger().warning(f"{weights}: {found}; the config names them {', '.join(given)}")
 
 
 def names_and_palette(spec: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:

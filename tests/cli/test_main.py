@@ -152,4 +152,4 @@ def test_missing_weights_are_reported_as_missing(tmp_path, monkeypatch, capsys):
     export = ["export", "--format", "onnx", "--output", "e"]
     for command in (["eval"], ["predict", "a.png"], export):
         assert main([*command, "--weights", "nofile.pdparams"]) == 2
-        assert "nofile.pdparams: does not exist" in capsys.readouterr().err
+        assert "nofile.pdparams does not exist" in capsys.readouterr().err

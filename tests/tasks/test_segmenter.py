@@ -30,7 +30,7 @@ def test_images_of_several_sizes(filled_run):
 
 def test_no_config_next_to_the_weights(tmp_path):
     file = tmp_path / "d.pdparams"
-    with pytest.raises(UserError, match=r"d\.pdparams: does not exist"):
+    with pytest.raises(UserError, match=r"d\.pdparams does not exist"):
         Segmenter.from_pretrained(file)
     file.touch()
     with pytest.raises(UserError, match=r"no config\.yml"):
