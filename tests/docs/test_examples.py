@@ -250,7 +250,7 @@ def test_own_data_from_the_text_alone(tmp_path, monkeypatch):
         assert main(shlex.split(command)[1:]) == 0, command
     assert set(last_line(tmp_path / "output" / "shapes")["class_iou"]) == {"ground", "box", "ball"}
     assert len(list((tmp_path / "predictions").rglob("*.png"))) >= 4
-    segmenter = liteseg.Segmenter.from_pretrained("exported")
+    segmenter = liteseg.Segmenter.from_pretrained("exported/shapes")
     assert segmenter.class_names == ("ground", "box", "ball")
     np.testing.assert_array_equal(segmenter.palette[1], (200, 30, 30))
 

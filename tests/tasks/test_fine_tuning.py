@@ -16,9 +16,10 @@ import liteseg
 from liteseg.config.check import load_checked
 from liteseg.config.load import load_config
 from liteseg.config.plugins import load_components
+from liteseg.errors import UserError
 from liteseg.registry import LOSSES
 from liteseg.tasks.run_config import config_name
-from liteseg.tasks.segmenter import class_names_of
+from liteseg.tasks.segmenter import class_names_of, require_class_order
 from liteseg.utils.weights.load import load_weights, save_pdparams
 
 
@@ -59,6 +60,20 @@ def test_classes_are_matched_by_name(tmp_path, caplog, old, new, kept, anew, mon
     np.testing.assert_array_equal(target.stem.weight.numpy(), source.stem.weight.numpy())
     assert (anew is None) == ("learned anew" not in caplog.text)
     assert anew is None or f"learned anew: {anew}" in caplog.text
+
+
+def test_classes_in_another_order_are_refused_in_inference(tmp_path, caplog, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("liteseg"), "propagate", True)
+    (tmp_path / "config.yml").write_text(
+        "val_dataset: {type: Dataset, class_names: [road, car, box]}\n"
+    )
+    require_class_order(tmp_path, ["road", "car", "box"])
+    require_class_order(tmp_path, ["class_0", "class_1", "class_2"])
+    assert not caplog.text
+    with pytest.raises(UserError, match=r"classes road, car, box, and the config lists them as c"):
+        require_class_order(tmp_path, ["car", "road", "box"])
+    require_class_order(tmp_path, ["road", "auto", "box"])
+    assert "the config names them road, auto, box" in caplog.text
 
 
 PLUGIN = """\
