@@ -202,8 +202,9 @@ class Segmenter:
         select_device(device or cfg.device)
         model = build_model(cfg, pretrained=False)
         load_weights(model, source)
-        require_class_order(source, names_and_palette(cfg.val_dataset or cfg.train_dataset)[0])
-        return cls.from_model(model, cfg)
+        segmenter = cls.from_model(model, cfg)
+        require_class_order(source, segmenter.class_names)
+        return segmenter
 
     @classmethod
     def _from_exported(cls, folder: Path, **options: Any) -> Segmenter:
