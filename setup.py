@@ -71,6 +71,7 @@ setup(
             "mypy>=1.19",
             "playwright>=1.48",
             "pytest>=8.2",
+            "pytest-xdist>=3.6",
             "ruff==0.17.6",
             "types-pyyaml>=6",
         ],
