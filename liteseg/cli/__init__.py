@@ -29,6 +29,7 @@ COMMANDS = {
     "export": "write a trained model for Paddle Inference, ONNX Runtime or OpenVINO, verified",
     "bench": "measure a network, data loading, training, evaluation and exported models",
     "data": "check or pack a dataset; generate the synthetic Streets dataset",
+    "models": "list, show, download and pack models: published weights and your own, by name",
     "dash": "open the dashboard of all runs in a folder",
     "config": "show a config with the origin of each value; check configs",
     "doctor": "report what on this machine would break training, and the fix",

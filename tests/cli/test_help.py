@@ -62,6 +62,8 @@ SEQUENCE = {
     ("bench", "eval"): ["--images", "1"],
     ("bench", "infer"): ["--calls", "1", "--warm-up", "1"],
     ("predict",): [],
+    ("models", "list"): [],
+    ("models", "show"): [],
     ("dash",): None,  # these have tests of their own
     ("doctor",): None,
 }
