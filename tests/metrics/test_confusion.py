@@ -8,8 +8,7 @@ import numpy as np
 import paddle
 import pytest
 
-from liteseg import metrics
-from liteseg.metrics import ConfusionMatrix
+from liteseg.metrics import ConfusionMatrix, confusion
 
 
 def golden_pair():
@@ -60,7 +59,7 @@ def test_counts_equal_a_loop_over_pixels(ignore, dtype):
 
 
 def test_counts_in_pieces(monkeypatch):
-    monkeypatch.setattr(metrics, "_EXACT_PIXELS", 7)
+    monkeypatch.setattr(confusion, "_EXACT_PIXELS", 7)
     rng = np.random.default_rng(1)
     pred, label = rng.integers(0, 3, (2, 5, 6), dtype=np.uint8)
     matrix = ConfusionMatrix(3)

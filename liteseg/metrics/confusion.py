@@ -1,8 +1,8 @@
-"""Segmentation metrics, all computed from one confusion matrix."""
+"""The confusion matrix, and the metrics computed from it."""
 
 from __future__ import annotations
 
-from collections.abc import Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, Optional
 
 import cv2
@@ -88,31 +88,9 @@ class ConfusionMatrix:
             predictions is None and excluded from the means (PaddleSeg 2.8.0 counts it as 0); a
             class in only one of them is 0.0.
         """
-        hits = np.diag(self.matrix).astype(np.float64)
-        label_area = self.matrix.sum(axis=1).astype(np.float64)
-        pred_area = self.matrix.sum(axis=0).astype(np.float64)
-        present = label_area + pred_area > 0
-        total = max(label_area.sum(), 1.0)
-        acc = hits.sum() / total
-        by_chance = (label_area * pred_area).sum() / total**2
-        kappa = (acc - by_chance) / (1 - by_chance) if by_chance < 1 else 0.0
-        iou = hits / np.maximum(label_area + pred_area - hits, 1)
-        dice = 2 * hits / np.maximum(label_area + pred_area, 1)
-        return {
-            "miou": _mean(iou, present),
-            "acc": float(acc),
-            "kappa": float(kappa),
-            "mdice": _mean(dice, present),
-            "class_iou": self._named(iou, present),
-            "class_precision": self._named(hits / np.maximum(pred_area, 1), present),
-            "class_recall": self._named(hits / np.maximum(label_area, 1), present),
-            "class_dice": self._named(dice, present),
-            "images": self.images,
-        }
-
-    def _named(self, values: np.ndarray, present: np.ndarray) -> dict[str, Optional[float]]:
-        pairs = zip(self.class_names, values, present)
-        return {name: float(value) if there else None for name, value, there in pairs}
+        label_area, pred_area = self.matrix.sum(axis=1), self.matrix.sum(axis=0)
+        values = area_metrics(np.diag(self.matrix), label_area, pred_area)
+        return {**named(values, self.class_names), "images": self.images}
 
     def _require_classes(self, areas: np.ndarray, name: str) -> None:
         outside = np.flatnonzero(areas[self.num_classes :]) + self.num_classes
@@ -122,6 +100,61 @@ class ConfusionMatrix:
                 f"{name} holds {values}; expected classes 0 to {self.num_classes - 1}"
                 + (f" or {self.ignore_index} (ignored)" if name == "label" else "")
             )
+
+
+def area_metrics(hits: Any, label_area: Any, pred_area: Any) -> dict[str, np.ndarray]:
+    """The metrics of `ConfusionMatrix.compute` from counts by class, (..., C) each.
+
+    Args:
+        hits: pixels of a class in label and prediction.
+        label_area: pixels labeled as a class.
+        pred_area: pixels predicted as a class, where the label is not ignored.
+
+    Returns:
+        `miou`, `acc`, `kappa`, `mdice`, each (...); `class_iou`, `class_precision`,
+        `class_recall`, `class_dice`, each (..., C) with NaN for absent classes.
+    """
+    hits, label_area, pred_area = (np.asarray(n, np.float64) for n in (hits, label_area, pred_area))
+    present = label_area + pred_area > 0
+    total = np.maximum(label_area.sum(axis=-1), 1.0)
+    acc = hits.sum(axis=-1) / total
+    by_chance = (label_area * pred_area).sum(axis=-1) / total**2
+    kappa = np.where(
+        by_chance < 1, (acc - by_chance) / np.where(by_chance < 1, 1 - by_chance, 1), 0
+    )
+    iou = hits / np.maximum(label_area + pred_area - hits, 1)
+    dice = 2 * hits / np.maximum(label_area + pred_area, 1)
+    by_class = {
+        "class_iou": iou,
+        "class_precision": hits / np.maximum(pred_area, 1),
+        "class_recall": hits / np.maximum(label_area, 1),
+        "class_dice": dice,
+    }
+    return {
+        "miou": mean_of_present(iou, present),
+        "acc": acc,
+        "kappa": kappa,
+        "mdice": mean_of_present(dice, present),
+        **{name: np.where(present, values, np.nan) for name, values in by_class.items()},
+    }
+
+
+def mean_of_present(values: np.ndarray, present: np.ndarray) -> np.ndarray:
+    """Means over the last axis, (...), of (..., C) values where `present`; 0 without any."""
+    count = present.sum(axis=-1)
+    return np.where(present, values, 0.0).sum(axis=-1) / np.maximum(count, 1)
+
+
+def named(values: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Any]:
+    """Plain numbers of arrays: (C,) as {class: number}, () as a number, NaN as None."""
+
+    def plain(value: Any) -> Optional[float]:
+        return None if np.isnan(value) else float(value)
+
+    return {
+        key: dict(zip(class_names, map(plain, value))) if value.ndim else plain(value)
+        for key, value in values.items()
+    }
 
 
 def _as_array(values: Any, name: str) -> np.ndarray:
@@ -155,7 +188,3 @@ def _count_pairs(pred: np.ndarray, label: np.ndarray) -> np.ndarray:
         found = cv2.calcHist([pairs], [0], None, [1 << 16], [0, 1 << 16])
         counts += found.reshape(-1).astype(np.int64)
     return counts.reshape(256, 256)
-
-
-def _mean(values: np.ndarray, present: np.ndarray) -> float:
-    return float(values[present].mean()) if present.any() else 0.0

@@ -1,0 +1,6 @@
+"""Segmentation metrics: pixel counts in numpy, of single images and of whole datasets."""
+
+from liteseg.metrics.confusion import ConfusionMatrix
+from liteseg.metrics.image_counts import ImageCounts
+
+__all__ = ["ConfusionMatrix", "ImageCounts"]
