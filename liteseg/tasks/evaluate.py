@@ -24,8 +24,8 @@ from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import ReportData, read_history, write_report
 from liteseg.report.visualize import write_png
-from liteseg.tasks.runs import Weights, config_of, file_of_run
-from liteseg.tasks.segmenter import build_val_transforms, require_class_order
+from liteseg.tasks.runs import Weights, config_of, file_of_run, require_class_order
+from liteseg.tasks.segmenter import build_val_transforms
 from liteseg.utils.files import check_writable, require_kind
 from liteseg.utils.results import require_replaceable
 from liteseg.utils.runtime import cpu_threads

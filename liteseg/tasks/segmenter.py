@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import itertools
-from collections.abc import Generator, Iterable, Mapping, Sequence
+from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 
@@ -12,18 +12,16 @@ import numpy as np
 from liteseg.config.build import build_model
 from liteseg.config.check import AnyConfig, dataset_attribute, load_checked
 from liteseg.config.component import build
-from liteseg.config.load import load_config
 from liteseg.config.schema import CheckedConfig
 from liteseg.config.test_config import TestConfig
 from liteseg.deploy import manifest
 from liteseg.errors import UserError
 from liteseg.ops.exclusive import exclusive
-from liteseg.registry import DATASETS, TRANSFORMS
+from liteseg.registry import TRANSFORMS
 from liteseg.tasks.background import prefetch
-from liteseg.tasks.runs import Weights, config_of, file_of_run
+from liteseg.tasks.runs import Weights, config_of, names_and_palette, require_class_order
 from liteseg.tasks.video import Video
 from liteseg.utils.images import read_image
-from liteseg.utils.logging import get_logger
 from liteseg.utils.weights.load import load_weights
 
 if TYPE_CHECKING:  # an exported model needs no Paddle
@@ -336,56 +334,6 @@ def build_val_transforms(cfg: CheckedConfig) -> Compose:
             "add `- type: Normalize` as the last one"
         )
     return transforms
-
-
-def class_names_of(source: Weights) -> Optional[tuple[str, ...]]:
-    """The class names of a run's weights; None if they are unknown, or only numbered."""
-    try:
-        file = file_of_run(source, "config.yml")
-        cfg = None if file is None else load_config(file)
-        spec = cfg and (cfg.get("val_dataset") or cfg.get("train_dataset"))
-        names = None if spec is None else names_and_palette(spec)[0]
-    except (UserError, KeyError, TypeError, ValueError):  # not a config of this version
-        return None
-    return None if names is None or names[0] == "class_0" else tuple(map(str, names))
-
-
-def require_class_order(weights: Weights, names: Sequence[str]) -> None:
-    """Compare the class names of a config with those that the weights were trained with.
-
-    Other names only log a warning: a class may have been renamed.
-
-    Raises:
-        UserError: the same names in another order, which would exchange classes.
-    """
-    trained, given = class_names_of(weights), tuple(map(str, names))
-    if trained is None or trained == given or given[0] == "class_0":
-        return
-    found = f"the weights were trained with the classes {', '.join(trained)}"
-    if sorted(trained) == sorted(given):
-        raise UserError(
-            f"{weights}: {found}, and the config lists them as {', '.join(given)}; give the "
-            "classes in the order of the training"
-        )
-    if len(trained) == len(given):  # another number does not fit the weights, and is an error
-        get_logger().warning(f"{weights}: {found}; the config names them {', '.join(given)}")
-
-
-def names_and_palette(spec: Mapping[str, Any]) -> tuple[Sequence[str], np.ndarray]:
-    """Class names and palette from a dataset's class or arguments; its files may be missing."""
-    from liteseg.datasets.color_map import ColorMap, default_palette
-
-    component = DATASETS[spec["type"]]
-    color_file = Path(spec.get("dataset_root") or "", spec.get("colours") or "")
-    written = spec.get("class_names") and spec.get("palette")  # by a run; the file may differ now
-    if spec.get("colours") and not written and color_file.is_file():
-        color_map = ColorMap.read(color_file, spec.get("ignore_index", 255))
-        return color_map.names, color_map.palette
-    names = spec.get("class_names") or getattr(component, "CLASSES", None)
-    if names is None:
-        names = [f"class_{i}" for i in range(spec["num_classes"])]
-    palette = spec.get("palette") or getattr(component, "PALETTE", None)
-    return names, default_palette(len(names)) if palette is None else np.asarray(palette, np.uint8)
 
 
 def _require_rgb(image: Any) -> None:

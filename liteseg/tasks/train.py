@@ -49,10 +49,15 @@ from liteseg.ops.device import (
 from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import write_run_report
-from liteseg.tasks.launch import launch
+from liteseg.tasks.launch import connect, launch
 from liteseg.tasks.run_config import config_name, hyperparameters, write_config
-from liteseg.tasks.runs import Weights, load_found, require_own_output, run_directory
-from liteseg.tasks.segmenter import class_names_of
+from liteseg.tasks.runs import (
+    Weights,
+    class_names_of,
+    load_found,
+    require_own_output,
+    run_directory,
+)
 from liteseg.utils.files import locked, remove_leftovers
 from liteseg.utils.logging import get_logger, log_file
 from liteseg.utils.runtime import cpu_threads, is_main, world_size
@@ -121,12 +126,8 @@ def train(
     if chosen is not None:
         with locked(output):
             Checkpointer(output / "checkpoints").rewind(chosen)
-    options: dict[str, Any] = {
-        "output": output,
-        "resume": bool(resume),
-        "weights": weights,
-        "compare_weights": compare_weights,
-    }
+    options: dict[str, Any] = {"output": output, "resume": bool(resume), "weights": weights}
+    options["compare_weights"] = compare_weights
     if devices > 1 and world_size() == 1:
         if hooks:
             raise UserError("hooks: they cannot be sent to other processes; train with devices=1")
@@ -297,7 +298,7 @@ def set_up_device(cfg: CheckedConfig) -> str:
     if cfg.cudnn_exhaustive_search and device == "gpu":
         search_cudnn_algorithms()
     if world_size() > 1:
-        paddle.distributed.init_parallel_env()
+        connect()
     seed_everything(cfg.seed or 0)
     return device
 

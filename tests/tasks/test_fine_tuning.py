@@ -19,7 +19,7 @@ from liteseg.config.plugins import load_components
 from liteseg.errors import UserError
 from liteseg.registry import LOSSES
 from liteseg.tasks.run_config import config_name
-from liteseg.tasks.segmenter import class_names_of, require_class_order
+from liteseg.tasks.runs import class_names_of, require_class_order
 from liteseg.utils.weights.load import load_weights, save_pdparams
 
 
