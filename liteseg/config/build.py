@@ -7,8 +7,8 @@ from typing import TYPE_CHECKING, Any, Callable, Optional, Union
 
 import numpy as np
 
-from liteseg.config.check import checked, dataset_attribute, num_classes_by_key
-from liteseg.config.component import build, schemes_of, with_measured
+from liteseg.config.check import checked, num_classes_by_key
+from liteseg.config.component import build, dataset_attribute, schemes_of, with_measured
 from liteseg.config.load import Config
 from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError
@@ -104,11 +104,19 @@ def build_losses(
     return losses
 
 
-def build_optimizer(cfg: AnyConfig, parameters: Sequence) -> tuple[Any, Any]:
-    """The optimizer of `parameters` and the learning-rate schedule inside it."""
+def build_optimizer(
+    cfg: AnyConfig, parameters: Sequence, names: Sequence[str] = ()
+) -> tuple[Any, Any]:
+    """The optimizer of `parameters` and the learning-rate schedule inside it.
+
+    Args:
+        cfg: a config.
+        parameters: those to train.
+        names: of the parameters, which groups with rates of their own select.
+    """
     cfg = checked(cfg)
     schedule = build(cfg.lr_scheduler, LR_SCHEDULERS, "lr_scheduler", iters=cfg.iters)
-    supplied = {"parameters": parameters, "learning_rate": schedule}
+    supplied = {"parameters": parameters, "learning_rate": schedule, "names": names}
     if cfg.grad_clip is not None:
         supplied["grad_clip"] = cfg.grad_clip
     return build(cfg.optimizer, OPTIMIZERS, "optimizer", **supplied), schedule

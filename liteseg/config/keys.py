@@ -155,6 +155,13 @@ def matches(value: Any, annotation: Any) -> bool:
         return any(value == option and type(value) is type(option) for option in args)
     if (origin or annotation) in _SEQUENCES:
         return isinstance(value, (list, tuple)) and _items_match(value, origin, args)
+    if required := getattr(annotation, "__required_keys__", None):  # a TypedDict
+        types = typing.get_type_hints(annotation)
+        return (
+            isinstance(value, dict)
+            and required <= value.keys() <= types.keys()
+            and all(matches(item, types[name]) for name, item in value.items())
+        )
     if (origin or annotation) in _MAPPINGS:
         return isinstance(value, dict) and (
             not args or all(matches(k, args[0]) and matches(v, args[1]) for k, v in value.items())
@@ -193,6 +200,9 @@ def describe(annotation: Any) -> str:
         if origin is tuple and args and args[-1] is not Ellipsis:
             return f"[{', '.join(map(describe, args))}]"
         return f"a list of {describe(args[0])}" if args else "a list"
+    if hasattr(annotation, "__required_keys__"):
+        types = typing.get_type_hints(annotation)
+        return f"{{{', '.join(f'{name}: {describe(kind)}' for name, kind in types.items())}}}"
     if (origin or annotation) in _MAPPINGS:
         return "a mapping"
     names: dict[Any, str] = {

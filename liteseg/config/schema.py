@@ -109,6 +109,14 @@ class CheckedConfig:
     grad_clip: Optional[float] = key(
         None, "clip gradients to this global norm (null: no clipping)", POSITIVE
     )
+    freeze: Optional[Sequence[str]] = key(
+        None, "layers or parameters that keep their values, by name or pattern (`backbone`)"
+    )
+    init_classes: Optional[Literal["by_name", "anew"]] = key(
+        None,
+        "fine-tuning to other classes: by_name keeps the classifier's rows of equal names, anew"
+        " none (null: by_name where the names are known)",
+    )
     test_config: TestConfig = key(
         {}, "settings of evaluation and prediction", yaml=Optional[dict], section=TestConfig
     )
@@ -176,9 +184,13 @@ SCHEMA = keys_of(CheckedConfig)
 # Argument names that contain components: their registry, and whether it is a list.
 NESTED: dict[str, tuple[Registry, bool]] = {
     "backbone": (BACKBONES, False),
+    "datasets": (DATASETS, True),
     "losses": (LOSSES, True),
     "transforms": (TRANSFORMS, True),
 }
+
+# Arguments of datasets inside `datasets`, whose samples the outer dataset transforms.
+INNER_DATASET: dict[str, Any] = {"transforms": ()}
 
 # Arguments that liteseg supplies, by registry name, and the key that sets them instead.
 SUPPLIED: dict[str, dict[str, str]] = {
@@ -186,6 +198,7 @@ SUPPLIED: dict[str, dict[str, str]] = {
         "parameters": "liteseg passes the model's parameters",
         "learning_rate": "set lr_scheduler.learning_rate",
         "grad_clip": "set the top-level grad_clip",
+        "names": "liteseg passes the names of the parameters",
     },
     "LR_SCHEDULERS": {"iters": "set the top-level iters"},
 }
@@ -196,18 +209,15 @@ DERIVED: dict[str, tuple[str, ...]] = {"MODELS": ("num_classes",), "LOSSES": ("i
 _EPOCHS = (
     "liteseg counts iterations; write iters: <epochs x training images / images per iteration>"
 )
-_ONE_RATE = "all weights have one learning rate (lr_scheduler.learning_rate); remove it"
-_FREEZE = (
-    "liteseg trains all weights; remove it (a lower lr_scheduler.learning_rate changes pretrained"
-    " weights less; a plugin's model can set `stop_gradient`)"
-)
+_RATES = "rates of their own are optimizer.custom_cfg: [{name: backbone, lr_mult: 0.1}]"
+_FREEZE = "write the top-level freeze: [backbone]"
 
 # Names from other toolkits, at the top level or as an argument, and what to write instead.
 ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "max_epochs", "train_epochs"), _EPOCHS),
     **dict.fromkeys(("max_iters", "num_iters", "iterations"), "it is the top-level iters here"),
     **dict.fromkeys(("lr", "lr0", "base_lr"), "write lr_scheduler.learning_rate: <value>"),
-    **dict.fromkeys(("backbone_lr_mult", "lr_mult", "custom_cfg", "paramwise_cfg"), _ONE_RATE),
+    **dict.fromkeys(("backbone_lr_mult", "lr_mult", "custom_cfg", "paramwise_cfg"), _RATES),
     **dict.fromkeys(("freeze", "freeze_at", "freeze_backbone", "frozen_stages"), _FREEZE),
 }
 

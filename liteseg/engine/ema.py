@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import contextlib
-from collections.abc import Iterator, Mapping
+from collections.abc import Collection, Iterator, Mapping
 from typing import Any
 
 import paddle
@@ -18,13 +18,15 @@ class Ema:
     Args:
         model: its float32 state is averaged.
         decay: share of the old average that is kept, in (0, 1).
+        frozen: state keys that never change, and are left out.
     """
 
-    def __init__(self, model: paddle.nn.Layer, decay: float):
+    def __init__(self, model: paddle.nn.Layer, decay: float, frozen: Collection[str] = ()):
         self.decay = decay
         self.iterations = 0
         state = model.state_dict()
-        self._live = {k: v for k, v in state.items() if v.dtype == paddle.float32}
+        averaged = state.keys() - frozen
+        self._live = {k: v for k, v in state.items() if v.dtype == paddle.float32 and k in averaged}
         self._shadow = self._flat()
 
     def _flat(self) -> paddle.Tensor:
@@ -60,7 +62,8 @@ class Ema:
     def load_state_dict(self, state: Mapping[str, Any]) -> None:
         """Continue from a saved average."""
         self.iterations = state["steps"]
-        parts = [paddle.to_tensor(state["shadow"][key]).flatten() for key in self._live]
+        saved = {**self._live, **state["shadow"]}  # which lacks what was frozen before
+        parts = [paddle.to_tensor(saved[key]).flatten() for key in self._live]
         self._shadow = paddle.concat(parts)
 
     def _assign(self, values: Mapping[str, paddle.Tensor]) -> None:

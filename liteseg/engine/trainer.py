@@ -39,6 +39,7 @@ class TrainOptions:
         num_workers: worker processes of this device; 0 loads the data in a thread.
         amp: {"level": "O1", "dtype": "float16" | "bfloat16"}, or None for float32.
         ema_decay: share of the old average kept per iteration, or None for no average.
+        frozen: state keys that do not train.
     """
 
     iters: int
@@ -48,6 +49,7 @@ class TrainOptions:
     num_workers: int = 0
     amp: Optional[dict[str, Any]] = None
     ema_decay: Optional[float] = None
+    frozen: frozenset[str] = frozenset()
 
     @property
     def total_batch_size(self) -> int:
@@ -126,7 +128,7 @@ class Trainer:
         self.saved_iteration: Optional[int] = None
         self.iteration_began = 0.0
         self.clock = Clock()
-        self.ema = Ema(model, options.ema_decay) if options.ema_decay else None
+        self.ema = Ema(model, options.ema_decay, options.frozen) if options.ema_decay else None
         self._amp = _MixedPrecision(options.amp)
         self._network = paddle.DataParallel(model) if world_size() > 1 else model
         # Losses stay on the device until they are needed: reading one waits for all queued kernels.

@@ -21,6 +21,7 @@ from liteseg.utils.files import check_writable, require_contained
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main
 from liteseg.utils.weights.download import is_url
+from liteseg.utils.weights.load import load_weights
 
 Weights = Union[str, Path]  # a file, an archive, a URL, or a run directory (its best checkpoint)
 
@@ -184,6 +185,38 @@ def class_names_of(source: Weights) -> Optional[tuple[str, ...]]:
     except (UserError, KeyError, TypeError, ValueError):  # not a config of this version
         return None
     return None if names is None or names[0] == "class_0" else tuple(map(str, names))
+
+
+def load_to_fine_tune(
+    model: Any, weights: Weights, classes: Sequence[str], init: Optional[str]
+) -> None:
+    """Load weights whose classes may be others.
+
+    Args:
+        model: the network to train.
+        weights: file, archive, URL or run directory.
+        classes: names of the classes of the training set.
+        init: `init_classes` of the config.
+
+    Raises:
+        UserError: the weights do not fit, or `by_name` lacks the names.
+    """
+    names: Optional[Sequence[str]] = None if classes[0] == "class_0" else class_names_of(weights)
+    if init == "anew":
+        names = ()
+    elif init == "by_name" and names is None:
+        raise UserError(
+            f"init_classes: by_name needs the class names of {weights} and of the training set; "
+            "give a run directory with its config.yml, and class_names to the dataset"
+        )
+    report = load_weights(
+        model, weights, fine_tune=True, class_names=None if names is None else (names, classes)
+    )
+    if names is None and not report.left_out:
+        get_logger().info(
+            "weights: class names are unknown, of the checkpoint or of the training set; the "
+            "classifier is kept as it is"
+        )
 
 
 def require_class_order(weights: Weights, names: Sequence[str]) -> None:

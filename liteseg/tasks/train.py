@@ -10,7 +10,7 @@ import contextlib
 import functools
 import math
 from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -33,6 +33,7 @@ from liteseg.engine.hooks import (
     StopOnSignal,
     best_evaluation,
 )
+from liteseg.engine.parameter_groups import freeze
 from liteseg.engine.trainer import Hook, Trainer, TrainOptions
 from liteseg.engine.workers import clear_shared_memory
 from liteseg.engine.writers import Dashboard, Log, MetricsFile, WriteReport
@@ -53,8 +54,8 @@ from liteseg.tasks.launch import connect, launch
 from liteseg.tasks.run_config import config_name, hyperparameters, write_config
 from liteseg.tasks.runs import (
     Weights,
-    class_names_of,
     load_found,
+    load_to_fine_tune,
     require_own_output,
     run_directory,
 )
@@ -62,7 +63,6 @@ from liteseg.utils.files import locked, remove_leftovers
 from liteseg.utils.logging import get_logger, log_file
 from liteseg.utils.runtime import cpu_threads, is_main, world_size
 from liteseg.utils.text import redacted
-from liteseg.utils.weights.load import load_weights
 
 
 @dataclass(frozen=True)
@@ -232,7 +232,7 @@ def build_trainer(
     options = training_options(cfg, device)
     model = build_model(cfg, pretrained and not weights)
     if weights:
-        _fine_tune(model, weights, train_set.classes)
+        load_to_fine_tune(model, weights, train_set.classes, cfg.init_classes)
     losses = build_losses(
         cfg,
         _count_outputs(model),
@@ -241,21 +241,10 @@ def build_trainer(
     )
     if world_size() > 1 and device == "gpu":
         model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
-    optimizer, _ = build_optimizer(cfg, model.parameters())
-    return Trainer(model, train_set, losses, optimizer, options)
-
-
-def _fine_tune(model: paddle.nn.Layer, weights: Weights, classes: Sequence[str]) -> None:
-    """Load weights whose classes may be others."""
-    names = None if classes[0] == "class_0" else class_names_of(weights)
-    report = load_weights(
-        model, weights, fine_tune=True, class_names=None if names is None else (names, classes)
-    )
-    if names is None and not report.left_out:
-        get_logger().info(
-            "weights: class names are unknown, of the checkpoint or of the training set; the "
-            "classifier is kept as it is"
-        )
+    frozen = freeze(model, cfg.freeze or ())
+    trained = {name: p for name, p in model.named_parameters() if not p.stop_gradient}
+    optimizer, _ = build_optimizer(cfg, list(trained.values()), list(trained))
+    return Trainer(model, train_set, losses, optimizer, replace(options, frozen=frozen))
 
 
 def training_options(cfg: CheckedConfig, device: str) -> TrainOptions:

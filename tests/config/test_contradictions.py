@@ -99,9 +99,9 @@ def test_number_of_classes(classes, reason):
             "optimizer.lr=0.1",
             "optimizer.lr: AdamW has no argument 'lr'; write lr_scheduler.learning",
         ),
-        ("optimizer.backbone_lr_mult=0.1", "optimizer.backbone_lr_mult: AdamW has no argument"),
-        ("backbone_lr_mult=0.1", "backbone_lr_mult: all weights have one learning rate"),
-        ("freeze=true", "freeze: liteseg trains all weights; remove it"),
+        ("optimizer.backbone_lr_mult=0.1", None),
+        ("backbone_lr_mult=0.1", "backbone_lr_mult: rates of their own are optimizer.custom_cfg"),
+        ("freeze=true", "freeze: expected a list of text or null, found"),
         ("model.backbone.frozen_stages=2", "model.backbone.frozen_stages: STDC1 has no argument"),
     ],
 )

@@ -78,3 +78,19 @@ def test_it_keeps_no_gradient_graph():
     sum(out.sum() for out in model(paddle.ones([1, 3, 8, 8]))).backward()
     ema.update()
     assert all(tensor.stop_gradient for tensor in ema.state_dict()["shadow"].values())
+
+
+def test_frozen_keys_are_left_out_and_may_train_later():
+    model = ToyNet(norm=True)
+    frozen = {"body.weight", "body.bias", "norm.weight", "norm.bias", "norm._mean"}
+    ema = Ema(model, 0.9, frozen)
+    before = model.body.weight.numpy()
+    for _ in range(50):  # 0.9 x + 0.1 x is not always x
+        ema.update()
+    with ema.applied():
+        np.testing.assert_array_equal(model.body.weight.numpy(), before)
+    saved = ema.state_dict()
+    assert not saved["shadow"].keys() & frozen
+    unfrozen = Ema(model, 0.9)
+    unfrozen.load_state_dict(saved)
+    np.testing.assert_array_equal(unfrozen.state_dict()["shadow"]["body.weight"].numpy(), before)

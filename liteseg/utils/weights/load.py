@@ -121,7 +121,8 @@ def load_weights(
         fine_tune: if the number of classes is the only difference, leave out the classifier layers
             instead of raising.
         class_names: those of the file and of the model: rows of the classifier layers are matched
-            by name, and those of other classes keep their initial values.
+            by name (case and punctuation ignored), and those of other classes keep their initial
+            values. No names of the file: all rows do.
 
     Raises:
         UserError: the file can't be downloaded or read, does not fit (the message has a table of
@@ -149,7 +150,7 @@ def load_weights(
             [("mismatched", key, arrays[key], target[key]) for key in unfit],
         )
         fix = _suggest_fix(arrays, target, unfit if only_classes else [])
-        raise UserError(f"{path} does not fit {type(model).__name__}: {table}\n{fix}")
+        raise UserError(f"{path} does not fit {type(model).__name__}: {table}\n  {fix}")
     _check_finite(path, {key: arrays[key] for key in loaded})
     _fill(target, {key: arrays[key] for key in loaded})
     report = LoadReport(path, tuple(loaded), tuple(missing + unfit), tuple(extra))
@@ -169,26 +170,31 @@ def _match_classes(
     wanted: Sequence[str],
 ) -> None:
     """Replace the classifiers in `arrays` by those of `target` with the rows of equal names."""
-    places = {name: row for row, name in enumerate(names)}
-    common = [name for name in wanted if name in places]
+    places = {_plain(name): row for row, name in enumerate(names)}
+    common = [name for name in wanted if _plain(name) in places]
     for key, tensor in target.items():
         array = arrays.get(key)
         if array is None or not _is_other_num_classes(array, tensor, key):
             continue
-        if len(array) != len(names) or tensor.shape[0] != len(wanted):
+        if names and len(array) != len(names) or tensor.shape[0] != len(wanted):
             return
         rows = tensor.numpy()
         for row, name in enumerate(wanted):
-            if name in places:
-                rows[row] = array[places[name]]
+            if _plain(name) in places:
+                rows[row] = array[places[_plain(name)]]
         arrays[key] = rows
+    used = {_plain(name) for name in common}
     lists = (
-        ("kept", common),
-        ("learned anew", [name for name in wanted if name not in places]),
-        ("not used", [name for name in names if name not in common]),
+        (f"{len(common)} of {len(wanted)} rows kept", common),
+        ("learned anew", [name for name in wanted if name not in common]),
+        ("not used", [name for name in names if _plain(name) not in used]),
     )
-    found = "; ".join(f"{text}: {_some(some)}" for text, some in lists if some)
+    found = "; ".join(f"{text}: {', '.join(some)}" for text, some in lists if some)
     get_logger().info(f"weights: the classes of the checkpoint are matched by name: {found}")
+
+
+def _plain(name: str) -> str:
+    return re.sub(r"[\W_]", "", name).casefold()
 
 
 def _fits(array: np.ndarray, tensor: Tensor) -> bool:
