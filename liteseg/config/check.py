@@ -15,6 +15,8 @@ from liteseg.config.component import (
     accepts_any_argument,
     argument_types,
     build,
+    dataset_attribute,
+    given_argument,
     is_registered,
     is_scheme,
     parameters,
@@ -29,6 +31,7 @@ from liteseg.config.schema import (
     DERIVED,
     ELSEWHERE,
     FOREIGN,
+    INNER_DATASET,
     NESTED,
     SCHEMA,
     SUPPLIED,
@@ -209,7 +212,8 @@ class _Checker:
                 continue  # resolved from the training set by build_losses
             elif problem := type_error(value, hints.get(name, Any)):
                 self.add(here, problem)
-        filled = {*spec, *supplied, *DERIVED.get(registry.name, ())}
+        inner = INNER_DATASET if ".datasets." in path else ()
+        filled = {*spec, *supplied, *DERIVED.get(registry.name, ()), *inner}
         missing = [n for n, p in known.items() if p.default is p.empty and n not in filled]
         if missing:
             self.add(path, f"{spec['type']} needs {', '.join(missing)}")
@@ -308,7 +312,7 @@ class _Checker:
         elif isinstance(types, list) and isinstance(coef, list) and 1 < len(types) != len(coef):
             self.add("loss.coef", f"has {len(coef)} entries for {len(types)} loss.types")
         else:
-            levels = _argument(self.cfg.get("model"), MODELS, "backbone_indices")
+            levels = given_argument(self.cfg.get("model"), MODELS, "backbone_indices")
             heads = len(levels) if isinstance(levels, (list, tuple)) else None
             for name, given in (("types", types), ("coef", coef)):
                 if heads and isinstance(given, list) and len(given) not in (1, heads):
@@ -378,21 +382,6 @@ def _label_values(spec: Any) -> tuple[Optional[int], Optional[int]]:
         ignored = 255 if own else None
     valid = _is_positive(classes) and isinstance(ignored, int)
     return (classes, ignored) if valid else (None, None)
-
-
-def dataset_attribute(spec: Any, name: str) -> Any:
-    """An argument of a dataset's mapping, else its class attribute, else its default; or None."""
-    return _argument(spec, DATASETS, name)
-
-
-def _argument(spec: Any, registry: Registry, name: str) -> Any:
-    if not is_registered(spec, registry):
-        return None
-    component = registry[spec["type"]]
-    if name in spec or hasattr(component, name):
-        return spec.get(name, getattr(component, name, None))
-    parameter = parameters(component).get(name)
-    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 def _is_positive(value: Any) -> bool:

@@ -10,9 +10,9 @@ from typing import Any, Callable
 import numpy as np
 
 from liteseg.config.plugins import plugin_location
-from liteseg.config.schema import NESTED, SCHEMA
+from liteseg.config.schema import INNER_DATASET, NESTED, SCHEMA
 from liteseg.errors import UserError
-from liteseg.registry import Registry
+from liteseg.registry import DATASETS, Registry
 from liteseg.utils.class_weights import WEIGHT_SCHEMES
 
 # Placeholder for class weights that need the training set.
@@ -40,6 +40,7 @@ def build(spec: Mapping[str, Any], registry: Registry, path: str, **defaults: An
     for name in NESTED.keys() & arguments.keys():
         nested, many = NESTED[name]
         below, here = (defaults if nested is registry else {}), f"{path}.{name}"
+        below = INNER_DATASET if name == "datasets" else below
         if many:
             items = enumerate(arguments[name] or ())
             arguments[name] = [build(item, nested, f"{here}.{i}", **below) for i, item in items]
@@ -90,6 +91,29 @@ def _is_foreign(spec: Any, registry: Any) -> bool:
     return not is_registered(spec, registry) or any(
         _is_foreign(spec[name], nested) for name, (nested, _) in NESTED.items() if name in spec
     )
+
+
+def dataset_attribute(spec: Any, name: str) -> Any:
+    """An argument of a dataset's mapping, else its class attribute, else its default; or None.
+
+    Joined datasets have the attributes of the first one, but for the classes that they list.
+    """
+    parts = spec.get("datasets") if isinstance(spec, dict) else None
+    if isinstance(parts, list) and parts:
+        listed = spec.get("classes") if name == "CLASSES" else None
+        return listed or dataset_attribute(parts[0], name)
+    return given_argument(spec, DATASETS, name)
+
+
+def given_argument(spec: Any, registry: Registry, name: str) -> Any:
+    """An argument of a component's mapping, else the class attribute or the default; or None."""
+    if not is_registered(spec, registry):
+        return None
+    component = registry[spec["type"]]
+    if name in spec or hasattr(component, name):
+        return spec.get(name, getattr(component, name, None))
+    parameter = parameters(component).get(name)
+    return None if parameter is None or parameter.default is parameter.empty else parameter.default
 
 
 def parameters(component: Callable) -> dict[str, inspect.Parameter]:

@@ -171,7 +171,7 @@ class SegmentationDataset(paddle.io.Dataset):
         files = self.samples[index]
         sample: dict = {"img": read_image(files.image, self.exif == "apply"), "trans_info": []}
         if files.label is not None:
-            label = sample["label"] = self._read_label(files.label)
+            label = sample["label"] = self.checked_label(files.label)
             if label.shape != sample["img"].shape[:2]:
                 orientation = image_facts(files.image).orientation
                 turned = f" (EXIF orientation {orientation}, exif: {self.exif})"
@@ -189,9 +189,10 @@ class SegmentationDataset(paddle.io.Dataset):
         files = self.samples[index]
         if self.pack is not None:
             return self.pack.load(self._packed[files])[1]
-        return None if files.label is None else self._read_label(files.label)
+        return None if files.label is None else self.checked_label(files.label)
 
-    def _read_label(self, path: Path) -> np.ndarray:
+    def checked_label(self, path: Path) -> np.ndarray:
+        """As `decode_label`; a value that is neither a class nor `ignore_index` is an error."""
         label = self.decode_label(path)
         histogram = label_histogram(label)
         problem = describe_invalid_values(histogram, self.num_classes, self.ignore_index)

@@ -3,18 +3,12 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from pathlib import Path
-from typing import Literal, NamedTuple, Optional
+from typing import NamedTuple
 
-import cv2
 import numpy as np
 
-from liteseg.datasets.arguments import first_few, reject_edge, require_folder, splits_of
-from liteseg.datasets.base import Sample, SegmentationDataset
-from liteseg.datasets.discovery import files_by_frame
-from liteseg.errors import UserError
+from liteseg.datasets.layout import OfficialLayout
 from liteseg.registry import DATASETS
-from liteseg.utils.images import read_label
 
 
 class LabelId(NamedTuple):
@@ -66,8 +60,6 @@ LABEL_IDS = (
 CITYSCAPES_CLASSES = tuple(
     label.name for label in sorted(LABEL_IDS, key=lambda x: x.train_id) if label.train_id != 255
 )
-IMAGE_SUFFIX = "_leftImg8bit.png"
-TRAIN_IDS_SUFFIX = "_gtFine_labelTrainIds.png"
 LABEL_IDS_SUFFIX = "_gtFine_labelIds.png"
 
 
@@ -96,84 +88,18 @@ def palette_of(classes: Sequence[str] = CITYSCAPES_CLASSES) -> np.ndarray:
 
 
 @DATASETS.register
-class Cityscapes(SegmentationDataset):
+class Cityscapes(OfficialLayout):
     """Cityscapes in its official layout, 19 classes.
 
     Images are `leftImg8bit/<split>/<city>/*_leftImg8bit.png`; labels are
     `gtFine/<split>/<city>/*_gtFine_labelTrainIds.png` where present, else `*_gtFine_labelIds.png`,
-    mapped to train ids when loaded. Images and labels are paired by name.
-
-    Args:
-        transforms: sequence of transforms, or a `Compose`.
-        dataset_root: the folder with `leftImg8bit` and `gtFine`.
-        mode: `train`, `val`, `test` (labels optional) or `trainval`.
-        edge: PaddleSeg's; only False.
-        pack: folder of a pack of these files (`liteseg data pack`) to read the pixels from.
-        exif: `apply`: images with an EXIF orientation are turned upright; `ignore`: as stored.
-
-    Raises:
-        UserError: a folder is missing or empty, or images of train or val have no label. Labels
-            without an image go into `notes`.
+    mapped to train ids when loaded. Arguments: see `OfficialLayout`.
     """
 
-    CLASSES: tuple[str, ...] = CITYSCAPES_CLASSES
+    CLASSES = CITYSCAPES_CLASSES
     PALETTE = palette_of(CITYSCAPES_CLASSES)
-    LABEL_SUFFIXES: tuple[str, ...] = (TRAIN_IDS_SUFFIX, LABEL_IDS_SUFFIX)
-
-    def __init__(
-        self,
-        transforms: Sequence,
-        dataset_root: str,
-        mode: str = "train",
-        edge: bool = False,
-        pack: Optional[str] = None,
-        exif: Literal["apply", "ignore"] = "apply",
-    ):
-        splits = splits_of(mode)
-        reject_edge(edge)
-        root = require_folder(dataset_root, "dataset_root", "leftImg8bit/ and gtFine/")
-        samples, notes = [], []
-        for split in splits:
-            found, note = _pair(root, split, self.LABEL_SUFFIXES)
-            samples += found
-            notes += [note] if note else []
-        super().__init__(
-            transforms, samples, self.CLASSES, self.PALETTE, notes=notes, pack=pack, exif=exif
-        )
-        self._train_ids = id_to_train_id(self.CLASSES)
-
-    def decode_label(self, path: Path) -> np.ndarray:
-        """Train ids of a labelTrainIds or labelIds file: (h, w) uint8."""
-        label = read_label(path)
-        if path.name.endswith(LABEL_IDS_SUFFIX):
-            return cv2.LUT(label, self._train_ids)
-        return label
-
-
-def _pair(root: Path, split: str, suffixes: Sequence[str]) -> tuple[list[Sample], str]:
-    """The samples of a split sorted by name, and a note on labels without an image, or ""."""
-    images = files_by_frame(root / "leftImg8bit" / split, [IMAGE_SUFFIX])
-    labels = files_by_frame(root / "gtFine" / split, suffixes)
-    if not images:
-        raise UserError(
-            f"dataset_root: no images {root}/leftImg8bit/{split}/<city>/*{IMAGE_SUFFIX}; unpack "
-            f"leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip into {root}"
-        )
-    note = ""
-    if unused := [label for frame, label in labels.items() if frame not in images]:
-        note = (
-            f"{len(unused)} labels in {root}/gtFine/{split} have no image, they are not used:\n  "
-            f"{first_few(unused)}"
-        )
-    bare = [image for frame, image in images.items() if frame not in labels]
-    if bare and split != "test":
-        raise UserError(
-            f"{len(bare)} of {len(images)} images in {root}/leftImg8bit/{split} have no label "
-            f"{root}/gtFine/{split}/<city>/*{suffixes[-1]}; add the labels or remove the images:"
-            f"\n  {first_few(bare)}" + (f"\n{note}" if note else "")
-        )
-    samples = [
-        Sample(image, labels.get(frame), image.name[: -len(IMAGE_SUFFIX)])
-        for frame, image in images.items()
-    ]
-    return samples, note
+    IMAGES, LABELS, BELOW = "leftImg8bit/{split}", "gtFine/{split}", "*/"
+    IMAGE_SUFFIXES = ("_leftImg8bit.png",)
+    LABEL_SUFFIXES = ("_gtFine_labelTrainIds.png", LABEL_IDS_SUFFIX)
+    TRAIN_IDS = {LABEL_IDS_SUFFIX: id_to_train_id(CITYSCAPES_CLASSES)}
+    SOURCE = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip"

@@ -55,11 +55,18 @@ def images_in(folder: Path) -> list[Path]:
     )
 
 
-def files_by_frame(folder: Path, suffixes: Sequence[str]) -> dict[str, Path]:
-    """{`city/frame`: file} of `folder/<city>/<frame><suffix>`; earlier suffixes take precedence."""
+def files_by_frame(folder: Path, below: str, suffixes: Sequence[str]) -> dict[str, Path]:
+    """{place without suffix: file} of the files below a folder, sorted by place.
+
+    Args:
+        folder: the root of the files.
+        below: folders between the root and the files, as a pattern that ends in `/`, or "".
+        suffixes: ends of the file names; earlier ones take precedence.
+    """
     found: dict[str, Path] = {}
     for suffix in suffixes:
-        for path in folder.glob(f"*/[!.]*{suffix}"):
+        for path in folder.glob(f"{below}[!.]*{suffix}"):
             if os.path.isfile(path):
-                found.setdefault(f"{path.parent.name}/{path.name[: -len(suffix)]}", path)
+                place = path.relative_to(folder).as_posix()
+                found.setdefault(place[: -len(suffix)], path)
     return dict(sorted(found.items()))

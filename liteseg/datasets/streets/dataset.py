@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from liteseg.datasets.cityscapes import LABEL_IDS_SUFFIX, Cityscapes, palette_of
+from liteseg.datasets.cityscapes import LABEL_IDS_SUFFIX, Cityscapes, id_to_train_id, palette_of
 from liteseg.registry import DATASETS
 
 
@@ -19,3 +19,4 @@ class Streets(Cityscapes):
     )
     PALETTE = palette_of(CLASSES)
     LABEL_SUFFIXES = (LABEL_IDS_SUFFIX,)  # labelTrainIds would be numbers of the 19 classes
+    TRAIN_IDS = {LABEL_IDS_SUFFIX: id_to_train_id(CLASSES)}
