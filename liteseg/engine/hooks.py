@@ -142,7 +142,7 @@ class EarlyStop(Hook):
 
     def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Count this evaluation."""
-        miou = metrics["miou"]
+        miou = metrics["miou"] or 0.0  # None: nothing is labeled
         self.stalled = 0 if miou > self.best + self.min_delta else self.stalled + 1
         if miou > self.best:
             self.best, self.best_iteration = miou, trainer.iteration
@@ -176,8 +176,9 @@ class KeepBest(Hook):
 
     def after_evaluation(self, trainer: Trainer, metrics: Mapping[str, Any]) -> None:
         """Save the weights that were evaluated, if they are the best."""
-        if metrics["miou"] > self.best:
-            self.best, self.best_iteration = metrics["miou"], trainer.iteration
+        miou = metrics["miou"] or 0.0  # None: nothing is labeled
+        if miou > self.best:
+            self.best, self.best_iteration = miou, trainer.iteration
             if is_main():
                 self.checkpointer.save("best", *trainer.checkpoint())
 

@@ -19,6 +19,7 @@ from liteseg.engine.trainer import Hook, Trainer
 from liteseg.utils.files import atomic_write, parse_json, read_regular
 from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.runtime import is_main
+from liteseg.utils.text import decimal
 
 _INPUT_BOUND = 0.3  # share of the time spent waiting for data above which the log reports it
 
@@ -296,8 +297,8 @@ class WriteReport(Hook):
         best, best_iteration = best_evaluation(trainer)
         head = " (finest head)" if len(trainer.losses) > 1 else ""
         get_logger().info(
-            f"evaluation at iteration {iteration}: mIoU {metrics['miou']:.4f} "
-            f"accuracy {metrics['acc']:.4f} loss {metrics['loss']:.4f}{head} "
+            f"evaluation at iteration {iteration}: mIoU {decimal(metrics['miou'])} "
+            f"accuracy {decimal(metrics['acc'])} loss {metrics['loss']:.4f}{head} "
             f"(best mIoU {best:.4f} at iteration {best_iteration}; "
             f"{metrics['images']} images in {metrics['seconds']:.1f} s)"
         )

@@ -116,12 +116,10 @@ def area_metrics(hits: Any, label_area: Any, pred_area: Any) -> dict[str, np.nda
     """
     hits, label_area, pred_area = (np.asarray(n, np.float64) for n in (hits, label_area, pred_area))
     present = label_area + pred_area > 0
-    total = np.maximum(label_area.sum(axis=-1), 1.0)
-    acc = hits.sum(axis=-1) / total
-    by_chance = (label_area * pred_area).sum(axis=-1) / total**2
-    kappa = np.where(
-        by_chance < 1, (acc - by_chance) / np.where(by_chance < 1, 1 - by_chance, 1), 0
-    )
+    total = label_area.sum(axis=-1)
+    acc = ratio(hits.sum(axis=-1), total)
+    by_chance = ratio((label_area * pred_area).sum(axis=-1), total**2)
+    kappa = ratio(acc - by_chance, 1 - by_chance)
     iou = hits / np.maximum(label_area + pred_area - hits, 1)
     dice = 2 * hits / np.maximum(label_area + pred_area, 1)
     by_class = {
@@ -140,9 +138,16 @@ def area_metrics(hits: Any, label_area: Any, pred_area: Any) -> dict[str, np.nda
 
 
 def mean_of_present(values: np.ndarray, present: np.ndarray) -> np.ndarray:
-    """Means over the last axis, (...), of (..., C) values where `present`; 0 without any."""
+    """Means over the last axis, (...), of (..., C) values where `present`; NaN without any."""
     count = present.sum(axis=-1)
-    return np.where(present, values, 0.0).sum(axis=-1) / np.maximum(count, 1)
+    total = np.where(present, values, 0.0).sum(axis=-1)
+    return ratio(total, count)
+
+
+def ratio(part: Any, whole: Any) -> np.ndarray:
+    """`part / whole`, NaN where `whole` is 0."""
+    part, whole = np.asarray(part, np.float64), np.asarray(whole, np.float64)
+    return np.where(whole > 0, part / np.where(whole > 0, whole, 1.0), np.nan)
 
 
 def named(values: Mapping[str, np.ndarray], class_names: Sequence[str]) -> dict[str, Any]:

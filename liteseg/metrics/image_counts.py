@@ -4,11 +4,25 @@ from __future__ import annotations
 
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, fields
-from typing import Any, Optional
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from liteseg.metrics.confusion import area_metrics, named
+from liteseg.metrics.boundary import IGNORED, boundary_counts, boundary_metrics, in_pixels
+from liteseg.metrics.confusion import ConfusionMatrix, area_metrics, named
+from liteseg.metrics.objects import SIZES, size_counts, size_metrics
+
+
+class BoundaryOptions(NamedTuple):
+    """Lengths of the boundary metrics: pixels, or below 1 a share of the image's diagonal.
+
+    Attributes:
+        width: of the boundary regions (Boundary IoU).
+        tolerance: distance at which contours match (boundary F-score).
+    """
+
+    width: float = 0.02
+    tolerance: float = 0.0075
 
 
 @dataclass(frozen=True, eq=False)
@@ -27,6 +41,8 @@ class ImageCounts:
         contour_predicted_matched: those within the tolerance of the label's contour.
         contour_labeled: contour pixels of the label.
         contour_labeled_matched: those within the tolerance of the prediction's contour.
+        size_intersection: as `intersection`, by object size: (sizes, C).
+        size_union: pixels of the class in label or prediction, by object size: (sizes, C).
     """
 
     name: str
@@ -40,13 +56,45 @@ class ImageCounts:
     contour_predicted_matched: Optional[np.ndarray] = None
     contour_labeled: Optional[np.ndarray] = None
     contour_labeled_matched: Optional[np.ndarray] = None
+    size_intersection: Optional[np.ndarray] = None
+    size_union: Optional[np.ndarray] = None
 
     @classmethod
-    def from_matrix(
-        cls, name: str, sequence: Optional[str], matrix: np.ndarray, **counts: np.ndarray
+    def of(
+        cls,
+        name: str,
+        sequence: Optional[str],
+        pred: np.ndarray,
+        label: np.ndarray,
+        num_classes: int,
+        ignore_index: int = 255,
+        boundary: Optional[BoundaryOptions] = None,
     ) -> ImageCounts:
-        """The counts of a confusion matrix (C, C), indexed [label, prediction], and others."""
-        areas = np.diag(matrix).copy(), matrix.sum(axis=0), matrix.sum(axis=1)
+        """Count one image.
+
+        Args:
+            name: of the image.
+            sequence: that it belongs to.
+            pred: (h, w) class indices.
+            label: (h, w) class indices or `ignore_index`.
+            num_classes: number of classes, 1 to 255.
+            ignore_index: label value whose pixels are not counted.
+            boundary: lengths of the boundary metrics; None: without them and the object sizes.
+
+        Raises:
+            ValueError, TypeError: as `ConfusionMatrix.update`.
+        """
+        matrix = ConfusionMatrix(num_classes, ignore_index)
+        matrix.update(pred, label)
+        counts: dict[str, np.ndarray] = {}
+        if boundary:
+            valid = label != ignore_index
+            pred, label = (np.where(valid, x, IGNORED).astype(np.uint8) for x in (pred, label))
+            lengths = (in_pixels(length, label.shape) for length in boundary)
+            found = {**boundary_counts(pred, label, *lengths), **size_counts(pred, label)}
+            counts = {key: value[..., :num_classes] for key, value in found.items()}
+        table = matrix.matrix
+        areas = np.diag(table).copy(), table.sum(axis=0), table.sum(axis=1)
         return cls(name, sequence, *areas, **counts)
 
     def as_json(self) -> dict[str, Any]:
@@ -63,7 +111,7 @@ class ImageCounts:
         """The reverse of `as_json`.
 
         Raises:
-            ValueError: a field is missing or unknown, or no list of `num_classes` counts.
+            ValueError: a field is missing or unknown, or not the counts of `num_classes`.
         """
         known = [field.name for field in fields(cls)]
         if not {*known[:5]} <= set(content) <= {*known}:
@@ -73,13 +121,14 @@ class ImageCounts:
             raise ValueError(f"name {name!r}, sequence {sequence!r}; expected texts")
         counts = {key: np.array(content[key]) for key in known[2:] if key in content}
         for key, value in counts.items():
-            if value.shape != (num_classes,) or value.dtype.kind != "i" or value.min() < 0:
-                raise ValueError(f"{key} of {name}: expected {num_classes} counts")
+            shape = (len(SIZES), num_classes) if key.startswith("size") else (num_classes,)
+            if value.shape != shape or value.dtype.kind != "i" or value.min() < 0:
+                raise ValueError(f"{key} of {name}: expected counts of {num_classes} classes")
         return cls(name, sequence, **counts)
 
 
 def total_counts(images: Iterable[ImageCounts]) -> dict[str, np.ndarray]:
-    """The sums by field, each int64 (C,); fields that an image lacks are left out."""
+    """The sums by field, int64; fields that an image lacks are left out."""
     images = list(images)
     names = [field.name for field in fields(ImageCounts)][2:]
     columns = {name: [getattr(image, name) for image in images] for name in names}
@@ -90,8 +139,23 @@ def total_counts(images: Iterable[ImageCounts]) -> dict[str, np.ndarray]:
     }
 
 
-def metrics_of_images(images: Sequence[ImageCounts], class_names: Sequence[str]) -> dict[str, Any]:
-    """The metrics over a set of images: exactly those of `ConfusionMatrix.compute`."""
-    totals = total_counts(images)
+def metric_arrays(totals: Mapping[str, np.ndarray]) -> dict[str, np.ndarray]:
+    """All metrics of summed counts, (..., C) each: those of `area_metrics` and, as far as they were
+    counted, `boundary_metrics` and `size_metrics`.
+    """
     areas = (totals[name] for name in ("intersection", "labeled", "predicted"))
-    return {**named(area_metrics(*areas), class_names), "images": len(images)}
+    found = area_metrics(*areas)
+    if "boundary_union" in totals:
+        found.update(boundary_metrics(totals))
+    if "size_union" in totals:
+        found.update(size_metrics(totals))
+    return found
+
+
+def metrics_of_images(images: Sequence[ImageCounts], class_names: Sequence[str]) -> dict[str, Any]:
+    """The metrics over a set of images, as plain numbers by class name and size.
+
+    The areas give exactly what `ConfusionMatrix.compute` gives.
+    """
+    metrics = named(metric_arrays(total_counts(images)), class_names)
+    return {**metrics, "images": len(images)}

@@ -4,13 +4,14 @@ from __future__ import annotations
 
 import bisect
 from collections.abc import Iterator, Mapping, Sequence
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import cv2
 import numpy as np
 
 from liteseg.metrics import ConfusionMatrix
 from liteseg.report.visualize import captioned, colorize, error_map, overlay, panel
+from liteseg.utils.text import decimal
 
 TILES = ("input", "label", "prediction", "errors")
 _LONGEST_SIDE = 512  # pixels of a tile: a report and a dashboard contain many
@@ -21,12 +22,12 @@ class GalleryImage(NamedTuple):
 
     Attributes:
         name: of the sample.
-        miou: of this image alone, 0 to 1.
+        miou: of this image alone, 0 to 1; None: all its pixels are ignored.
         tiles: the images of `TILES`, each (h, w, 3) uint8 RGB.
     """
 
     name: str
-    miou: float
+    miou: Optional[float]
     tiles: tuple[np.ndarray, ...]
 
     def named_tiles(self) -> Iterator[tuple[str, np.ndarray]]:
@@ -35,7 +36,7 @@ class GalleryImage(NamedTuple):
 
     def panel(self) -> np.ndarray:
         """The tiles side by side under name and mIoU: (H, W, 3) uint8 RGB."""
-        return captioned(panel(self.tiles), f"{self.name}: mIoU {self.miou:.3f}")
+        return captioned(panel(self.tiles), f"{self.name}: mIoU {decimal(self.miou, 3)}")
 
 
 class Gallery:
@@ -86,11 +87,11 @@ class Gallery:
         matrix = ConfusionMatrix(len(self.dataset.classes), self.dataset.ignore_index)
         matrix.update(prediction, sample["label"])
         miou = matrix.compute()["miou"]
-        place = bisect.bisect_left(self._ranked, (miou, index))
+        place = bisect.bisect_left(self._ranked, (-1.0 if miou is None else miou, index))
         full = len(self._ranked) == 2 * self.count
         # In the full list that place is between the worst and the best; an image whose pixels are
         # all ignored is neither.
-        ranks = matrix.matrix.any() and not (full and place == self.count)
+        ranks = miou is not None and not (full and place == self.count)
         if not ranks and index not in self._chosen:
             return
         name = self.dataset.samples[index].name

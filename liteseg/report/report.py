@@ -25,7 +25,7 @@ from liteseg.report.gallery import Gallery
 from liteseg.utils.files import atomic_write, parse_json, read_regular
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import cpu_threads
-from liteseg.utils.text import redacted
+from liteseg.utils.text import decimal, redacted
 
 _JPEG_QUALITY = 88
 _MAX_HISTORY = 256 << 20  # bytes
@@ -131,6 +131,7 @@ def write_report(path: Path, data: ReportData) -> None:
         timings=_timings(data, train, evaluations),
         versions=_versions(),
         image_url=_image_url,
+        decimal=decimal,
         percent=lambda value: "–" if value is None else f"{100 * value:.1f}",
     )
     with atomic_write(path, "w") as file:
@@ -147,9 +148,9 @@ def _tiles(data: ReportData, evaluations: Sequence[Line]) -> list[tuple[str, str
         metrics = data.metrics
         images = f"{metrics['images']} images"
         note = f"iteration {metrics['step']}" if "step" in metrics else images
-        tiles.append(("mIoU", f"{metrics['miou']:.4f}", note))
+        tiles.append(("mIoU", decimal(metrics["miou"]), note))
         names = {"acc": "pixel accuracy", "kappa": "kappa", "mdice": "mean Dice"}
-        tiles += [(name, f"{metrics[key]:.4f}", "") for key, name in names.items()]
+        tiles += [(name, decimal(metrics.get(key)), "") for key, name in names.items()]
     return tiles
 
 

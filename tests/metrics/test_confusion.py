@@ -90,13 +90,13 @@ def test_absent_classes_are_none_and_not_in_the_means():
     json.dumps(found, allow_nan=False)
 
 
-def test_degenerate_counts_stay_finite():
+def test_what_divides_by_zero_is_none():
     empty = ConfusionMatrix(2).compute()
-    assert empty["miou"] == empty["acc"] == empty["kappa"] == 0.0
+    assert empty["miou"] is empty["acc"] is empty["kappa"] is empty["mdice"] is None
     one_class = ConfusionMatrix(2)
     one_class.update(np.zeros((4, 4), int), np.zeros((4, 4), int))
     assert one_class.compute()["miou"] == 1.0
-    assert one_class.compute()["kappa"] == 0.0
+    assert one_class.compute()["kappa"] is None  # agreement by chance is certain
 
 
 def test_merge():

@@ -19,10 +19,9 @@ def images_and_matrix(count=5):
     for index in range(count):
         label, pred = rng.integers(0, 3, (2, 8, 9)).astype(np.uint8)
         label[rng.uniform(size=label.shape) < 0.3] = 255
-        one = ConfusionMatrix(3)
-        one.update(pred, label)
         total.update(pred, label)
-        images.append(ImageCounts.from_matrix(str(index), "a" if index < 2 else None, one.matrix))
+        sequence = "a" if index < 2 else None
+        images.append(ImageCounts.of(str(index), sequence, pred, label, 3))
     return images, total
 
 
@@ -41,9 +40,9 @@ def test_json_keeps_everything():
 @pytest.mark.parametrize(
     ("change", "message"),
     [
-        ({"labeled": [1, 2]}, "labeled of 0: expected 3 counts"),
-        ({"labeled": [1, 2, -1]}, "expected 3 counts"),
-        ({"labeled": [1, 2, 0.5]}, "expected 3 counts"),
+        ({"labeled": [1, 2]}, "labeled of 0: expected counts of 3 classes"),
+        ({"labeled": [1, 2, -1]}, "expected counts"),
+        ({"labeled": [1, 2, 0.5]}, "expected counts"),
         ({"name": 3}, "expected texts"),
         ({"extra": [1]}, "fields are"),
     ],
