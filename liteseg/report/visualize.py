@@ -171,24 +171,35 @@ def write_png(path: str | Path, image: np.ndarray) -> None:
     Raises:
         UserError: the file can't be written.
     """
+    with atomic_write(path, sync=False) as file:
+        file.write(encode_png(image))
+
+
+def encode_png(image: np.ndarray) -> bytes:
+    """The content of the file that `write_png` writes."""
     stored = image if image.ndim == 2 else cv2.cvtColor(image, cv2.COLOR_RGB2BGR)
     encoded, data = cv2.imencode(".png", stored)
     if not encoded:
         raise ValueError(f"{image.shape} {image.dtype} can't be stored as PNG")
-    with atomic_write(path, sync=False) as file:
-        file.write(marked_png(data.tobytes()))
+    return marked_png(data.tobytes())
 
 
 def save_palette_png(path: str | Path, label: np.ndarray, palette: np.ndarray) -> None:
-    """Write a label as a palette PNG: programs read the class indices, viewers show the colors.
-
-    Args:
-        path: the file to write; missing folders are created.
-        label: (H, W), integers from 0 to 255.
-        palette: (classes, 3) uint8; values beyond it are black.
+    """Write the content of `encode_palette_png`; missing folders are created.
 
     Raises:
         UserError: the file can't be written.
+    """
+    with atomic_write(path, sync=False) as file:
+        file.write(encode_palette_png(label, palette))
+
+
+def encode_palette_png(label: np.ndarray, palette: np.ndarray) -> bytes:
+    """Encode a label as a palette PNG: programs read the class indices, viewers show the colors.
+
+    Args:
+        label: (H, W), integers from 0 to 255.
+        palette: (classes, 3) uint8; values beyond it are black.
     """
     from PIL import Image
 
@@ -196,8 +207,7 @@ def save_palette_png(path: str | Path, label: np.ndarray, palette: np.ndarray) -
     image.putpalette(_color_table(palette).tobytes())
     content = io.BytesIO()
     image.save(content, "PNG")
-    with atomic_write(path, sync=False) as file:
-        file.write(marked_png(content.getvalue()))
+    return marked_png(content.getvalue())
 
 
 def _color_table(palette: np.ndarray) -> np.ndarray:

@@ -53,15 +53,19 @@ def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
         UserError: missing, unreadable, truncated, not an image, larger than Pillow's limit (about
             179 million pixels), or with bands or a depth that 8-bit RGB would distort.
     """
-    data = _read_bytes(path)
-    _require_complete(data, path)
-    _require_plausible(data, path)
-    _require_eight_bit_rgb(data, path)
+    return decode_image(_read_bytes(path), path, exif)
+
+
+def decode_image(data: bytes, name: Union[str, Path], exif: bool = False) -> np.ndarray:
+    """As `read_image`, of the content of a file; `name` is for errors."""
+    _require_complete(data, name)
+    _require_plausible(data, name)
+    _require_eight_bit_rgb(data, name)
     image = None
     if data.startswith(_PNG) and tuple(data[24:26]) == (8, _PNG_RGB):
         image = _decode_fast(data, 3)
     if image is None:
-        image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, path)
+        image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, name)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
     orientation = _orientation(data)
     if data.startswith(_TIFF):  # OpenCV has applied it in spite of the flag
@@ -143,12 +147,9 @@ def stack_planes(images: Sequence[np.ndarray]) -> np.ndarray:
 
 def _read_bytes(path: Union[str, Path]) -> bytes:
     try:
-        data = read_regular(path)
+        return read_regular(path)
     except OSError as error:
         raise UserError(f"{path}: can't read the file: {error.strerror or error}") from None
-    if not data:
-        raise UserError(f"{path}: the file is empty (0 bytes)")
-    return data
 
 
 def _decode(data: bytes, flags: int, path: Union[str, Path]) -> np.ndarray:
@@ -304,6 +305,8 @@ def _imagecodecs() -> Any:
 
 def _require_complete(data: bytes, path: Union[str, Path]) -> None:
     """Raise for truncated files: some OpenCV builds silently fill the missing part with gray."""
+    if not data:
+        raise UserError(f"{path}: the file is empty (0 bytes)")
     if data.startswith(_PNG):
         complete = _png_ends(data)
     elif data.startswith(_JPEG):
