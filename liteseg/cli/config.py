@@ -13,12 +13,16 @@ from liteseg.config.defaults import with_defaults
 from liteseg.config.load import load_config
 from liteseg.config.plugins import load_plugins
 from liteseg.errors import UserError
+from liteseg.utils.text import joined, safe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the actions and their options."""
     actions = parser.add_subparsers(dest="action", required=True, metavar="show|check")
-    show = actions.add_parser("show", help="print the resolved config and the origin of each value")
+    show = actions.add_parser(
+        "show",
+        help="print the resolved config, the origin of each value, and what trains at which rate",
+    )
     show.add_argument("file", metavar="FILE", help="YAML file, or the name of a shipped config")
     checks = actions.add_parser("check", help="list every error of the configs; exit 2 if any")
     checks.add_argument(
@@ -45,6 +49,10 @@ def run(args: argparse.Namespace) -> int:
         with contextlib.suppress(UserError):  # `check` reports it
             load_plugins(cfg)
         print(with_defaults(cfg).annotated(), end="")
+        if not check(cfg):
+            from liteseg.tasks.rates import rate_table  # Paddle takes seconds to load
+
+            print(joined(["", *(f"# {line}" for line in rate_table(cfg))]))
         return 0
     return max(_check_file(file, args.overrides) for file in args.files)
 
@@ -55,9 +63,8 @@ def _check_file(file: str, overrides: Sequence[str]) -> int:
     except UserError as error:
         problems = [str(error)]
     if not problems:
-        print(f"{file}: ok")
+        print(safe(f"{file}: ok"))
         return 0
-    print(f"{file}: {len(problems)} error{'s' * (len(problems) > 1)}", file=sys.stderr)
-    for problem in problems:
-        print(f"  - {problem}", file=sys.stderr)
+    count = f"{file}: {len(problems)} error{'s' * (len(problems) > 1)}"
+    print(joined([count, *(f"  - {problem}" for problem in problems)]), file=sys.stderr)
     return 2

@@ -22,7 +22,6 @@ import paddle
 from liteseg.errors import UserError
 from liteseg.utils.files import atomic_write, read_json, sha256_of
 from liteseg.utils.logging import get_logger
-from liteseg.utils.runtime import is_main, world_size
 from liteseg.utils.weights.load import read_state, save_pdparams, write_state
 
 WEIGHTS, STATE, MANIFEST = "model.pdparams", "training.pdstate", "manifest.json"
@@ -108,10 +107,7 @@ class Checkpointer:
         Raises:
             UserError: there is none.
         """
-        if is_main():
-            self.recover()
-        if world_size() > 1:
-            paddle.distributed.barrier()  # the other processes read after the cleanup
+        self.recover()
         others = [self.folder / f"last{_PREVIOUS}", *self._numbered(), self.folder / "best"]
         candidates = [self.folder / "last", *sorted(others, key=_iteration, reverse=True)]
         problems: list[str] = []
@@ -256,10 +252,21 @@ def load_optimizer_state(
     """Restore what `optimizer_state` returned, perhaps in another process.
 
     A new schedule is advanced instead of restored, because the state would also restore the last
-    learning rate, which another schedule or `learning_rate` does not have.
+    learning rate, which another schedule or `learning_rate` does not have. Parameters that were
+    frozen before start with new slots.
     """
     names = {key: parameter.name for key, parameter in model.named_parameters()}
     slots = _renamed(state["slots"], names)
+    new = [
+        parameter
+        for parameter in optimizer._parameter_list
+        if not parameter.stop_gradient
+        and not any(slot.startswith(f"{parameter.name}_") for slot in slots)
+    ]
+    if slots and new:  # Paddle requires all slots, or none
+        optimizer.helper = paddle.base.layer_helper.LayerHelper(type(optimizer).__name__)
+        optimizer._create_accumulators(paddle.static.default_main_program().global_block(), new)
+        slots = {**optimizer.state_dict(), **slots}
     schedule, saved = optimizer._learning_rate, state["schedule"]
     if schedule.last_epoch <= saved["last_epoch"]:
         for _ in range(saved["last_epoch"] - schedule.last_epoch):

@@ -15,6 +15,7 @@ from liteseg.datasets.base import Sample, SegmentationDataset
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.hooks import EarlyStop, Evaluate, KeepBest
 from liteseg.engine.optim import polynomial_decay
+from liteseg.engine.parameter_groups import freeze
 from liteseg.engine.trainer import Hook, Trainer, TrainOptions
 from liteseg.engine.writers import WriteReport
 from liteseg.report.gallery import Gallery
@@ -67,15 +68,18 @@ def make_trainer(
     norm: bool = False,
     init_seed: int = 0,
     schedule=None,
+    freeze_patterns=(),
     **options,
 ) -> Trainer:
     """SGD with momentum, warm-up and weight decay over a `ToyNet` initialized by `init_seed`."""
     paddle.seed(init_seed)
     model = ToyNet(norm)
     schedule = schedule or polynomial_decay(10, 0.5, warmup_iters=3)
-    optimizer = paddle.optimizer.Momentum(schedule, 0.9, model.parameters(), weight_decay=5e-4)
+    frozen = freeze(model, freeze_patterns)
+    parameters = [p for name, p in model.named_parameters() if name not in frozen]
+    optimizer = paddle.optimizer.Momentum(schedule, 0.9, parameters, weight_decay=5e-4)
     losses = losses or [("main", cross_entropy, 1.0), ("aux", cross_entropy, 0.4)]
-    options = TrainOptions(iters, batch_size, **options)
+    options = TrainOptions(iters, batch_size, frozen=frozen, **options)
     return Trainer(model, dataset or ToyImages(), losses, optimizer, options, list(hooks))
 
 

@@ -1,0 +1,42 @@
+"""Which parameters of a config train, and at which rates."""
+
+from __future__ import annotations
+
+from liteseg.config.build import build_model
+from liteseg.config.check import checked
+from liteseg.config.load import Config
+from liteseg.engine.parameter_groups import freeze, parameter_groups
+from liteseg.errors import UserError
+
+
+def rate_table(cfg: Config) -> list[str]:
+    """The lines of a table: parameters, their number, learning rate and weight decay.
+
+    Raises:
+        UserError: the config has errors, or selects parameters that its network does not have.
+    """
+    valid = checked(cfg)
+    settings, rate = valid.optimizer, valid.lr_scheduler.get("learning_rate")
+    model = build_model(valid, pretrained=False)
+    sizes = {name: p.size for name, p in model.named_parameters() if not p.stop_gradient}
+    frozen = sizes.keys() & freeze(model, valid.freeze or ())
+    trained = [name for name in sizes if name not in frozen]
+    selection = (settings.get("custom_cfg"), settings.get("backbone_lr_mult"))
+    try:
+        groups = parameter_groups(trained, *selection)
+    except ValueError as error:
+        raise UserError(f"optimizer.{error}") from error
+    rows = [("parameters", "arrays", "weights", "lr_mult", "learning rate", "weight decay")]
+    for group in groups:
+        highest = "of the schedule" if rate is None else f"{rate * group.lr_mult:g}"
+        decay = (settings.get("weight_decay") or 0.0) * group.weight_decay_mult
+        count = f"{len(group.names):,}", f"{sum(sizes[name] for name in group.names):,}"
+        rows.append((group.title, *count, f"{group.lr_mult:g}", highest, f"{decay:g}"))
+    if frozen:
+        weights = sum(sizes[name] for name in frozen)
+        title = ", ".join(valid.freeze or ())
+        rows.append((title, f"{len(frozen):,}", f"{weights:,}", "frozen", "-", "-"))
+    widths = [max(map(len, column)) for column in zip(*rows)]
+    return [
+        "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows
+    ]
