@@ -18,6 +18,7 @@ from liteseg.cli.arguments import (
     save_json,
 )
 from liteseg.errors import UserError
+from liteseg.utils.text import joined, safe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -39,6 +40,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         metavar="DIR",
         help="write each predicted label map at full size as PNG (Cityscapes: original label ids "
         "under the official names; otherwise train ids; default: none)",
+    )
+    parser.add_argument(
+        "--calibration",
+        action="store_true",
+        help="measure the expected calibration error of the probabilities, and fit a temperature "
+        "for `liteseg export --temperature` on half of the images (default: do not)",
     )
     add_loading(parser)
     add_device(parser)
@@ -69,13 +76,16 @@ def run(args: argparse.Namespace) -> int:
         device=args.device,
         predictions=args.save_pred,
         report=args.report,
+        calibration=args.calibration,
     )
     if args.save_pred:
-        print(f"{result.predictions} predictions are in {args.save_pred}")
+        print(safe(f"{result.predictions} predictions are in {args.save_pred}"))
     if not result.metrics["images"]:
         print(f"the images of {args.split} have no labels: there is nothing to evaluate")
         return 0
     print(format_table(result.metrics))
+    if args.calibration:
+        print(format_calibration(result.metrics["calibration"]))
     save_json(args, result.as_json())
     return 0
 
@@ -95,7 +105,19 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         f"mean Dice {metrics['mdice']:.4f}  images {metrics['images']}"
     )
     lines.append(f"{metrics['seconds']:.1f} s, {metrics['images_per_second']:.2f} images/s")
-    return "\n".join(lines)
+    return joined(lines)
+
+
+def format_calibration(found: Mapping[str, Any]) -> str:
+    """The calibration as text."""
+    text = f"expected calibration error {100 * found['ece']:.2f} % over all pixels"
+    if "temperature" not in found:
+        return f"{text}; two images with labels are required to fit a temperature"
+    before, after = (f"{100 * found[name]['ece']:.2f}" for name in ("before", "after"))
+    return (
+        f"{text}\ntemperature {found['temperature']:.3f}, fitted on {found['fit_images']} images: "
+        f"{before} % -> {after} % on the other {found['held_out_images']}"
+    )
 
 
 def _percent(value: Optional[float]) -> str:

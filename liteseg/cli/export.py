@@ -9,6 +9,7 @@ from typing import Any
 from liteseg.cli.arguments import add_config, add_weights, complete, positive, size_of
 from liteseg.errors import UserError
 from liteseg.tasks.export import CALIBRATION_IMAGES, FORMATS, OUTPUTS, VERIFICATION_IMAGES
+from liteseg.utils.text import safe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -35,6 +36,21 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         default="label",
         help="first output of the graph, for other programs; liteseg itself reads the second one, "
         "the logits before upsampling, and upsamples them faster (default: label)",
+    )
+    parser.add_argument(
+        "--temperature",
+        default="1",
+        metavar="T|FILE",
+        help="divide the logits of all probabilities by T, or by that in the file of `liteseg eval "
+        "--calibration --json FILE`; labels stay the same (default: 1)",
+    )
+    parser.add_argument(
+        "--threshold",
+        action="append",
+        default=[],
+        metavar="[CLASS=]P",
+        help="liteseg labels pixels of the class 255, unknown, whose probability is below P; "
+        "without a class: of all others (may be repeated; default: none)",
     )
     parser.add_argument(
         "--int8",
@@ -79,6 +95,7 @@ def run(args: argparse.Namespace) -> int:
             "--weights is missing: an untrained network is not worth exporting; give a weights "
             "file, URL or run directory"
         )
+    from liteseg.tasks.confidence import parse_thresholds
     from liteseg.tasks.export import export
 
     result = export(
@@ -94,13 +111,15 @@ def run(args: argparse.Namespace) -> int:
         verify=args.verify,
         images=args.images,
         num_images=args.num_images,
+        temperature=args.temperature,
+        thresholds=parse_thresholds(args.threshold),
     )
     if result.calibration_images is not None:
         print(f"int8: calibrated on {result.calibration_images} images")
     if result.verification is not None:
         print(format_verification(result.verification))
     size = "{}x{}".format(*result.input_size) if result.input_size else "any size"
-    print(f"{result.output}: {result.format} model {result.file}, for images of {size}")
+    print(safe(f"{result.output}: {result.format} model {result.file}, for images of {size}"))
     return 0
 
 
@@ -111,6 +130,8 @@ def format_verification(found: Mapping[str, Any]) -> str:
         f"{found['logit_difference']:.2g} (largest logit {found['largest_logit']:.3g}), "
         f"{100 * found['equal_labels']:.4f}% of labels equal"
     )
+    if "confidence_difference" in found:
+        text += f", largest difference of a probability {found['confidence_difference']:.2g}"
     if "miou_trained" in found:
         text += f", mIoU {found['miou_trained']:.4f} trained, {found['miou_exported']:.4f} exported"
     return text

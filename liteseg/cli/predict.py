@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from liteseg.cli.arguments import add_config, add_device, add_weights, complete, positive
+from liteseg.utils.text import safe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -31,12 +32,20 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--what",
-        choices=("all", "mask", "palette", "overlay"),
+        choices=("all", "mask", "palette", "overlay", "confidence"),
         default="all",
         help="NAME_label.png: train ids (mask); NAME_color.png: train ids with a color palette "
-        "(palette); NAME_overlay.png: colors over the image, with a legend (overlay). Of a video "
-        "NAME_overlay.mp4; masks or palettes, one PNG per frame in NAME_label/ or NAME_color/, "
-        "only with this option (default: all)",
+        "(palette); NAME_overlay.png: colors over the image, with a legend (overlay); "
+        "NAME_confidence.png: 255 times the probability of the label (confidence; not in all). Of "
+        "a video NAME_overlay.mp4; the others, one PNG per frame in NAME_label/, NAME_color/ or "
+        "NAME_confidence/, only with this option (default: all)",
+    )
+    parser.add_argument(
+        "--unknown-below",
+        type=float,
+        metavar="P",
+        help="label pixels 255, unknown, whose probability is below P (default: below the "
+        "thresholds of the exported model, if it has any)",
     )
     parser.add_argument(
         "--overwrite",
@@ -79,9 +88,10 @@ def run(args: argparse.Namespace) -> int:
         runtime=args.runtime,
         threads=args.threads,
         overwrite=args.overwrite,
+        unknown_below=args.unknown_below,
         precision=args.precision,
-        on_skip=lambda message: tqdm.write(message, file=sys.stderr),
+        on_skip=lambda message: tqdm.write(safe(message), file=sys.stderr),
     )
     done = result.inputs - len(result.skipped)
-    print(f"{done} of {result.inputs} inputs predicted, results are in {result.output}")
+    print(safe(f"{done} of {result.inputs} inputs predicted, results are in {result.output}"))
     return 2 if result.skipped else 0

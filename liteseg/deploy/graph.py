@@ -28,8 +28,9 @@ class DeployGraph(nn.Layer):
         mean: of R, G, B in units of 255.
         std: of R, G, B in units of 255.
         scale: size of the network's input over the size of the image.
-        kind: of the output: label, logits or softmax.
+        kind: of the output: label, logits, softmax or confidence.
         multiple: zeros at the bottom and right pad the network's input to multiples of it.
+        temperature: the logits at full size are divided by it.
     """
 
     def __init__(
@@ -40,6 +41,7 @@ class DeployGraph(nn.Layer):
         scale: float,
         kind: str,
         multiple: Optional[int] = None,
+        temperature: float = 1.0,
     ):
         super().__init__()
         self.network = with_exact_pooling(folded(network))
@@ -52,6 +54,7 @@ class DeployGraph(nn.Layer):
         self.scale = scale
         self.kind = kind
         self.multiple = multiple
+        self.temperature = temperature
 
     def forward(self, image: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
         """(N, H, W, 3) uint8 RGB -> the output of `kind`, and the coarse logits (N, C, h, w)."""
@@ -70,11 +73,21 @@ class DeployGraph(nn.Layer):
             scores = scores[:, :, : inner[0], : inner[1]]
         if self.scale != 1:
             scores = _bilinear(scores, size)
-        if self.kind == "softmax":
-            scores = F.softmax(scores, axis=1)
         if self.kind == "label":
-            return paddle.argmax(scores, axis=1, dtype="int32").astype("uint8"), coarse
-        return scores, coarse
+            return _labels(scores), coarse
+        if self.temperature != 1:
+            scores = scores * (1 / self.temperature)
+        if self.kind == "logits":
+            return scores, coarse
+        probabilities = F.softmax(scores, axis=1)
+        if self.kind == "softmax":
+            return probabilities, coarse
+        confidence = paddle.floor(probabilities.max(axis=1) * 255 + 0.5).astype("uint8")
+        return paddle.stack([_labels(scores), confidence], axis=1), coarse
+
+
+def _labels(scores: paddle.Tensor) -> paddle.Tensor:
+    return paddle.argmax(scores, axis=1, dtype="int32").astype("uint8")
 
 
 def folded(network: nn.Layer) -> nn.Layer:

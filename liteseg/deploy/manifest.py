@@ -13,9 +13,16 @@ NAME = "liteseg.json"
 FORMATS = ("paddle", "onnx", "openvino")
 # Names in the graph: the input, the first output by its kind, the second output.
 INPUT = "image"
-OUTPUTS = {"label": "labels", "logits": "logits", "softmax": "probabilities"}
+OUTPUTS = {
+    "label": "labels",
+    "logits": "logits",
+    "softmax": "probabilities",
+    "confidence": "labels_confidence",
+}
 COARSE = "coarse"
 _LARGEST_SIDE = 1 << 16
+# Fields that exports of earlier versions lack.
+_ADDED: dict[str, Any] = {"files": [], "pad_multiple": None, "temperature": 1.0, "thresholds": []}
 
 
 @dataclass(frozen=True)
@@ -29,8 +36,9 @@ class Manifest:
         input: `name`, `dtype` uint8, `layout` NHWC, `channels` RGB, `size` [w, h] or None for any;
             the model itself normalizes with `mean` and `std` and resizes by `scale`.
         output: `name` and `kind` of the first output: label (N, H, W) uint8, logits or softmax
-            (N, C, H, W) float32, at the size of the input. The second output, `coarse`, is the
-            logits (N, C, h, w) float32 before upsampling.
+            (N, C, H, W) float32, or confidence (N, 2, H, W) uint8: the labels, and their
+            probability times 255; at the size of the input. The second output, `coarse`, is the
+            logits (N, C, h, w) float32 before upsampling and not divided by `temperature`.
         mean: of R, G, B in units of 255.
         std: of R, G, B in units of 255.
         scale: resizing of the image inside the model (`test_config.scales`).
@@ -42,6 +50,10 @@ class Manifest:
         class_names: in the order of the labels.
         palette: one RGB color per class.
         precision: float32 or int8.
+        temperature: probabilities are the softmax of the logits divided by it. The first output
+            includes it.
+        thresholds: the lowest probability of each class; pixels below it are labeled 255, unknown,
+            by `Segmenter` and `predict`, not in the model. Empty: none.
         versions: of the packages that wrote the model.
         verified: the result of the comparison with the trained model; empty: not compared.
         files: names of all files that liteseg has written; a later export replaces these alone.
@@ -60,6 +72,8 @@ class Manifest:
     palette: list[list[int]]
     pad_multiple: Optional[int] = None
     precision: str = "float32"
+    temperature: float = 1.0
+    thresholds: list[float] = field(default_factory=list)
     versions: dict[str, str] = field(default_factory=dict)
     verified: dict[str, Any] = field(default_factory=dict)
     files: list[str] = field(default_factory=list)
@@ -95,7 +109,7 @@ def read(folder: Path) -> Manifest:
     """
     path = folder / NAME
     try:
-        content = {"files": [], "pad_multiple": None, **read_json(path)}
+        content = {**_ADDED, **read_json(path)}
         manifest = Manifest(**{f.name: content[f.name] for f in fields(Manifest)})
         _require_types(manifest)
         # Exports of earlier versions do not list their files.
@@ -137,6 +151,9 @@ def _require_types(manifest: Manifest) -> None:
         and 0 < manifest.scale <= 64,
         "pad_multiple": manifest.pad_multiple is None
         or (type(manifest.pad_multiple) is int and 0 < manifest.pad_multiple <= _LARGEST_SIDE),
+        "temperature": _within(manifest.temperature, 1e-3, 1e3),
+        "thresholds": len(manifest.thresholds) in (0, len(classes))
+        and all(_within(n, 0, 1) for n in manifest.thresholds),
         "transforms": all(isinstance(spec, dict) for spec in manifest.transforms),
         "class_names": 0 < len(classes) <= 256
         and all(isinstance(name, str) and name.isprintable() for name in classes),
@@ -146,6 +163,10 @@ def _require_types(manifest: Manifest) -> None:
     }
     if wrong := [name for name, holds in checks.items() if not holds]:
         raise ValueError(f"{', '.join(wrong)}: not as an export writes it")
+
+
+def _within(number: Any, low: float, high: float) -> bool:
+    return type(number) in (int, float) and low <= number <= high
 
 
 def _is_name(name: Any) -> bool:

@@ -9,9 +9,17 @@ import numpy as np
 from liteseg.deploy.manifest import COARSE, Manifest
 from liteseg.deploy.runtimes import Runtime
 from liteseg.errors import UserError
-from liteseg.ops.labels import Steps, labels_at_full_size, padded, report_shift, scores_at_full_size
+from liteseg.ops.labels import (
+    Steps,
+    confidence_at_full_size,
+    labels_at_full_size,
+    padded,
+    report_shift,
+    scores_at_full_size,
+)
 
 TransInfo = Sequence[tuple[str, Sequence[int]]]
+Confidences = list[tuple[np.ndarray, np.ndarray]]
 
 
 class ExportedNetwork:
@@ -24,6 +32,7 @@ class ExportedNetwork:
     def __init__(self, runtime: Runtime, manifest: Manifest):
         self.runtime = runtime
         self.manifest = manifest
+        self.temperature = manifest.temperature
 
     def labels(self, images: np.ndarray, trans_info: TransInfo = ()) -> list[np.ndarray]:
         """Predict the labels of images of one size.
@@ -45,8 +54,20 @@ class ExportedNetwork:
         """(N, classes, h, w) float32; arguments and errors as of `labels`."""
         coarse, steps = self._scores(images, trans_info)
         logits = np.stack([scores_at_full_size(scores, steps) for scores in coarse])
+        logits /= np.float32(self.temperature)
         exponentials = np.exp(logits - logits.max(axis=1, keepdims=True))
         return exponentials / exponentials.sum(axis=1, keepdims=True)
+
+    def confidences(self, images: np.ndarray, trans_info: TransInfo = ()) -> Confidences:
+        """The labels, as `labels` returns them, and their probability (h, w) float32 of each."""
+        coarse, steps = self._scores(images, trans_info)
+        return [
+            (
+                labels_at_full_size(scores, steps),
+                confidence_at_full_size(scores, steps, self.temperature),
+            )
+            for scores in coarse
+        ]
 
     def _scores(self, images: np.ndarray, trans_info: TransInfo) -> tuple[np.ndarray, Steps]:
         """Coarse logits, and the operations that bring them to the original size."""

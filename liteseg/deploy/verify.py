@@ -18,6 +18,7 @@ from liteseg.ops.labels import padded
 # labels only where two classes tie.
 _LOGIT_TOLERANCE = 1e-3
 _EQUAL_LABELS = 0.998
+_CONFIDENCE_TOLERANCE = 0.01  # half a level of uint8 is 0.002
 _INT8_MIOU_LOSS = 0.01
 _INT8_EQUAL_LABELS = 0.9
 
@@ -38,6 +39,10 @@ class Predictor(Protocol):
 
     def predict(self, image: np.ndarray) -> np.ndarray:
         """(H, W, 3) uint8 RGB -> (H, W) uint8 labels."""
+        ...
+
+    def predict_with_confidence(self, image: np.ndarray) -> tuple[np.ndarray, np.ndarray]:
+        """The labels, and their probability, (H, W) float32."""
         ...
 
 
@@ -61,8 +66,9 @@ def compare(
         `images`: their number; `largest_logit` of the trained model and `logit_difference`, the
         largest one, both at full size; `equal_labels`, the share of pixels with the same prediction
         of both models; `equal_output`, the share of pixels where the first output of the exported
-        model agrees with the trained logits; and, if there are labels, `miou_trained` and
-        `miou_exported`.
+        model agrees with the trained logits; with a temperature, or an output of probabilities,
+        `confidence_difference`, the largest one of a pixel; and, if there are labels,
+        `miou_trained` and `miou_exported`.
 
     Raises:
         UserError: there are no examples.
@@ -77,6 +83,9 @@ def compare(
         transformed = exported.transforms({"img": image})["img"]
         logits = reference(transformed)
         output, difference = _compare_outputs(exported.network, transformed, logits)
+        if (differences := _compare_confidences(trained, exported, image, logits)) is not None:
+            earlier = found.get("confidence_difference", 0.0)
+            found["confidence_difference"] = float(np.maximum(earlier, differences))
         _count(pixels["output"], output, logits.argmax(axis=0))
         found["images"] += 1
         found["largest_logit"] = max(found["largest_logit"], float(np.abs(logits).max()))
@@ -88,7 +97,7 @@ def compare(
         raise UserError("there are no images to verify the export with; give --images")
     for name, (equal, total) in pixels.items():
         found[f"equal_{name}"] = equal / total
-    if matrices[0].images:
+    if matrices[0].matrix.any():
         for name, matrix in zip(("miou_trained", "miou_exported"), matrices):
             found[name] = matrix.compute()["miou"]
     return found
@@ -112,7 +121,29 @@ def disagreements(found: dict[str, Any], precision: str) -> list[str]:
             f"logits differ by {found['logit_difference']:.3g} where the largest is "
             f"{found['largest_logit']:.3g}"
         )
+    elif not found.get("confidence_difference", 0.0) <= _CONFIDENCE_TOLERANCE:
+        problems.append(f"probabilities differ by {found['confidence_difference']:.3g}")
     return problems
+
+
+def _compare_confidences(
+    trained: Predictor, exported: Predictor, image: np.ndarray, logits: np.ndarray
+) -> Optional[float]:
+    """The largest difference of a confidence; None for an export without temperature or such."""
+    network: ExportedNetwork = exported.network
+    kind, temperature = network.manifest.output["kind"], network.manifest.temperature
+    outputs = kind in ("softmax", "confidence")
+    if not outputs and temperature == 1:
+        return None
+    found = [one.predict_with_confidence(image)[1] for one in (trained, exported)]
+    difference = np.abs(found[0] - found[1]).max()
+    if outputs:
+        transformed = exported.transforms({"img": image})["img"]
+        output = network.runtime.run(transformed[None], OUTPUTS[kind])[0]
+        confidence = output[1] / 255 if kind == "confidence" else output.max(axis=0)
+        expected = 1 / np.exp((logits - logits.max(axis=0)) / temperature).sum(axis=0)
+        difference = np.maximum(difference, np.abs(confidence - expected).max())
+    return float(difference)
 
 
 def _compare_outputs(
@@ -121,7 +152,10 @@ def _compare_outputs(
     """Labels of the model's first output, and the largest difference of its logits to `logits`."""
     description, run = network.manifest, network.runtime.run
     output = run(image[None], OUTPUTS[description.output["kind"]])[0]
-    labels = output if output.ndim == 2 else output.argmax(axis=0)
+    if description.output["kind"] == "confidence":
+        labels = output[0]
+    else:
+        labels = output if output.ndim == 2 else output.argmax(axis=0)
     difference = 0.0
     height, width = image.shape[:2]
     h, w = int(height * description.scale + 0.5), int(width * description.scale + 0.5)

@@ -35,9 +35,12 @@ class Evaluator(Protocol):
 
     Attributes:
         state: the data that `update` has collected in this process; must be picklable.
+        needs_logits: whether samples are to contain `logits`, (C, h, w) float32 at the original
+            size; they cost time and memory.
     """
 
     state: Any = None
+    needs_logits = False
 
     def reset(self) -> None:
         """Start a new evaluation."""
@@ -175,6 +178,9 @@ def evaluate(
                     if losses and "label" in batch:
                         _add_losses(sums, losses, result, batch["label"])
             updates = list(zip(batch["index"], _samples(batch, bool(evaluators)), predictions))
+            if any(evaluator.needs_logits for evaluator in evaluators):
+                for (_, sample, _), logits in zip(updates, result.logits().numpy()):
+                    sample["logits"] = logits
             with clock("counting"):
                 for update in updates:
                     metrics.update(*update)

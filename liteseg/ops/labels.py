@@ -72,6 +72,27 @@ def scores_at_full_size(scores: np.ndarray, steps: Steps) -> np.ndarray:
     return np.matmul(np.matmul(rows.astype(np.float32), scores), columns.T.astype(np.float32))
 
 
+def confidence_at_full_size(scores: np.ndarray, steps: Steps, temperature: float) -> np.ndarray:
+    """The highest probability at every pixel: (H, W) float32, without scores at full size.
+
+    Args:
+        scores: (C, h, w) float32 logits.
+        steps: as of `labels_at_full_size`.
+        temperature: probabilities are the softmax of the logits divided by it.
+    """
+    rows, columns = (
+        _weights(scores.shape[1 + axis], [(step, size[axis]) for step, size in steps])
+        for axis in range(2)
+    )
+    wide = np.matmul(scores / np.float32(temperature), columns.T.astype(np.float32))
+    confidence = np.empty((len(rows), wide.shape[2]), np.float32)
+    for start in range(0, len(rows), _TILE):
+        band = np.tensordot(rows[start : start + _TILE].astype(np.float32), wide, (1, 1))
+        band -= band.max(axis=1, keepdims=True)  # (rows, C, W)
+        confidence[start : start + _TILE] = 1 / np.exp(band, out=band).sum(axis=1)
+    return confidence
+
+
 class _Tile(NamedTuple):
     """A range of r outputs along one axis, computed from k scores.
 

@@ -126,6 +126,7 @@ def write_report(path: Path, data: ReportData) -> None:
         date=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
         tiles=_tiles(data, evaluations),
         charts=_charts(train, evaluations),
+        reliability=_reliability(data),
         classes=_classes(data),
         confusion=_confusion(data),
         timings=_timings(data, train, evaluations),
@@ -170,6 +171,20 @@ def _charts(train: Sequence[Line], evaluations: Sequence[Line]) -> list[str]:
         line_chart("images per second", {"train": curve(train, "images_per_second")}),
     ]
     return [chart for chart in charts if chart]
+
+
+def _reliability(data: ReportData) -> Optional[str]:
+    """The reliability diagram before and after the temperature; None without calibration."""
+    found = (data.metrics or {}).get("calibration")
+    if not found:
+        return None
+    curves = {"before": found.get("before", found), "after": found.get("after")}
+    points = {
+        name: [(bin["confidence"], bin["accuracy"]) for bin in curve["bins"]]
+        for name, curve in curves.items()
+        if curve
+    }
+    return line_chart("accuracy by confidence", {"ideal": [(0.0, 0.0), (1.0, 1.0)], **points})
 
 
 def _classes(data: ReportData) -> list[dict[str, Any]]:

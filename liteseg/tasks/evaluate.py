@@ -16,6 +16,7 @@ from liteseg.config.build import build_dataset, build_model
 from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import Cityscapes, SegmentationDataset, train_id_to_id
+from liteseg.engine.calibration import Calibration
 from liteseg.engine.evaluator import Evaluator, nothing_counted
 from liteseg.engine.evaluator import evaluate as evaluate_model
 from liteseg.errors import UserError
@@ -25,7 +26,7 @@ from liteseg.report.gallery import Gallery
 from liteseg.report.report import ReportData, read_history, write_report
 from liteseg.report.visualize import write_png
 from liteseg.tasks.runs import Weights, config_of, file_of_run, require_class_order
-from liteseg.tasks.segmenter import build_val_transforms
+from liteseg.tasks.val_transforms import build_val_transforms
 from liteseg.utils.files import check_writable, require_kind
 from liteseg.utils.results import require_replaceable
 from liteseg.utils.runtime import cpu_threads
@@ -41,7 +42,8 @@ class EvalResult:
     Attributes:
         metrics: `miou`, `acc`, `kappa`, `mdice` (0 to 1), `class_iou`, `class_precision`,
             `class_recall` and `class_dice` {name: value, or None for an absent class},
-            `confusion`, `images` (those with labels), `seconds`, `images_per_second`, `timings`.
+            `confusion`, `images` (those with labels), `seconds`, `images_per_second`, `timings`;
+            with `calibration` also that.
         config: file of the config.
         weights: the evaluated weights.
         split: the evaluated split.
@@ -77,6 +79,7 @@ def evaluate(
     device: Optional[str] = None,
     predictions: Union[str, Path, None] = None,
     report: Union[str, Path, None] = None,
+    calibration: bool = False,
 ) -> EvalResult:
     """Evaluate trained weights.
 
@@ -92,6 +95,7 @@ def evaluate(
         predictions: folder for a PNG of each predicted label map, at full size: original label
             ids under the official names for Cityscapes, train ids for other datasets.
         report: HTML file for the metrics, the curves of the run, and the worst and best images.
+        calibration: also measure the calibration of the probabilities, and fit a temperature.
 
     Raises:
         UserError: the config has errors, the weights do not fit, a file cannot be read or written,
@@ -113,7 +117,8 @@ def evaluate(
         require_replaceable(map(saver.target, range(len(setup.dataset))), "give another folder")
     gallery = Gallery(setup.dataset, cfg.num_pictures) if report else None
     evaluators: list[Any] = [evaluator for evaluator in (saver, gallery) if evaluator]
-    metrics = setup.run(evaluators, require_labels=not evaluators)
+    measured = [Calibration(setup.dataset)] if calibration else []
+    metrics = setup.run([*evaluators, *measured], require_labels=not evaluators)
     written = len(setup.dataset) if saver else 0
     result = EvalResult(metrics, str(cfg.path), str(weights), split, written)
     if report and metrics["images"]:

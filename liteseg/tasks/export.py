@@ -19,8 +19,10 @@ from liteseg.deploy.verify import Example, compare, disagreements
 from liteseg.errors import UserError
 from liteseg.ops.exclusive import exclusive
 from liteseg.tasks import examples
+from liteseg.tasks.confidence import Thresholds, temperature_of, thresholds_of
 from liteseg.tasks.runs import Weights, config_of
-from liteseg.tasks.segmenter import Segmenter, val_transform_specs
+from liteseg.tasks.segmenter import Segmenter
+from liteseg.tasks.val_transforms import val_transform_specs
 from liteseg.utils.logging import get_logger
 
 if TYPE_CHECKING:
@@ -68,6 +70,8 @@ def export(
     verify: bool = True,
     images: Optional[Sequence[Union[str, Path]]] = None,
     num_images: Optional[int] = None,
+    temperature: Union[float, str, Path] = 1.0,
+    thresholds: Thresholds = 0.0,
 ) -> ExportResult:
     """Export trained weights in a format that other programs run.
 
@@ -81,13 +85,18 @@ def export(
         overrides: `key=value` changes of the config.
         input_size: (w, h) of the images after the validation transforms and before
             `test_config.scales`; by default any size.
-        output_kind: first output of the graph: `label`, `logits` or `softmax`.
+        output_kind: first output of the graph: `label`, `logits`, `softmax`, or `confidence`: the
+            labels and their probability, uint8 each.
         int8: post-training quantization (format openvino).
         calibration: images for int8: a folder, or a number of images of the training set.
         verify: run the trained and the exported model on the same images.
         images: images or folders to verify with; by default the validation set with its labels if
             its files exist, or else synthetic streets.
         num_images: number of images to verify with; by default 8, or with int8 all of them.
+        temperature: divides the logits of all probabilities, which leaves the labels as they are:
+            a number, or a file of `liteseg eval --calibration --json FILE`.
+        thresholds: `Segmenter` and `predict` label pixels 255, unknown, whose probability is below
+            that of their class: one number for all classes, or {class name: number}.
 
     Raises:
         UserError: the config has errors, the weights do not fit, a package is missing, the
@@ -102,10 +111,13 @@ def export(
     built = ["train_dataset"] if int8 and isinstance(calibration, int) else []
     cfg = config_of(weights, cfg, overrides, built)
     trained = Segmenter.from_pretrained(weights, cfg, device="cpu")
+    trained.trained_network.temperature = temperature_of(temperature)
+    lowest = thresholds_of(thresholds, trained.class_names)
     graph = _graph(trained, output_kind)
     with replacing(output) as folder:
         file = write_model(graph, format, input_size, folder)
         description = _describe(cfg, trained, graph, format, file, input_size)
+        description = replace(description, thresholds=lowest)
         result = ExportResult(output, format, file, input_size)
         if int8:
             count = quantize(folder / file, _calibration(cfg, trained, calibration, input_size))
@@ -139,7 +151,8 @@ def _graph(trained: Segmenter, kind: str) -> DeployGraph:
         )
     normalize = network.normalize
     mean, std = normalize.mean.tolist(), normalize.std.tolist()
-    return DeployGraph(network.model, mean, std, views[0][0], kind, network.test.pad_multiple)
+    options = (network.test.pad_multiple, network.temperature)
+    return DeployGraph(network.model, mean, std, views[0][0], kind, *options)
 
 
 def _describe(
@@ -168,6 +181,7 @@ def _describe(
         mean=[round(float(value), 7) for value in normalize.mean],
         std=[round(float(value), 7) for value in normalize.std],
         scale=graph.scale,
+        temperature=graph.temperature,
         pad_multiple=graph.multiple,
         transforms=transforms[:-1],
         class_names=list(trained.class_names),
@@ -237,6 +251,7 @@ def _verify(
         return predict_scores(network.model, batch, network.test)[0].numpy()
 
     exported = Segmenter.from_pretrained(folder, device="cpu")  # a GPU's TF32 is less exact
+    exported.thresholds = None  # rounding would move pixels across them
     ignore_index = examples.ignore_index(cfg)
     found = compare(trained, exported, reference, source, ignore_index=ignore_index)
     if problems := disagreements(found, precision):

@@ -15,7 +15,16 @@ from liteseg.utils.logging import get_logger
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 
 # What `predict` appends to the name of an input; without a suffix: a folder of frames.
-RESULTS = ("_label.png", "_color.png", "_overlay.png", "_overlay.mp4", "_label", "_color")
+RESULTS = (
+    "_label.png",
+    "_color.png",
+    "_overlay.png",
+    "_overlay.mp4",
+    "_confidence.png",
+    "_label",
+    "_color",
+    "_confidence",
+)
 
 
 class Job(NamedTuple):
@@ -72,7 +81,8 @@ def find_files(
     """The files among the inputs, each with its path relative to the results.
 
     Raises:
-        UserError: an input does not exist, or a folder contains no file with one of `suffixes`.
+        UserError: an input does not exist or is not a regular file, or a folder contains no file
+            with one of `suffixes`.
     """
     found: list[tuple[Path, Path]] = []
     for path in inputs:
@@ -83,8 +93,12 @@ def find_files(
             root = Path() if len(inputs) == 1 else Path(path.resolve().name)
             found += [(file, root / file.relative_to(path)) for file in inside]
         elif os.path.exists(path):
+            _require_regular(path)
             found.append((path, Path(path.name)))
         elif "%" in path.name and os.path.isdir(path.parent):
+            for frame in path.parent.iterdir():
+                if frame.suffix == path.suffix and frame.exists():
+                    _require_regular(frame)
             found.append((path, Path(path.resolve().parent.name)))
         elif re.match("[a-z]+:/", str(path)):  # Path has made one slash of two
             url = str(path).replace(":/", "://", 1)
@@ -100,6 +114,12 @@ def find_files(
     return found
 
 
+def _require_regular(path: Path) -> None:
+    """Raise UserError for a FIFO or a device: OpenCV would wait for it, perhaps forever."""
+    if not os.path.isfile(path):
+        raise UserError(f"{path}: is not a regular file; give an image, a video or a folder")
+
+
 def _files_below(folder: Path, suffixes: Sequence[str], output: Optional[Path]) -> list[Path]:
     """The files with one of `suffixes`, without hidden ones and those in `output`."""
     seen = {os.path.realpath(output)} if output and output.resolve() != folder.resolve() else set()
@@ -112,8 +132,8 @@ def _files_below(folder: Path, suffixes: Sequence[str], output: Optional[Path]) 
         seen.add(os.path.realpath(place))
         folders[:] = sorted(name for name in folders if not name.startswith("."))
         for path in (Path(place, name) for name in names if not name.startswith(".")):
-            if os.path.isfile(path):
-                (found if path.suffix.lower() in suffixes else others).append(path)
+            is_input = os.path.isfile(path) and path.suffix.lower() in suffixes
+            (found if is_input else others).append(path)
     if others:
         kinds = ", ".join(sorted({path.suffix or path.name for path in others})[:5])
         get_logger().info(f"{folder}: {len(others)} files of other types are left out ({kinds})")

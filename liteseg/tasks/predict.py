@@ -6,6 +6,7 @@ Reading, inference and writing overlap. Memory is that of a few images for any n
 from __future__ import annotations
 
 import contextlib
+import copy
 import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
@@ -19,6 +20,7 @@ from liteseg.deploy import manifest
 from liteseg.errors import UserError
 from liteseg.report.visualize import overlay, save_palette_png, with_legend, write_png
 from liteseg.tasks.background import BackgroundWriter, prefetch
+from liteseg.tasks.confidence import require_probability
 from liteseg.tasks.inputs import Job, find_jobs
 from liteseg.tasks.runs import Weights, config_of
 from liteseg.tasks.segmenter import Segmenter
@@ -29,7 +31,12 @@ from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.results import require_replaceable
 
 KINDS = ("mask", "palette", "overlay")
-_ENDINGS = {"mask": "_label", "palette": "_color", "overlay": "_overlay"}
+_ENDINGS = {
+    "mask": "_label",
+    "palette": "_color",
+    "overlay": "_overlay",
+    "confidence": "_confidence",
+}
 _READ_AHEAD = 4
 _WRITERS, _MAX_PENDING = 2, 8
 # Containers estimate their number of frames; with a smaller share than this, frames are missing.
@@ -59,19 +66,21 @@ def predict(
     model: Union[str, Path, Segmenter, None] = None,
     cfg: Optional[AnyConfig] = None,
     overrides: Sequence[str] = (),
-    what: Literal["all", "mask", "palette", "overlay"] = "all",
+    what: Literal["all", "mask", "palette", "overlay", "confidence"] = "all",
     device: Optional[str] = None,
     runtime: Optional[str] = None,
     threads: Optional[int] = None,
     precision: Optional[str] = None,
     on_skip: Optional[Callable[[str], None]] = None,
     overwrite: bool = False,
+    unknown_below: Optional[float] = None,
 ) -> PredictResult:
     """Predict images and videos with trained weights or an exported model.
 
     For each image: `NAME_label.png` (train ids), `NAME_color.png` (train ids with a color palette)
-    and `NAME_overlay.png` (colors over the image, with a legend). For each video:
-    `NAME_overlay.mp4`; masks and palettes only if requested by `what`, as one PNG per frame.
+    and `NAME_overlay.png` (colors over the image, with a legend); only if requested by `what`,
+    `NAME_confidence.png` (the probability of the label, times 255). For each video:
+    `NAME_overlay.mp4`; the others only if requested by `what`, as one PNG per frame.
 
     Args:
         inputs: images, videos, folders (searched recursively), or numbered sequences such as
@@ -88,11 +97,15 @@ def predict(
         precision: of an exported model: `fp32` or `bf16`.
         on_skip: called with the error of each input that cannot be read; a log line by default.
         overwrite: replace files that liteseg has not written. Its own results always are.
+        unknown_below: pixels with a lower probability are labeled 255, unknown; by default those
+            below the thresholds of an exported model.
 
     Raises:
         UserError: an input does not exist, the model cannot be loaded, or a result would replace
             a file that liteseg has not written.
     """
+    if unknown_below is not None:
+        require_probability(unknown_below, "--unknown-below")
     output = check_writable(output)
     paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
     jobs = find_jobs([Path(os.path.expanduser(path)) for path in paths], output)
@@ -105,6 +118,9 @@ def predict(
     else:
         options = {"runtime": runtime, "threads": threads, "precision": precision}
         segmenter = open_segmenter(weights, model, cfg, overrides, device, **options)
+    if unknown_below is not None:
+        segmenter = copy.copy(segmenter)
+        segmenter.thresholds = np.full(len(segmenter.class_names), unknown_below)
     skipped: dict[Path, str] = {}
 
     def skip(error: BaseException, job: Job) -> None:
@@ -124,10 +140,10 @@ def predict(
                     predict_video(segmenter, job, kinds)
                 else:
                     try:
-                        label = segmenter.predict(image)
+                        found = _predicted(segmenter, image, kinds)
                     except UserError as error:  # an export for another size
                         raise UserError(f"{job.source}: {error}") from None
-                    writer.submit(job, write_results, segmenter, job, kinds, image, label)
+                    writer.submit(job, write_results, segmenter, job, kinds, image, *found)
             except UserError as error:
                 skip(error, job)
             bar.update()
@@ -190,8 +206,23 @@ def _read(
             yield job, error
 
 
+def _predicted(
+    segmenter: Segmenter, image: np.ndarray, kinds: Sequence[str]
+) -> tuple[np.ndarray, Optional[np.ndarray]]:
+    """The labels and, if it is to be written, the confidence as uint8."""
+    if "confidence" not in kinds:
+        return segmenter.predict(image), None
+    label, confidence = segmenter.predict_with_confidence(image)
+    return label, (255 * confidence + 0.5).astype(np.uint8)
+
+
 def write_results(
-    segmenter: Segmenter, job: Job, kinds: Sequence[str], image: np.ndarray, label: np.ndarray
+    segmenter: Segmenter,
+    job: Job,
+    kinds: Sequence[str],
+    image: np.ndarray,
+    label: np.ndarray,
+    confidence: Optional[np.ndarray] = None,
 ) -> None:
     """Write the results of one image.
 
@@ -205,14 +236,15 @@ def write_results(
             blended = overlay(image, label, palette)
             write_png(path, with_legend(blended, names, palette, np.unique(label)))
         else:
-            _write_label(path, kind, label, palette)
+            plane = confidence if kind == "confidence" and confidence is not None else label
+            _write_label(path, kind, plane, palette)
 
 
 def _write_label(path: Path, kind: str, label: np.ndarray, palette: np.ndarray) -> None:
-    if kind == "mask":
-        write_png(path, label)
-    else:
+    if kind == "palette":
         save_palette_png(path, label, palette)
+    else:
+        write_png(path, label)
 
 
 def predict_video(segmenter: Segmenter, job: Job, kinds: Sequence[str]) -> None:
@@ -226,7 +258,9 @@ def predict_video(segmenter: Segmenter, job: Job, kinds: Sequence[str]) -> None:
     """
     video = Video(job.source)
     bar = progress(total=video.count, unit="frame", desc=job.source.name, leave=False)
-    with bar, contextlib.closing(segmenter.stream(video)) as frames:
+    known = iter((frame, None) for frame in prefetch(video, _READ_AHEAD))
+    stream = known if "confidence" in kinds else segmenter.stream(video)
+    with bar, contextlib.closing(stream) as frames:
         if "overlay" in kinds:
             count = _write_overlays(segmenter, frames, video.rate, job, bar)
         else:
@@ -241,7 +275,9 @@ def predict_video(segmenter: Segmenter, job: Job, kinds: Sequence[str]) -> None:
 def _write_labels(segmenter: Segmenter, frames: Iterator, kind: str, job: Job, bar: Any) -> int:
     folder, count = job.result(_ENDINGS[kind]), 0
     with BackgroundWriter(_WRITERS, _MAX_PENDING, _raise) as writer:
-        for _, label in frames:
+        for frame, label in frames:
+            if kind == "confidence":
+                label = _predicted(segmenter, frame, [kind])[1]
             path = folder / f"{count:06d}.png"
             writer.submit(path, _write_label, path, kind, label, segmenter.palette)
             count += 1

@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import itertools
 from collections.abc import Generator, Iterable, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
@@ -10,8 +9,8 @@ from typing import TYPE_CHECKING, Any, Optional, Protocol, Union
 import numpy as np
 
 from liteseg.config.build import build_model
-from liteseg.config.check import AnyConfig, dataset_attribute, load_checked
-from liteseg.config.component import build
+from liteseg.config.check import AnyConfig, load_checked
+from liteseg.config.component import build, dataset_attribute
 from liteseg.config.schema import CheckedConfig
 from liteseg.config.test_config import TestConfig
 from liteseg.deploy import manifest
@@ -20,6 +19,7 @@ from liteseg.ops.exclusive import exclusive
 from liteseg.registry import TRANSFORMS
 from liteseg.tasks.background import prefetch
 from liteseg.tasks.runs import Weights, config_of, names_and_palette, require_class_order
+from liteseg.tasks.val_transforms import build_val_transforms
 from liteseg.tasks.video import Video
 from liteseg.utils.images import read_image
 from liteseg.utils.weights.load import load_weights
@@ -27,10 +27,13 @@ from liteseg.utils.weights.load import load_weights
 if TYPE_CHECKING:  # an exported model needs no Paddle
     import paddle
 
+    from liteseg.engine.inference import Prediction
     from liteseg.transforms import Compose, Normalize
 
 AnyImage = Any  # (H, W, 3) uint8 RGB, the path of an image file, or a PIL image
 TransInfo = Sequence[tuple[str, Sequence[int]]]
+Confidences = list[tuple[np.ndarray, np.ndarray]]
+UNKNOWN = 255  # label of pixels below a threshold
 _FRAMES_AHEAD = 4
 
 
@@ -51,6 +54,9 @@ class Network(Protocol):
     def probabilities(self, images: np.ndarray, trans_info: TransInfo) -> np.ndarray:
         """(N, classes, h, w) float32; arguments as of `labels`."""
 
+    def confidences(self, images: np.ndarray, trans_info: TransInfo) -> Confidences:
+        """The result of `labels`, each with the probability of its labels, (h, w) float32."""
+
 
 class TrainedNetwork:
     """A Paddle model with the normalization and the test settings of its config.
@@ -59,7 +65,12 @@ class TrainedNetwork:
         model: maps (N, 3, H, W) float32 to a list of logits; it is put into eval mode.
         normalize: the `Normalize` at the end of the validation transforms.
         test: scales, flips and the sliding window.
+
+    Attributes:
+        temperature: probabilities are the softmax of the logits divided by it.
     """
+
+    temperature = 1.0
 
     def __init__(self, model: paddle.nn.Layer, normalize: Normalize, test: TestConfig):
         model.eval()
@@ -70,9 +81,23 @@ class TrainedNetwork:
     @exclusive
     def labels(self, images: np.ndarray, trans_info: TransInfo) -> Sequence[np.ndarray]:
         """As `Network.labels`."""
+        return list(self._predict(images, trans_info).labels())
+
+    @exclusive
+    def probabilities(self, images: np.ndarray, trans_info: TransInfo) -> np.ndarray:
+        """(N, classes, h, w) float32; arguments as of `labels`."""
+        return self._softmax(self._predict(images, trans_info)).numpy()
+
+    @exclusive
+    def confidences(self, images: np.ndarray, trans_info: TransInfo) -> Confidences:
+        """As `Network.confidences`."""
+        prediction = self._predict(images, trans_info)
+        return list(zip(prediction.labels(), self._softmax(prediction).max(axis=1).numpy()))
+
+    def _predict(self, images: np.ndarray, trans_info: TransInfo) -> Prediction:
         import paddle
 
-        from liteseg.engine.inference import predict_labels
+        from liteseg.engine.inference import predict
         from liteseg.ops.device import explained_out_of_memory
 
         count, height, width, _ = images.shape
@@ -82,18 +107,12 @@ class TrainedNetwork:
         )
         with explained_out_of_memory(lambda: advice):
             batch = self.normalize.batch(paddle.to_tensor(images))
-            return list(predict_labels(self.model, batch, self.test, trans_info))
+            return predict(self.model, batch, self.test, trans_info)
 
-    @exclusive
-    def probabilities(self, images: np.ndarray, trans_info: TransInfo) -> np.ndarray:
-        """(N, classes, h, w) float32; arguments as of `labels`."""
-        import paddle
+    def _softmax(self, prediction: Prediction) -> paddle.Tensor:
+        from paddle.nn import functional
 
-        from liteseg.engine.inference import predict
-
-        batch = self.normalize.batch(paddle.to_tensor(images))
-        logits = predict(self.model, batch, self.test, trans_info).logits()
-        return paddle.nn.functional.softmax(logits, axis=1).numpy()
+        return functional.softmax(prediction.logits() / self.temperature, axis=1)
 
 
 class Segmenter:
@@ -108,7 +127,13 @@ class Segmenter:
         class_names: one for each class.
         palette: (classes, 3) uint8 RGB.
         exif: how image files are to be read: `apply` or `ignore` their EXIF orientation.
+
+    Attributes:
+        thresholds: (classes,) float: pixels with a lower probability than that of their class are
+            labeled 255, unknown. None: no pixel is.
     """
+
+    thresholds: Optional[np.ndarray] = None
 
     def __init__(
         self,
@@ -216,7 +241,11 @@ class Segmenter:
         transforms = [build(spec, TRANSFORMS, path) for spec in description.transforms]
         palette = np.asarray(description.palette, np.uint8)
         exif = description.input.get("exif", "apply")
-        return cls(network, Compose(transforms), description.class_names, palette, exif)
+        segmenter = cls(network, Compose(transforms), description.class_names, palette, exif)
+        segmenter.thresholds = (
+            np.asarray(description.thresholds) if any(description.thresholds) else None
+        )
+        return segmenter
 
     def predict(self, image: AnyImage) -> np.ndarray:
         """Predict the labels of one image; `segmenter(image)` is the same.
@@ -245,8 +274,34 @@ class Segmenter:
             ValueError: no image of the right shape and dtype.
             UserError: the file cannot be read, or an exported model was exported for another size.
         """
+        return self.network.probabilities(*self._transformed(image))[0]
+
+    def predict_with_confidence(self, image: AnyImage) -> tuple[np.ndarray, np.ndarray]:
+        """The labels of one image as of `predict`, and the highest probability at each pixel.
+
+        Args:
+            image: as for `predict`; errors too.
+
+        Returns:
+            (H, W) uint8 and (H, W) float32.
+        """
+        labels, confidence = self.network.confidences(*self._transformed(image))[0]
+        return self._known(labels, confidence), confidence
+
+    def _known(self, labels: np.ndarray, confidence: np.ndarray) -> np.ndarray:
+        """The labels, with UNKNOWN where the confidence is below the threshold of the class."""
+        if self.thresholds is None:
+            return labels
+        return np.where(confidence < self.thresholds[labels], UNKNOWN, labels).astype(np.uint8)
+
+    def _labels(self, batch: np.ndarray, trans_info: TransInfo) -> Sequence[np.ndarray]:
+        if self.thresholds is None:
+            return self.network.labels(batch, trans_info)
+        return [self._known(*found) for found in self.network.confidences(batch, trans_info)]
+
+    def _transformed(self, image: AnyImage) -> tuple[np.ndarray, TransInfo]:
         sample = self.transforms({"img": self._pixels(image), "trans_info": []})
-        return self.network.probabilities(sample["img"][None], sample["trans_info"])[0]
+        return sample["img"][None], sample["trans_info"]
 
     def _pixels(self, image: AnyImage) -> np.ndarray:
         if isinstance(image, (str, Path)):
@@ -263,15 +318,14 @@ class Segmenter:
         """Predict the labels of several images; those of one size share a forward pass."""
         groups: dict[Any, list[tuple[int, np.ndarray]]] = {}
         for place, image in enumerate(images):
-            sample = self.transforms({"img": self._pixels(image), "trans_info": []})
-            trans_info = tuple((name, tuple(size)) for name, size in sample["trans_info"])
-            group = groups.setdefault((sample["img"].shape, trans_info), [])
-            group.append((place, sample["img"]))
+            pixels, found = self._transformed(image)
+            trans_info = tuple((name, tuple(size)) for name, size in found)
+            groups.setdefault((pixels.shape, trans_info), []).append((place, pixels))
         labels: dict[int, np.ndarray] = {}
         for (_, trans_info), members in groups.items():
-            places, pixels = zip(*members)
-            batch = pixels[0][None] if len(pixels) == 1 else np.stack(pixels)
-            labels.update(zip(places, self.network.labels(batch, trans_info)))
+            places, parts = zip(*members)
+            batch = parts[0] if len(parts) == 1 else np.concatenate(parts)
+            labels.update(zip(places, self._labels(batch, trans_info)))
         return [labels[place] for place in range(len(images))]
 
     def stream(
@@ -293,47 +347,6 @@ class Segmenter:
         frames = Video(video) if isinstance(video, (str, Path)) else video
         for frame in prefetch(frames, _FRAMES_AHEAD):
             yield frame, self.predict(frame)
-
-
-def val_transform_specs(cfg: CheckedConfig) -> list[dict[str, Any]]:
-    """The transforms of the validation set or, without one, of the training set.
-
-    Of those of the training set, the fixed ones at the beginning and `Normalize`.
-    """
-    if cfg.val_dataset and cfg.val_dataset.get("transforms"):
-        return cfg.val_dataset["transforms"]
-    specs = cfg.train_dataset.get("transforms") or []
-    built = [build(spec, TRANSFORMS, "train_dataset.transforms") for spec in specs]
-    count = len(list(itertools.takewhile(_is_fixed, built)))
-    return specs[:count] + specs[max(count, len(specs) - 1) :]
-
-
-def _is_fixed(transform: Any) -> bool:
-    declared = (getattr(transform, name, None) for name in ("random", "keeps_geometry"))
-    return tuple(declared) == (False, True)
-
-
-def build_val_transforms(cfg: CheckedConfig) -> Compose:
-    """The transforms of `val_transform_specs`, without the dataset and its files.
-
-    Raises:
-        UserError: there are none, or they do not end in `Normalize`, which prediction requires.
-    """
-    from liteseg.transforms import Compose
-
-    path = f"{'val' if cfg.val_dataset else 'train'}_dataset.transforms"
-    specs = val_transform_specs(cfg)
-    built = [build(spec, TRANSFORMS, f"{path}.{index}") for index, spec in enumerate(specs)]
-    try:
-        transforms = Compose(built)
-    except ValueError as error:
-        raise UserError(f"{path}: {error}") from None
-    if transforms.normalize is None:
-        raise UserError(
-            f"{path}: must end in Normalize, found {[spec.get('type') for spec in specs]}; "
-            "add `- type: Normalize` as the last one"
-        )
-    return transforms
 
 
 def _require_rgb(image: Any) -> None:

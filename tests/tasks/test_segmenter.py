@@ -12,7 +12,8 @@ from liteseg.config.build import build_model
 from liteseg.config.check import load_checked
 from liteseg.datasets import Streets
 from liteseg.errors import UserError
-from liteseg.tasks.segmenter import Segmenter, val_transform_specs
+from liteseg.tasks.segmenter import Segmenter
+from liteseg.tasks.val_transforms import val_transform_specs
 
 
 def test_images_of_several_sizes(filled_run):
