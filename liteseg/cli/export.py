@@ -64,6 +64,11 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help="images for --int8: a folder, or a number of images of the training set "
         f"(default: {CALIBRATION_IMAGES})",
     )
+    _add_verification(parser)
+    complete(parser, "liteseg export --weights output/my --format paddle --output exported")
+
+
+def _add_verification(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--verify",
         action=argparse.BooleanOptionalAction,
@@ -85,7 +90,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         help=f"number of images to verify with (default: {VERIFICATION_IMAGES}; with --int8 all of "
         "the validation set)",
     )
-    complete(parser, "liteseg export --weights output/my --format paddle --output exported")
 
 
 def run(args: argparse.Namespace) -> int:
