@@ -9,6 +9,7 @@ from liteseg import __version__
 from liteseg.cli.arguments import add_json, complete, save_json
 from liteseg.doctor.checks import run_checks
 from liteseg.doctor.findings import BAD, NOTE
+from liteseg.utils.text import safe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
@@ -29,7 +30,7 @@ def run(args: argparse.Namespace) -> int:
     findings = []
     for finding in run_checks(Path(args.output)):
         findings.append(finding)
-        print(finding, flush=True)
+        print(safe(str(finding)), flush=True)
     bad = sum(finding.state == BAD for finding in findings)
     notes = sum(finding.state == NOTE for finding in findings)
     print(f"{bad} would break training, {notes} to note" if bad or notes else "no problems found")

@@ -5,6 +5,8 @@ from __future__ import annotations
 import argparse
 from typing import Any, NoReturn, Optional
 
+from liteseg.utils.text import joined
+
 _SET = {  # where arguments are that other tools have as options
     "lr": "lr_scheduler.learning_rate",
     "learning_rate": "lr_scheduler.learning_rate",
@@ -29,7 +31,7 @@ class Parser(argparse.ArgumentParser):
         if "required: --config" in message:
             words = self._words
         hints = filter(None, map(_option_for, words, [*words[1:], ""]))
-        super().error("\n".join([message, *hints]))
+        super().error(joined([message, *hints]))
 
 
 def _option_for(word: str, value: str) -> Optional[str]:

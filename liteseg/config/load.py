@@ -18,6 +18,7 @@ import yaml
 from liteseg.config.yaml_tree import Dumper, Node, Reader, plain
 from liteseg.errors import UserError, quoted
 from liteseg.utils.files import read_regular
+from liteseg.utils.text import joined
 
 INHERITED = "_inherited_"
 BASE = "_base_"
@@ -271,7 +272,7 @@ class Config(Mapping[str, Any]):
         """The text of `dump` with the origin of every line as a comment."""
         lines = list(_lines(self._root))
         width = min(max((len(line) for line, _ in lines), default=0), 60)
-        return "".join(f"{line:<{width}}  # {origin}\n" for line, origin in lines)
+        return joined(f"{line:<{width}}  # {origin}" for line, origin in lines) + "\n"
 
 
 def _leaves(value: Any, path: str = "") -> dict[str, Any]:
@@ -317,28 +318,43 @@ def _config_dirs() -> list[Path]:
     return [d for d in (package.parent / "configs", package / "configs") if d.is_dir()]
 
 
+def shipped_config(name: Union[str, Path]) -> Optional[Path]:
+    """The shipped config of that name (`.yml` may be left out); None if there is none."""
+    files = (folder / file for folder in _config_dirs() for file in (name, f"{name}.yml"))
+    return next((file for file in files if os.path.isfile(file)), None)
+
+
 def find_config(path: Union[str, Path]) -> Path:
-    """The config file `path`, or the shipped config of that name (`.yml` may be left out).
+    """The config file `path`, or the config of that name.
+
+    Names are those of shipped configs (`.yml` may be left out) and of models in the zoo.
 
     Raises:
-        UserError: there is none; the message suggests similar shipped configs.
+        UserError: there is none; the message suggests similar names.
     """
     path = Path(path)
     if os.path.isfile(path):  # unlike Path.is_file, it accepts any text
         return path
-    for folder in _config_dirs():
-        for candidate in (folder / path, folder / f"{path}.yml"):
-            if os.path.isfile(candidate):
-                return candidate
+    if found := shipped_config(path):
+        return found
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give a YAML file")
+    from liteseg.utils.weights.source import config_of_model, nearest_names
+
+    model = config_of_model(str(path))
+    if model is not None:
+        file = shipped_config(model) if isinstance(model, str) else model
+        if file is None:
+            raise UserError(f"{path}: its config {model!r} is not shipped with this liteseg")
+        return file
     shipped = (f for folder in _config_dirs() for f in sorted(folder.rglob("*.yml")))
     for files in (path.absolute().parent.glob("*.y*ml"), shipped):  # neighbors first
-        known = {f.stem: f for f in files}
+        known = {f.stem: _shown(f) for f in files}
         near = difflib.get_close_matches(path.stem, known, n=3, cutoff=0.5)
         if near:
             break
-    hint = f"; did you mean {' or '.join(_shown(known[n]) for n in near)}?" if near else ""
+    names = [known[n] for n in near] or nearest_names(str(path))
+    hint = f"; did you mean {' or '.join(names)}?" if names else ""
     raise UserError(f"no config {str(path)!r}{hint}")
 
 
@@ -348,8 +364,16 @@ def load_config(path: Union[str, Path], overrides: Sequence[str] = ()) -> Config
     Only the YAML syntax is checked here; `config.check` checks keys and components.
 
     Raises:
-        UserError: the file, one of its bases or an override cannot be used; with file and line.
+        UserError: the file, one of its bases or an override cannot be used, with file and line; or
+            a pack, which may be anyone's, would run plugins.
     """
     file = find_config(path)
     root = _load_tree(file, parents=(), counter=itertools.count(1))
-    return Config(root, file).changed(overrides)
+    cfg = Config(root, file).changed(overrides)
+    named = not os.path.isfile(path) and shipped_config(path) is None
+    if named and cfg.get("plugins") and cfg.origin("plugins") != OVERRIDE_ORIGIN:
+        raise UserError(
+            f"{path}: the config of this model would run {quoted(cfg['plugins'])}; if you trust "
+            f"these Python files, give --config {file}"
+        )
+    return cfg

@@ -98,7 +98,7 @@ def _to_onnx(saved: Path, target: Path, names: list[str]) -> None:
     raise UserError(
         f"paddle2onnx could not convert the model (exit code {done.returncode}):\n  "
         + "\n  ".join(errors)
-        + "\ntry `--format paddle`, which needs no conversion, or a fixed --input-size"
+        + "\n  try `--format paddle`, which needs no conversion, or a fixed --input-size"
     )
 
 

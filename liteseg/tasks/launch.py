@@ -11,6 +11,7 @@ import pickle
 import re
 import signal
 import socket
+import stat
 import subprocess
 import sys
 import tempfile
@@ -18,11 +19,11 @@ import time
 import traceback
 from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
-from typing import Any, Callable, Optional, TypeVar
+from typing import Any, Callable, NoReturn, Optional, TypeVar
 
 from liteseg.config.plugins import plugin_location
 from liteseg.errors import UserError
-from liteseg.utils.logging import console_options, setup_logging
+from liteseg.utils.logging import console_options, get_logger, setup_logging
 from liteseg.utils.runtime import end_with_parent, is_main
 from liteseg.utils.text import safe
 
@@ -82,7 +83,13 @@ def launch(
     with tempfile.TemporaryDirectory(prefix="liteseg-launch-") as exchange:
         call = (task, dict(arguments), console_options(), name)
         Path(exchange, _CALL).write_bytes(pickle.dumps(call))
-        with _signals_passed_on(processes) as received:
+
+        def pass_on(number: int) -> None:
+            for process in processes:
+                if process.poll() is None:
+                    process.send_signal(number)
+
+        with signals_passed_on(pass_on) as received:
             for rank in range(devices):
                 environment = _environment(rank, endpoints[0], endpoints[1:], gpu)
                 processes.append(_start(exchange, rank, logs, environment))
@@ -91,7 +98,7 @@ def launch(
             return pickle.loads(Path(exchange, _RESULT).read_bytes())
     if received:
         raise SystemExit(128 + received[-1])
-    report = "\n".join(filter(None, [_report(failed, processes, logs), advice()]))
+    report = "\n  ".join(filter(None, [_report(failed, processes, logs), advice()]))
     raise (UserError if processes[failed].returncode == 2 else ProcessFailed)(report)
 
 
@@ -116,16 +123,48 @@ def _run_call(folder: Path) -> int:
     return 0
 
 
-def _end(code: int) -> None:
-    """End this process; at once after a failure.
+def connect() -> None:
+    """Connect this process to the others; on one machine, they are the only ones that can."""
+    import paddle
+
+    if paddle.distributed.is_initialized():
+        return
+    if _LAUNCHER not in os.environ:  # started by Paddle's launcher, which may be killed
+        end_with_parent(os.getppid(), signal.SIGTERM)
+    paddle.distributed.init_parallel_env()
+    if _LAUNCHER in os.environ and is_main():
+        _close_to_others(int(os.environ["PADDLE_MASTER"].rpartition(":")[2]))
+
+
+def _close_to_others(port: int) -> None:
+    """Let the listening socket at `port` accept connections of this machine only.
+
+    Paddle's store exchanges pickles, listens on all interfaces, and has no option for its address.
+    """
+    for file in Path("/proc/self/fd").iterdir():
+        with contextlib.suppress(OSError):  # closed in the meantime, or no socket
+            if not stat.S_ISSOCK(file.stat().st_mode):
+                continue
+            with socket.socket(fileno=os.dup(int(file.name))) as one:
+                listens = one.getsockopt(socket.SOL_SOCKET, socket.SO_ACCEPTCONN)
+                if listens and one.getsockname()[1] == port:
+                    one.setsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, b"lo")
+                    return
+    get_logger().warning(
+        f"port {port}, at which the processes find each other, stays open to other machines: this "
+        "system does not let liteseg close it; use a firewall"
+    )
+
+
+def end_at_once(code: int) -> NoReturn:
+    """End this process after a failure.
 
     A regular exit frees NCCL's communicator, which waits for the other processes, while they wait
     for this one.
     """
-    if code:
-        sys.stdout.flush()
-        sys.stderr.flush()
-        os._exit(code)
+    sys.stdout.flush()
+    sys.stderr.flush()
+    os._exit(code)
 
 
 def _use_gpus(devices: int, device: str) -> bool:
@@ -187,17 +226,15 @@ def _free_endpoints(count: int) -> list[str]:
 
 
 @contextlib.contextmanager
-def _signals_passed_on(processes: Sequence[subprocess.Popen]) -> Iterator[list[int]]:
-    """Pass SIGINT and SIGTERM on to the processes within the block; yields those received."""
+def signals_passed_on(pass_on: Callable[[int], None]) -> Iterator[list[int]]:
+    """Call `pass_on` with each SIGINT and SIGTERM within the block; yields those received."""
     received: list[int] = []
 
-    def pass_on(number: int, frame: Any) -> None:
+    def handle(number: int, frame: Any) -> None:
         received.append(number)
-        for process in processes:
-            if process.poll() is None:
-                process.send_signal(number)
+        pass_on(number)
 
-    before = {n: signal.signal(n, pass_on) for n in (signal.SIGINT, signal.SIGTERM)}
+    before = {n: signal.signal(n, handle) for n in (signal.SIGINT, signal.SIGTERM)}
     try:
         yield received
     finally:
@@ -236,4 +273,5 @@ def _report(rank: int, processes: Sequence[subprocess.Popen], logs: Path) -> str
 
 
 if __name__ == "__main__":
-    _end(_run_call(Path(sys.argv[1])))
+    if exit_code := _run_call(Path(sys.argv[1])):
+        end_at_once(exit_code)

@@ -13,7 +13,7 @@ from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import SegmentationDataset
 from liteseg.utils.files import atomic_write, read_regular
 from liteseg.utils.logging import get_logger
-from liteseg.utils.text import redacted
+from liteseg.utils.text import redacted, safe
 
 _HEAD = "# every value of the config "
 
@@ -21,7 +21,8 @@ _HEAD = "# every value of the config "
 def config_name(cfg: CheckedConfig) -> str:
     """The name of the config that the run, or the run whose config this is, was started with."""
     first = read_regular(cfg.path).decode().partition("\n")[0] if cfg.path.exists() else ""
-    return first[len(_HEAD) :].strip() if first.startswith(_HEAD) else cfg.path.stem
+    name = first[len(_HEAD) :] if first.startswith(_HEAD) else cfg.path.stem
+    return " ".join(safe(name).split())
 
 
 def write_config(

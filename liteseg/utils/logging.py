@@ -11,7 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
-from liteseg.utils.runtime import is_main
+from liteseg.utils.runtime import host_and_rank, is_main
 from liteseg.utils.text import safe
 
 _YELLOW, _PLAIN = "\x1b[33m", "\x1b[0m"  # ANSI codes
@@ -76,6 +76,8 @@ def progress(*args: Any, shown: bool = True, **options: Any) -> Any:
     # Passed explicitly, because tqdm shows nothing on a terminal of unknown size.
     width, height = shutil.get_terminal_size()
     hidden = None if shown and not console_options()["quiet"] else True
+    if "desc" in options:  # it may be the name of a file
+        options["desc"] = safe(options["desc"])
     return tqdm(*args, disable=hidden, ncols=width, nrows=height, **options)
 
 
@@ -90,7 +92,7 @@ def console_options() -> dict[str, bool]:
 
 
 def setup_logging(*, quiet: bool = False, verbose: bool = False) -> None:
-    """Send the log to the console, in the main process (rank 0) only.
+    """Send the log to the console; in other processes than the main one, with host and rank.
 
     A second call replaces the first one.
 
@@ -104,10 +106,12 @@ def setup_logging(*, quiet: bool = False, verbose: bool = False) -> None:
         handler.close()
     # Paddle, VisualDL and others configure the root logger, which would print lines twice.
     logger.propagate = False
-    if not is_main():
-        logger.addHandler(logging.NullHandler())
-        return
     logger.setLevel(logging.DEBUG if verbose else logging.INFO)
+    if not is_main():  # its output is a file of this machine
+        output = logging.StreamHandler(sys.stdout)
+        output.setFormatter(_SafeFormatter(f"%(asctime)s [{host_and_rank()}] %(message)s"))
+        logger.addHandler(output)
+        return
     console = _ConsoleHandler(logging.WARNING if quiet else logging.DEBUG)
     if not verbose:
         console.addFilter(lambda record: not getattr(record, "on_bar", False))

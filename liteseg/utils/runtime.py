@@ -7,15 +7,22 @@ from __future__ import annotations
 
 import ctypes
 import os
+import pickle
 import resource
 import signal
+import socket
 import sys
+from collections.abc import Callable
 from pathlib import Path
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Optional, TypeVar
+
+from liteseg.errors import UserError
 
 if TYPE_CHECKING:  # `liteseg doctor` works without these
     import numpy as np
     from paddle import Tensor
+
+Value = TypeVar("Value")
 
 DEVICES = ("auto", "cpu", "gpu")  # values of `device` in a config
 _STATUS = Path("/proc/self/status")
@@ -44,6 +51,26 @@ def world_size() -> int:
     return int(os.environ.get("PADDLE_TRAINERS_NUM", "1"))
 
 
+def local_size() -> int:
+    """The number of training processes on this machine."""
+    return int(os.environ.get("PADDLE_LOCAL_SIZE", world_size()))
+
+
+def local_rank() -> int:
+    """The index of this training process among those of this machine."""
+    return int(os.environ.get("PADDLE_LOCAL_RANK", rank()))
+
+
+def node_count() -> int:
+    """The number of machines (nodes of Paddle's launcher) that the training processes run on."""
+    return int(os.environ.get("PADDLE_NNODES", "1"))
+
+
+def host_and_rank() -> str:
+    """This process among those of several machines, for messages and logs."""
+    return f"{socket.gethostname()}, rank {rank()}"
+
+
 def gathered(tensor: Tensor) -> np.ndarray:
     """The tensors (...) of all processes, which must have the same shape, as (processes, ...)."""
     if world_size() == 1:
@@ -65,6 +92,64 @@ def gathered_objects(value: Any) -> list[Any]:
     values: list[Any] = []
     paddle.distributed.all_gather_object(values, value)
     return values
+
+
+def from_main(produce: Callable[[], Value]) -> Value:
+    """The value of `produce()`, which only the main process calls, in every process.
+
+    The value must be picklable. Its arrays are sent one after another, so the memory is that of the
+    value and of one array more.
+
+    Raises:
+        UserError: raised by `produce`; in every process.
+    """
+    if world_size() == 1:
+        return produce()
+    error: Optional[UserError] = None
+    outcome: Any = None
+    buffers: list[pickle.PickleBuffer] = []
+    if is_main():
+        try:
+            outcome = produce(), None
+        except UserError as raised:
+            outcome, error = (None, str(raised)), raised
+        head = pickle.dumps(outcome, protocol=5, buffer_callback=buffers.append)
+        _send([head, *(buffer.raw() for buffer in buffers)])
+    else:
+        head, *received = _receive()
+        outcome = pickle.loads(head, buffers=received)
+        error = outcome[1] and UserError(outcome[1])
+    if error:
+        raise error
+    return outcome[0]
+
+
+def _send(parts: list[Any]) -> None:
+    import numpy as np
+
+    arrays = [np.frombuffer(part, np.uint8) for part in parts]
+    sizes = np.array([len(array) for array in arrays], np.int64)
+    for array in (np.array([len(sizes)], np.int64), sizes, *arrays):
+        _broadcast(array)
+
+
+def _receive() -> list[Any]:
+    import numpy as np
+
+    (count,) = _broadcast(np.zeros(1, np.int64))
+    sizes = _broadcast(np.zeros(count, np.int64))
+    return [_broadcast(np.zeros(size, np.uint8)).data for size in sizes]
+
+
+def _broadcast(array: np.ndarray) -> np.ndarray:
+    """The array (n,) of the main process, with as many elements of its type in each process."""
+    import paddle
+
+    if not len(array):
+        return array
+    tensor = paddle.to_tensor(array)
+    paddle.distributed.broadcast(tensor, 0)
+    return tensor.numpy()
 
 
 def is_main() -> bool:

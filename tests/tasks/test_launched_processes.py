@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import atexit
 import os
+import socket
 import time
 from pathlib import Path
 
@@ -53,6 +54,21 @@ def test_processes_on_the_cpu_use_gloo(monkeypatch):
     found = launcher._environment(1, "127.0.0.1:6000", ENDPOINTS, gpu=False)
     assert found["PADDLE_DISTRI_BACKEND"] == "gloo"
     assert "FLAGS_selected_gpus" not in found
+
+
+def test_the_store_accepts_no_other_machine(caplog):
+    with socket.socket() as store:
+        store.bind(("0.0.0.0", 0))
+        store.listen()
+        port = store.getsockname()[1]
+        launcher._close_to_others(port)
+        device = store.getsockopt(socket.SOL_SOCKET, socket.SO_BINDTODEVICE, 16)
+        assert device.rstrip(b"\0") == b"lo"
+        socket.create_connection(("127.0.0.1", port), 5).close()
+    assert not caplog.records
+    launcher._close_to_others(port)
+    assert f"port {port}" in caplog.text
+    assert "stays open" in caplog.text
 
 
 @pytest.mark.parametrize(

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import os
 import sys
 from pathlib import Path
 
@@ -183,6 +184,18 @@ def test_missing_inputs(predict, tmp_path, name, message):
     (tmp_path / "empty").mkdir()
     with pytest.raises(UserError, match=message):
         predict(tmp_path / name)
+
+
+@pytest.mark.parametrize("name", ["a.png", "a.mp4", "000000.png"])
+def test_pipes_are_not_waited_for(predict, tmp_path, name):
+    folder = tmp_path / "in"
+    folder.mkdir()
+    os.mkfifo(folder / name)
+    given = folder / ("%06d.png" if name[0] == "0" else name)
+    with pytest.raises(UserError, match=f"{name}: is not a regular file"):
+        predict(given)
+    with pytest.raises(UserError, match="contains no images"):
+        predict(folder)
 
 
 def test_streams_are_for_python(predict):

@@ -7,6 +7,7 @@ import os
 import pytest
 
 from liteseg.cli import main
+from liteseg.config.build import build_model
 from liteseg.config.check import load_checked
 from liteseg.config.load import load_config
 from liteseg.config.plugins import load_components
@@ -14,7 +15,7 @@ from liteseg.errors import UserError
 from liteseg.registry import DATASETS
 from liteseg.tasks.runs import config_of, file_of_run, require_own_output, run_directory
 from liteseg.tasks.train import train
-from liteseg.utils.weights.download import resolve
+from liteseg.utils.weights.source import resolve
 
 PLUGIN = """\
 open('executed', 'w').close()  # {}
@@ -134,6 +135,18 @@ def test_links_in_a_run_of_others_are_refused(run, tmp_path):
         train("quickstart", resume=run)
 
 
+@pytest.mark.parametrize("name", ["train.log", "checkpoints", "checkpoints/best", "vdl"])
+def test_weights_of_a_run_with_links_that_leave_it_are_refused(run, tmp_path, name):
+    if (run / name).exists():
+        (run / name).rename(tmp_path / "outside")
+    (run / name).symlink_to(tmp_path / "outside")
+    best = run / "checkpoints" / "best"
+    for source in (run, best, best / "model.pdparams"):
+        if source.exists() and (source != run / name):
+            with pytest.raises(UserError, match=f"{name}: is a link to .*, outside of"):
+                resolve(source)
+
+
 @pytest.mark.parametrize("name", ["train.log", ".lock", "metrics.jsonl", "checkpoints"])
 def test_resuming_follows_no_links(run, tmp_path, name):
     outside = tmp_path / "outside"
@@ -198,3 +211,6 @@ def test_secrets_of_a_run_are_not_needed(run):
     assert config_of(run).model["backbone"]["pretrained"] is None
     with pytest.raises(UserError, match="was left out of config"):
         resolve("https://h/a.pdparams?***")
+    message = r"^model: PPLiteSeg: https://\*\*\*@h/a.pdparams\?\*\*\*: .*give the whole address"
+    with pytest.raises(UserError, match=message):
+        build_model(load_checked("quickstart", ["model.pretrained=https://***@h/a.pdparams?***"]))

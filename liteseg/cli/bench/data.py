@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from liteseg.cli.arguments import add_config, add_json, complete, not_negative, positive, save_json
+from liteseg.utils.text import joined
 
 if TYPE_CHECKING:
     from liteseg.tasks.benchmark.data import DataBenchmark
@@ -58,4 +59,4 @@ def format_table(result: DataBenchmark) -> str:
         f"{result.samples_per_second_and_core:.1f} samples per second and core; "
         f"{result.samples_per_second:.1f} per second from {workers}"
     )
-    return "\n".join(lines)
+    return joined(lines)

@@ -16,6 +16,7 @@ from liteseg.cli.arguments import (
     positive,
     save_json,
 )
+from liteseg.utils.text import joined
 
 if TYPE_CHECKING:
     from liteseg.tasks.benchmark.evaluate import EvalBenchmark
@@ -75,4 +76,4 @@ def format_table(result: EvalBenchmark) -> str:
         f" on {result.device}, batch size {result.batch_size}, loaded by {workers}; "
         f"peak memory {result.peak_mib:.0f} MiB"
     )
-    return "\n".join(lines)
+    return joined(lines)

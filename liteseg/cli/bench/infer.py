@@ -16,6 +16,7 @@ from liteseg.cli.arguments import (
     save_json,
 )
 from liteseg.errors import UserError
+from liteseg.utils.text import joined
 
 if TYPE_CHECKING:
     from liteseg.tasks.benchmark.infer import Row
@@ -134,7 +135,7 @@ def format_table(rows: Sequence[Row]) -> str:
         )
     lines.append(
         "median, p90, p99, network: ms per call, from image to labels; `network` leaves out "
-        "upsampling\nand arg-max (in the PaddleSeg path: normalization in numpy); the cases were "
+        "upsampling\n  and arg-max (in the PaddleSeg path: normalization in numpy); the cases were "
         "measured in turns"
     )
-    return "\n".join(lines)
+    return joined(lines)

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from liteseg.cli.arguments import add_config, add_json, complete, positive, save_json, size_of
+from liteseg.utils.text import joined, safe
 
 if TYPE_CHECKING:
     from liteseg.tasks.benchmark.model import ModelBenchmark
@@ -35,7 +36,7 @@ def run(args: argparse.Namespace) -> int:
 
     result = benchmark_model(args.config, overrides=args.overrides, size=size_of(args.size))
     width, height = result.size
-    print(f"{args.config}: evaluation of one {width}x{height} image in float32")
+    print(safe(f"{args.config}: evaluation of one {width}x{height} image in float32"))
     print(format_table(result))
     save_json(args, result.as_json())
     return 0
@@ -54,7 +55,7 @@ def format_table(result: ModelBenchmark) -> str:
         )
     lines.append(
         "parameters: with batch norm's statistics, without layers that only train; multiply-adds: "
-        "of convolutions,\nlinear layers (a bias is one) and batch norm (one per value); peak "
-        "memory: most bytes of features held\nat once while the part ran"
+        "of convolutions,\n  linear layers (a bias is one) and batch norm (one per value); peak "
+        "memory: most bytes of features held\n  at once while the part ran"
     )
-    return "\n".join(lines)
+    return joined(lines)

@@ -6,6 +6,7 @@ import argparse
 from typing import TYPE_CHECKING, Any
 
 from liteseg.cli.arguments import add_config, add_json, check_json, complete, positive, save_json
+from liteseg.utils.text import joined
 
 if TYPE_CHECKING:
     from liteseg.tasks.benchmark.train import TrainBenchmark
@@ -73,4 +74,4 @@ def format_table(result: TrainBenchmark) -> str:
         f"waiting for the {result.num_workers} worker process(es): {result.reader_share:.0%}; "
         f"peak memory {result.peak_mib:.0f} MiB per process"
     )
-    return "\n".join(lines)
+    return joined(lines)

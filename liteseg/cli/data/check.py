@@ -16,6 +16,7 @@ from liteseg.cli.arguments import (
     save_json,
 )
 from liteseg.errors import grouped_errors
+from liteseg.utils.text import joined, safe
 
 _SHOWN_ERRORS = 10
 _SHOWN_SIZES = 5
@@ -56,7 +57,7 @@ def run(args: argparse.Namespace) -> int:
         workers=args.workers,
     )
     for error in report.errors:
-        print(f"{error['file']}: error: {error['problem']}")
+        print(safe(f"{error['file']}: error: {error['problem']}"))
     for split, found in report.splits.items():
         print(format_report(found, split))
     print_duplicates(report.duplicates)
@@ -95,7 +96,7 @@ def format_report(report: Mapping[str, Any], title: str = "dataset") -> str:
     if len(kinds) > _SHOWN_ERRORS:
         lines.append(f"  ... and {len(kinds) - _SHOWN_ERRORS} more kinds (--json lists all)")
     lines.append(f"  {len(errors)} errors, {len(report['warnings'])} warnings")
-    return "\n".join(lines)
+    return joined(lines)
 
 
 def print_duplicates(groups: Sequence[Sequence[str]]) -> None:
@@ -104,5 +105,5 @@ def print_duplicates(groups: Sequence[Sequence[str]]) -> None:
     within = [group for group in groups if group not in across]
     for found, where in ((across, "are in more than one split"), (within, "are twice in a split")):
         if found:
-            first = "\n    ".join(found[0])
-            print(f"warning: {len(found)} images (by content) {where}, the first:\n    {first}")
+            title = f"warning: {len(found)} images (by content) {where}, the first:"
+            print(joined([title, *(f"    {entry}" for entry in found[0])]))

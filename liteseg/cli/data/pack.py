@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from liteseg.cli.arguments import SPLITS, add_config, complete, positive
+from liteseg.utils.text import safe
 
 
 def add_arguments(actions: Any) -> None:
@@ -42,7 +43,7 @@ def run(args: argparse.Namespace) -> int:
         verify=args.verify,
     )
     if args.verify:
-        print(f"{pack.samples} samples in {pack.output} have the checksums of their index")
+        print(safe(f"{pack.samples} samples in {pack.output} have the checksums of their index"))
     setting = f"{args.split}_dataset.pack={pack.output}"
-    print(f"{pack.output} is ready; train from it with --set {setting}")
+    print(safe(f"{pack.output} is ready; train from it with --set {setting}"))
     return 0

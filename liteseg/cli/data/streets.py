@@ -6,6 +6,7 @@ import argparse
 from typing import Any
 
 from liteseg.cli.arguments import complete, positive
+from liteseg.utils.text import safe
 
 
 def add_arguments(actions: Any) -> None:
@@ -42,5 +43,5 @@ def run(args: argparse.Namespace) -> int:
 
     size = tuple(args.size)
     root = make_streets(args.output, train=args.train, val=args.val, size=size, seed=args.seed)
-    print(f"Streets: {args.train} train and {args.val} val images in {root}")
+    print(safe(f"Streets: {args.train} train and {args.val} val images in {root}"))
     return 0
