@@ -32,7 +32,7 @@ def add_config(parser: argparse.ArgumentParser, *, optional: str = "") -> None:
         parser: of the command.
         optional: the default of `--config`, for its help; empty: it is required.
     """
-    text = "YAML file, or the name of a shipped config, such as quickstart "
+    text = "YAML file, or the name of a shipped config, such as quickstart, or of a model "
     text += f"(default: {optional})" if optional else "(required)"
     parser.add_argument("--config", metavar="FILE", required=not optional, help=text)
     if optional:
@@ -53,12 +53,12 @@ def add_config(parser: argparse.ArgumentParser, *, optional: str = "") -> None:
 
 def trust_found_config(args: argparse.Namespace) -> None:
     """With `--trust-plugins`, treat the config that would be found as if it were given."""
-    from liteseg.tasks.runs import file_of_run
+    from liteseg.tasks.runs import config_file
 
     resume = getattr(args, "resume", None)
-    source = args.output if resume is True else resume or args.weights
+    source = args.output if resume in (True, "auto") else resume or args.weights
     if args.trust_plugins and not args.config and source:
-        args.config = file_of_run(source, "config.yml")
+        args.config = config_file(source)
 
 
 def add_weights(parser: argparse.ArgumentParser, note: str = "required") -> None:
@@ -66,7 +66,8 @@ def add_weights(parser: argparse.ArgumentParser, note: str = "required") -> None
     parser.add_argument(
         "--weights",
         metavar="W",
-        help=f"weights file, archive or URL, or a run directory (its best checkpoint) ({note})",
+        help="weights file, archive or URL, a run directory (its best checkpoint), or a name from "
+        f"`liteseg models` ({note})",
     )
 
 

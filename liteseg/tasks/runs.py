@@ -12,7 +12,7 @@ import numpy as np
 
 from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.component import parts_to_leave
-from liteseg.config.load import OVERRIDE_ORIGIN, Config, load_config
+from liteseg.config.load import OVERRIDE_ORIGIN, Config, find_config, load_config
 from liteseg.config.plugins import load_components
 from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError, quoted
@@ -22,8 +22,10 @@ from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main
 from liteseg.utils.weights.download import is_url
 from liteseg.utils.weights.load import load_weights
+from liteseg.utils.weights.source import is_archive, missing, model_of, resolve
 
-Weights = Union[str, Path]  # a file, an archive, a URL, or a run directory (its best checkpoint)
+Weights = Union[str, Path]  # a name, file, archive or URL, or a run directory (best checkpoint)
+AUTO = "auto"  # value of `resume`
 
 _PRETRAINED = ("model.pretrained", "model.backbone.pretrained")
 _FILES = {".lock", "config.yml", "train.log", "metrics.jsonl", "report.html", "vdl", "launch",
@@ -49,17 +51,31 @@ def config_of(
     Raises:
         UserError: no config is found, or it has errors.
     """
-    if not (is_url(weights) or Path(weights).expanduser().exists()):
-        raise UserError(f"{weights} does not exist; give a weights file, URL or run directory")
+    if not (is_url(weights) or Path(weights).expanduser().exists() or model_of(weights)):
+        raise missing(weights)
     if cfg is not None:
         return load_checked(cfg, overrides, built)
-    found = file_of_run(weights, "config.yml")
+    found = config_file(weights)
     if found is None:
         raise UserError(
             f"{weights}: no config.yml there or in its run directory, so the model is unknown; "
             "give the config that the weights were trained with (--config on the command line)"
         )
     return load_found(found, overrides, built)
+
+
+def config_file(weights: Weights) -> Optional[Path]:
+    """The config of a run, of a pack, or of a model in the zoo; None if there is none.
+
+    Raises:
+        UserError: a pack cannot be downloaded or read.
+    """
+    model = model_of(weights)
+    if model is not None and model.config is not None:
+        return find_config(model.config)
+    if model is not None or is_archive(weights):
+        weights = resolve(weights)
+    return file_of_run(weights, "config.yml")
 
 
 def load_found(
@@ -140,10 +156,10 @@ def run_directory(
     """The run directory, and the name of the checkpoint that `resume` gives, if it gives one.
 
     Raises:
-        UserError: it is not defined, contains another run, or nothing to resume.
+        UserError: it is not defined.
     """
     chosen = None
-    if not isinstance(resume, bool):
+    if not isinstance(resume, bool) and resume != AUTO:
         resume = Path(resume)
         if resume.parent.name == "checkpoints" and not (resume / "checkpoints").exists():
             resume, chosen = resume.parent.parent, resume.name
@@ -159,10 +175,20 @@ def run_directory(
         raise UserError("--config is missing: give a YAML file, or --resume DIR to resume a run")
     if output is None and cfg is not None:
         path = cfg.path if isinstance(cfg, (Config, CheckedConfig)) else cfg
-        output = Path("output") / Path(path).stem
-    output = Path(output or "")
+        output = Path("output") / re.sub(r"\.ya?ml$", "", Path(path).name)
+    return Path(output or ""), chosen
+
+
+def resumes(output: Path, resume: Union[bool, str, Path]) -> bool:
+    """Whether the run in `output` is resumed; `AUTO` resumes it if there is one.
+
+    Raises:
+        UserError: it contains another run, or nothing to resume.
+    """
     # Hidden folders are incomplete, from a run that was killed during its first checkpoint.
     started = any((output / "checkpoints").glob("[!.]*"))
+    if resume == AUTO:
+        return started
     if resume and not started:
         raise UserError(
             f"--resume: {output} contains no run with checkpoints; give a run directory, one of "
@@ -172,13 +198,13 @@ def run_directory(
         raise UserError(
             f"{output} already contains a run: give --resume to resume it, or another --output"
         )
-    return output, chosen
+    return started
 
 
 def class_names_of(source: Weights) -> Optional[tuple[str, ...]]:
     """The class names of a run's weights; None if they are unknown, or only numbered."""
     try:
-        file = file_of_run(source, "config.yml")
+        file = config_file(source)
         cfg = None if file is None else load_config(file)
         spec = cfg and (cfg.get("val_dataset") or cfg.get("train_dataset"))
         names = None if spec is None else names_and_palette(spec)[0]

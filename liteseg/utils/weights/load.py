@@ -14,7 +14,7 @@ from liteseg.errors import UserError
 from liteseg.utils.files import atomic_write, read_regular
 from liteseg.utils.logging import get_logger
 from liteseg.utils.weights import safe_pickle
-from liteseg.utils.weights.download import resolve
+from liteseg.utils.weights.source import resolve
 
 if TYPE_CHECKING:
     from paddle import Tensor, nn
@@ -115,7 +115,7 @@ def load_weights(
     Args:
         model: a whole network or an encoder, with the published parameter names.
         path_or_url: `.pdparams`, an archive with `model.pdparams`, a run or checkpoint directory,
-            or the URL of a file or archive (see `download.resolve`).
+            or the URL of a file or archive (see `source.resolve`).
         strict: require every key and shape to match. Otherwise load the matching ones and report
             the rest.
         fine_tune: if the number of classes is the only difference, leave out the classifier layers

@@ -3,6 +3,7 @@ from __future__ import annotations
 import hashlib
 import io
 import os
+import pickle
 import socket
 import subprocess
 import sys
@@ -20,9 +21,19 @@ from liteseg.errors import UserError
 from liteseg.utils.files import sha256_of
 from liteseg.utils.text import redacted
 from liteseg.utils.weights import download
-from liteseg.utils.weights.download import cache_path, resolve
+from liteseg.utils.weights.download import cache_path
+from liteseg.utils.weights.source import resolve
 
-CONTENT = np.random.default_rng(0).bytes(300_000)
+
+
+def weights(seed: int = 0) -> bytes:
+    """300,000 bytes of `.pdparams`; incompressible."""
+    array = np.random.default_rng(seed).integers(0, 256, 299_000, dtype=np.uint8)
+    return pickle.dumps({"w": array, "padding": "x" * 813}, protocol=4)
+
+
+CONTENT = weights()
+assert len(CONTENT) == 300_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
@@ -160,8 +171,8 @@ def test_a_file_that_changed_on_the_server_starts_over(server):
     url = f"{server.url}/a/model.pdparams"
     with pytest.raises(UserError, match="broke"):
         resolve(url)
-    server.files["/a/model.pdparams"] = CONTENT[::-1]
-    assert resolve(url).read_bytes() == CONTENT[::-1]
+    server.files["/a/model.pdparams"] = weights(1)
+    assert resolve(url).read_bytes() == weights(1)
 
 
 def test_a_part_that_is_too_long_is_discarded(server):
@@ -216,7 +227,7 @@ def test_disk_full(server):
 def test_two_processes_at_once(server, home):
     url = f"{server.url}/a/model.pdparams"
     program = (
-        "import sys; from liteseg.utils.weights.download import resolve;"
+        "import sys; from liteseg.utils.weights.source import resolve;"
         "sys.stdout.write(str(resolve(sys.argv[1], sys.argv[2])))"
     )
     command = [sys.executable, "-c", program, url, SHA256]
