@@ -1,0 +1,127 @@
+"""Does fine-tuning beat training from scratch? From Streets, the synthetic dataset, to CamVid.
+
+PP-LiteSeg-T trains on Streets once. Each row of the table is then a short training on CamVid with
+crops of 256x192, evaluated on all of its validation images at 320x240, with the seeds 0, 1 and 2;
+the rates come from trainings with seed 0. Finished trainings are kept in the file of results, so
+that an interrupted experiment continues:
+
+    python scripts/experiments/fine_tuning.py --data data/camvid --output output/fine_tuning
+"""
+
+from __future__ import annotations
+
+import argparse
+import re
+import shutil
+import statistics
+from pathlib import Path
+from typing import Any
+
+import liteseg
+from liteseg.tasks.data import make_streets
+from liteseg.utils.files import read_json, write_json
+
+RESULTS = Path(__file__).parent / "results" / "fine_tuning.json"
+STREETS = (
+    "iters=200",
+    "eval_interval=200",
+    "batch_size=4",
+    "train_dataset.transforms.1.crop_size=[256, 128]",
+)
+CAMVID = (
+    "batch_size=4",
+    "ema=false",
+    "test_config={pad_multiple: 32}",
+    "train_dataset.transforms.0.min_scale_factor=0.5",
+    "train_dataset.transforms.0.max_scale_factor=1.0",
+    "train_dataset.transforms.1.crop_size=[256, 192]",
+    "val_dataset.transforms=[{type: Resize, target_size: [320, 240]}, {type: Normalize}]",
+)
+RECIPE = "configs/pp_liteseg/pp_liteseg_stdc1_camvid_480x360_scratch.yml"
+# name: (starts from Streets, changes of the config)
+ARMS: dict[str, tuple[bool, tuple[str, ...]]] = {
+    "from scratch": (False, ()),
+    "from Streets, init_classes: by_name": (True, ("init_classes=by_name",)),
+    "from Streets, freeze: [backbone]": (True, ("init_classes=by_name", "freeze=[backbone]")),
+    "from Streets, backbone_lr_mult: 0.1": (
+        True,
+        ("init_classes=by_name", "optimizer.backbone_lr_mult=0.1"),
+    ),
+}
+SCRATCH, TUNED = list(ARMS)[:2]
+RATES = (0.0002, 0.002, 0.01)
+
+
+class Experiment:
+    """The trainings and their results.
+
+    Args:
+        data: CamVid.
+        output: folder of the run directories.
+        iters: iterations on CamVid.
+    """
+
+    def __init__(self, data: Path, output: Path, iters: int):
+        self.data, self.output, self.iters = data, output, iters
+        self.results: dict[str, float] = read_json(RESULTS) if RESULTS.exists() else {}
+
+    def train(self, name: str, run: Path, config: str, root: Path, *changes: str, **given) -> None:
+        """Train to the end, perhaps from a checkpoint, and record the mIoU under `name`."""
+        roots = [f"{split}_dataset.dataset_root={root}" for split in ("train", "val")]
+        result = liteseg.train(
+            config,
+            overrides=[*roots, "num_workers=0", "keep_checkpoints=0", "num_pictures=0", *changes],
+            output=run,
+            resume=(run / "checkpoints" / "last").exists(),
+            **given,
+        )
+        assert result.best_miou is not None
+        self.results[name] = round(result.best_miou, 4)
+        write_json(RESULTS, dict(sorted(self.results.items())))
+
+    def streets(self) -> Path:
+        """The run directory of the network to fine-tune."""
+        data, run = self.output / "streets", self.output / "from"
+        if not data.exists():
+            make_streets(data, train=100, val=20, size=(384, 192))
+        if not (run / "report.html").exists():
+            self.train("Streets", run, "quickstart", data, *STREETS)
+        return run
+
+    def camvid(self, arm: str, rate: float, seed: int) -> float:
+        """The mIoU of a training on CamVid."""
+        name = f"{arm}, {self.iters} iterations, learning rate {rate:g}, seed {seed}"
+        if name not in self.results:
+            tuned, changes = ARMS[arm]
+            run = self.output / re.sub(r"\W+", "_", name)
+            weights = self.streets() if tuned else None
+            lengths = [f"{key}={self.iters}" for key in ("iters", "eval_interval", "save_interval")]
+            values = (*CAMVID, *lengths, f"lr_scheduler.learning_rate={rate}", f"seed={seed}")
+            self.train(name, run, RECIPE, self.data, *values, *changes, weights=weights)
+            shutil.rmtree(run)
+        return self.results[name]
+
+
+def main() -> None:
+    parser = argparse.ArgumentParser(description=__doc__)
+    parser.add_argument("--data", type=Path, required=True, help="CamVid at 480x360 (required)")
+    parser.add_argument("--output", type=Path, required=True, help="folder of all (required)")
+    parser.add_argument("--iters", type=int, default=60, help="on CamVid (default: 60)")
+    args = parser.parse_args()
+    experiment = Experiment(args.data.resolve(), args.output, args.iters)
+    rates: dict[str, Any] = {}
+    for arm in (TUNED, SCRATCH):
+        by_rate = {rate: experiment.camvid(arm, rate, 0) for rate in RATES}
+        print(f"{arm}, seed 0: {by_rate}")
+        rates[arm] = max(by_rate, key=by_rate.__getitem__)
+    print("\n| training on CamVid | learning rate | mIoU, 3 seeds | each |\n|---|---|---|---|")
+    for arm, (tuned, _) in ARMS.items():
+        rate = rates[TUNED if tuned else SCRATCH]
+        found = [experiment.camvid(arm, rate, seed) for seed in range(3)]
+        mean, spread = statistics.mean(found), statistics.stdev(found)
+        each = ", ".join(f"{miou:.3f}" for miou in found)
+        print(f"| {arm} | {rate:g} | {mean:.3f} ± {spread:.3f} | {each} |", flush=True)
+
+
+if __name__ == "__main__":
+    main()
