@@ -13,7 +13,7 @@ from liteseg.config.build import build_losses, build_model, build_optimizer
 from liteseg.config.check import load_checked
 from liteseg.config.component import build
 from liteseg.config.load import load_config
-from liteseg.registry import TRANSFORMS
+from liteseg.registry import LR_SCHEDULERS, TRANSFORMS
 
 CONFIGS = Path(__file__).resolve().parents[1] / "configs"
 RECIPES = sorted(p for p in CONFIGS.rglob("*.yml") if p.parent.name != "_base_")
@@ -52,6 +52,18 @@ def test_recipe_builds(path, models):
         for i, spec in enumerate(cfg[split]["transforms"]):
             build(spec, TRANSFORMS, f"{split}.transforms.{i}")
         assert cfg[split]["transforms"][-1]["type"] == "Normalize"
+
+
+@pytest.mark.parametrize("path", RECIPES, ids=_id)
+def test_recipe_of_a_few_iterations(path):
+    source = load_config(path)
+    spec = source["lr_scheduler"]
+    for iters in range(1, 13):
+        assert load_checked(source.changed([f"iters={iters}"])).iters == iters
+        schedule = build(spec, LR_SCHEDULERS, "lr_scheduler", iters=iters)
+        for _ in range(iters):
+            assert 0 <= schedule() <= spec["learning_rate"]
+            schedule.step()
 
 
 # The published values: the paper's tables and section 4, and PaddleSeg's configs/pp_liteseg.

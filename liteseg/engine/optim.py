@@ -296,10 +296,10 @@ def one_cycle(
     """Cosine from learning_rate/divide_factor up to learning_rate over phase_pct of iters, down
     to end_lr over the rest (arXiv 1708.07120).
     """
-    # Paddle does not accept an integer for `phase_pct`.
-    try:
-        return lr.OneCycleLR(learning_rate, iters, divide_factor, end_lr, float(phase_pct))
-    except ZeroDivisionError:
-        raise ValueError(
-            f"phase_pct: {phase_pct} of {iters} iterations is too short for a rise; give more"
-        ) from None
+    if divide_factor <= 0:
+        raise ValueError(f"divide_factor: {divide_factor}; expected a number above 0")
+    # Paddle accepts no integer for `phase_pct`, and divides by the lengths of the rise and fall.
+    share = float(phase_pct)
+    if share == 1 or share * iters == 1:
+        share += -1e-9 if share == 1 else 1e-9
+    return lr.OneCycleLR(learning_rate, iters, divide_factor, end_lr, share)

@@ -2,13 +2,18 @@
 
 from __future__ import annotations
 
+import inspect
 import math
 
 import numpy as np
 import paddle
 import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
 
+from liteseg.config.component import build
 from liteseg.engine import optim
+from liteseg.errors import UserError
 from liteseg.registry import LR_SCHEDULERS, OPTIMIZERS
 
 ITERS, PEAK = 40, 0.02
@@ -116,6 +121,33 @@ def test_a_schedule_resumes_from_its_state():
         assert second() == pytest.approx(first(), rel=1e-12)
         first.step()
         second.step()
+
+
+@settings(max_examples=300, derandomize=True, database=None, deadline=None)
+@given(st.data(), st.sampled_from(SCHEDULES), st.integers(1, 12))
+def test_every_schedule_is_built_for_any_number_of_iterations(data, row, iters):
+    """The rates are finite, or the arguments are refused, when it is built."""
+    name, arguments, _ = row
+    known = inspect.signature(LR_SCHEDULERS[name]).parameters
+    edges = {
+        key: st.sampled_from(
+            [value[::-1], value[:1], []]
+            if isinstance(value, list)
+            else [type(value)(edge) for edge in (0, 1, -1, 0.2, value)]
+        )
+        for key, value in arguments.items()
+    }
+    edges |= {"warmup_iters": st.integers(0, 15), "phase_pct": st.sampled_from([0, 0.2, 0.5, 1])}
+    spec = {key: data.draw(edge) for key, edge in edges.items() if key in known}
+    if name != "PiecewiseDecay":
+        spec["learning_rate"] = PEAK
+    try:
+        schedule = build({"type": name, **spec}, LR_SCHEDULERS, "lr_scheduler", iters=iters)
+    except UserError:
+        return
+    for _ in range(iters):
+        assert math.isfinite(schedule())
+        schedule.step()
 
 
 def test_piecewise_wants_one_value_more_than_boundaries():
