@@ -14,6 +14,8 @@ from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS, LOSSES, LR_SCHEDULERS, MODELS, OPTIMIZERS
 from liteseg.utils.class_weights import class_weights
+from liteseg.utils.logging import get_logger
+from liteseg.utils.text import redacted
 
 if TYPE_CHECKING:
     import paddle
@@ -36,8 +38,25 @@ def build_model(cfg: AnyConfig, pretrained: bool = True) -> paddle.nn.Layer:
     cfg = checked(cfg)
     numbers = num_classes_by_key(vars(cfg))
     derived = {"num_classes": next(iter(numbers.values()))} if numbers else {}
-    spec = cfg.model if pretrained else _without_pretrained(cfg.model)
-    return build(spec, MODELS, "model", **derived)
+    spec = _to_build(cfg.model, pretrained)
+    model = build(spec, MODELS, "model", **derived)
+    encoder = spec.get("backbone", {}).get("pretrained")
+    if encoder and not spec.get("pretrained"):
+        others = ", ".join(name for name, _ in model.named_children() if name != "backbone")
+        get_logger().info(f"weights: backbone from {redacted(encoder)}; initialized: {others}")
+    return model
+
+
+def _to_build(spec: Mapping[str, Any], pretrained: bool) -> Mapping[str, Any]:
+    """The model without those `pretrained` that need not be loaded."""
+    own = (
+        MODELS[spec["type"]].__module__.startswith("liteseg.") if spec["type"] in MODELS else False
+    )
+    if pretrained and not (own and spec.get("pretrained")):
+        return spec
+    bare = _without_pretrained(spec)
+    # Weights of the whole network replace those of the encoder.
+    return {**bare, "pretrained": spec["pretrained"]} if pretrained else bare
 
 
 def _without_pretrained(spec: Any) -> Any:

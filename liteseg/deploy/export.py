@@ -2,14 +2,11 @@
 
 from __future__ import annotations
 
-import contextlib
 import os
-import secrets
-import shutil
 import subprocess
 import sys
 import warnings
-from collections.abc import Iterator
+from contextlib import AbstractContextManager
 from pathlib import Path
 from typing import TYPE_CHECKING, Optional
 
@@ -18,6 +15,7 @@ from liteseg.deploy import manifest
 from liteseg.deploy.manifest import COARSE, INPUT, OUTPUTS
 from liteseg.deploy.packages import require
 from liteseg.errors import UserError
+from liteseg.utils.files import replacing_folder, scratch_folder
 
 if TYPE_CHECKING:
     from liteseg.deploy.graph import DeployGraph
@@ -45,7 +43,7 @@ def write_model(
     """
     if model_format == "paddle":
         return save_paddle(graph, size, folder).name
-    with _scratch(folder) as scratch:
+    with scratch_folder(folder) as scratch:
         saved = save_paddle(graph, size, scratch)
         if model_format == "onnx":
             target = folder / f"{_STEM}.onnx"
@@ -102,31 +100,13 @@ def _to_onnx(saved: Path, target: Path, names: list[str]) -> None:
     )
 
 
-@contextlib.contextmanager
-def replacing(output: Path) -> Iterator[Path]:
+def replacing(output: Path) -> AbstractContextManager[Path]:
     """An empty directory that replaces `output` when the block ends without an exception.
-
-    An earlier export in `output` stays, or is restored, if anything fails.
 
     Raises:
         UserError: `output` is a file, or contains a file that is not of an earlier export.
     """
-    output = output.absolute()
-    require_replaceable(output)
-    with _scratch(output.parent) as scratch:
-        fresh = scratch / "new"
-        fresh.mkdir()
-        yield fresh
-        require_replaceable(output)  # again: the export took a while
-        old = scratch / "old"
-        try:
-            if output.exists():
-                output.rename(old)
-            fresh.rename(output)
-        except BaseException:  # Ctrl-C too
-            if old.exists() and not output.exists():
-                old.rename(output)
-            raise
+    return replacing_folder(output, require_replaceable)
 
 
 def require_replaceable(output: Path) -> None:
@@ -151,20 +131,6 @@ def require_replaceable(output: Path) -> None:
                 f"{output}: contains {path.name!r}, which no export has written; give a new "
                 "directory, because an export replaces the whole directory"
             )
-
-
-@contextlib.contextmanager
-def _scratch(parent: Path) -> Iterator[Path]:
-    """A temporary directory in `parent`, so that renaming stays on one file system."""
-    folder = parent / f".liteseg.{secrets.token_hex(4)}.tmp"
-    try:
-        folder.mkdir(parents=True)
-    except OSError as error:
-        raise UserError(f"cannot write in {parent}: {error.strerror or error}") from error
-    try:
-        yield folder
-    finally:
-        shutil.rmtree(folder, ignore_errors=True)
 
 
 def versions(model_format: str) -> dict[str, str]:

@@ -170,7 +170,7 @@ def prepare(
     dataset = build_dataset(cfg, split)
     if split == "train" or dataset.transforms.normalize is None:  # those of training are random
         dataset.transforms = build_val_transforms(cfg)
-    model = build_model(cfg, pretrained=not weights)
+    model = build_model(cfg, pretrained=False)
     if weights:
         load_weights(model, weights)
         require_class_order(weights, dataset.classes)

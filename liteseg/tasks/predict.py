@@ -22,7 +22,7 @@ from liteseg.report.visualize import overlay, save_palette_png, with_legend, wri
 from liteseg.tasks.background import BackgroundWriter, prefetch
 from liteseg.tasks.confidence import require_probability
 from liteseg.tasks.inputs import Job, find_jobs
-from liteseg.tasks.runs import Weights, config_of
+from liteseg.tasks.runs import Weights, config_of, default_weights
 from liteseg.tasks.segmenter import Segmenter
 from liteseg.tasks.video import Video, VideoWriter
 from liteseg.utils.files import check_writable
@@ -86,7 +86,8 @@ def predict(
         inputs: images, videos, folders (searched recursively), or numbered sequences such as
             `frames/%06d.png`.
         output: folder of the results.
-        weights: file, archive, URL or run directory (its best checkpoint).
+        weights: name of a model, file, archive, URL or run directory (its best checkpoint); by
+            default the newest run in `output` or, without one, a published model.
         model: instead of weights, the folder of an exported model, or a `Segmenter`.
         cfg: config of the weights; by default the `config.yml` of their run.
         overrides: `key=value` changes of the config.
@@ -185,6 +186,8 @@ def open_segmenter(
                 "export` wrote, or trained weights as --weights"
             )
         return Segmenter.from_pretrained(model, device=device, **options)
+    if not weights and not cfg:
+        weights = default_weights()
     if not weights:
         raise UserError(
             "--weights is missing: a network without trained weights predicts noise; give a "

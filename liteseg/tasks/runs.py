@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import itertools
 import os
 import re
 from collections.abc import Mapping, Sequence
@@ -20,9 +21,11 @@ from liteseg.registry import DATASETS
 from liteseg.utils.files import check_writable, require_contained
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import is_main
+from liteseg.utils.weights.archive import WEIGHTS_NAME
 from liteseg.utils.weights.download import is_url
 from liteseg.utils.weights.load import load_weights
 from liteseg.utils.weights.source import is_archive, missing, model_of, resolve
+from liteseg.utils.weights.zoo import DEFAULT
 
 Weights = Union[str, Path]  # a name, file, archive or URL, or a run directory (best checkpoint)
 AUTO = "auto"  # value of `resume`
@@ -30,6 +33,7 @@ AUTO = "auto"  # value of `resume`
 _PRETRAINED = ("model.pretrained", "model.backbone.pretrained")
 _FILES = {".lock", "config.yml", "train.log", "metrics.jsonl", "report.html", "vdl", "launch",
           "checkpoints", "plugins"}  # fmt: skip
+_DEPTHS = ("*/", "*/*/")
 # Temporary files, and the output of a batch system; a run writes no other hidden file or log.
 _HARMLESS = re.compile(r"\..+\.tmp|\.nfs.*|(?!train\.log).+\.(log|out|err)")
 
@@ -104,6 +108,25 @@ def _value(tree: Any, path: str) -> Any:
     for key in path.split("."):
         tree = tree.get(key) if isinstance(tree, dict) else None
     return tree
+
+
+def default_weights() -> Weights:
+    """The newest run in `output` or, without one, the default model of the zoo; logs which.
+
+    Runs of other users do not count.
+    """
+    folders = (Path("output").glob(f"{depth}checkpoints/[bl]*/{WEIGHTS_NAME}") for depth in _DEPTHS)
+    found = sorted(itertools.chain(*folders), key=lambda path: path.stat().st_mtime)
+    for path in reversed(found):
+        if path.stat().st_uid == os.geteuid() and file_of_run(path, "config.yml"):
+            run = path.parents[2]
+            get_logger().info(f"no --weights: using the newest run in output, {run}")
+            return run
+    get_logger().info(
+        f"no --weights, and no run in output: using {DEFAULT.name} ({DEFAULT.data}); `liteseg "
+        "models` lists others"
+    )
+    return DEFAULT.name
 
 
 def file_of_run(weights: Weights, name: str) -> Optional[Path]:

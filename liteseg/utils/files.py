@@ -10,10 +10,11 @@ import json
 import os
 import re
 import secrets
+import shutil
 import stat
 from collections.abc import Iterator, Mapping
 from pathlib import Path
-from typing import IO, Any
+from typing import IO, Any, Callable
 
 from liteseg.errors import UserError
 
@@ -114,6 +115,52 @@ def atomic_write(path: str | Path, mode: str = "wb", *, sync: bool = True) -> It
     finally:
         with contextlib.suppress(OSError):
             temporary.unlink()
+
+
+@contextlib.contextmanager
+def replacing_folder(output: Path, check: Callable[[Path], None]) -> Iterator[Path]:
+    """An empty folder that replaces `output` when the block ends without an exception.
+
+    What was in `output` stays, or is restored, if anything fails.
+
+    Args:
+        output: a folder, or nothing.
+        check: raises UserError if `output` must not be replaced; called before and after.
+    """
+    output = output.absolute()
+    check(output)
+    with scratch_folder(output.parent) as scratch:
+        fresh = scratch / "new"
+        fresh.mkdir()
+        yield fresh
+        check(output)  # again: the block may have taken a while
+        old = scratch / "old"
+        try:
+            if output.exists():
+                output.rename(old)
+            fresh.rename(output)
+        except BaseException:  # Ctrl-C too
+            if old.exists() and not output.exists():
+                old.rename(output)
+            raise
+
+
+@contextlib.contextmanager
+def scratch_folder(parent: Path) -> Iterator[Path]:
+    """A temporary folder in `parent`, so that renaming stays on one file system.
+
+    Raises:
+        UserError: it cannot be created.
+    """
+    folder = parent / f".liteseg.{secrets.token_hex(4)}.tmp"
+    try:
+        folder.mkdir(parents=True)
+    except OSError as error:
+        raise UserError(f"cannot write in {parent}: {error.strerror or error}") from error
+    try:
+        yield folder
+    finally:
+        shutil.rmtree(folder, ignore_errors=True)
 
 
 def remove_leftovers(folder: Path, *names: str) -> None:

@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg.cli.models import show
+from liteseg.cli.models import download, pack, show
 
 # `list` is also what `liteseg models` alone does.
-ACTIONS = {"list": show, "show": show}
+ACTIONS = {"list": show, "show": show, "download": download, "pack": pack}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -96,7 +96,7 @@ def benchmark_training(
                 name="bench",
             )
     device = set_up_device(cfg)
-    trainer = build_trainer(cfg, build_dataset(cfg, "train"), device)
+    trainer = build_trainer(cfg, build_dataset(cfg, "train"), device, pretrained=False)
     options = trainer.options
     return TrainBenchmark(
         config=str(cfg.path),

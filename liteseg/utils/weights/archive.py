@@ -108,6 +108,15 @@ def unpack_weights(archive: Path, cache: Path, name: str = "") -> Path:
     return target
 
 
+def members_of(archive: Path) -> list[str]:
+    """The names of the files in an archive; none if it cannot be read."""
+    try:
+        is_zip = archive.name.lower().endswith(".zip")
+        return [member for member, _ in _files(archive, is_zip, 20 * archive.stat().st_size)]
+    except _READ_ERRORS:
+        return []
+
+
 def _parts(members: list[str]) -> dict[str, str]:
     """Member -> relative path of its copy, for the weights and the files of a pack around them."""
     weights = [member for member in members if member.endswith(".pdparams")]

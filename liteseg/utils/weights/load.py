@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
+import itertools
 import pickle
 import re
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import TYPE_CHECKING, Any, NamedTuple
 
@@ -94,6 +95,7 @@ class LoadReport(NamedTuple):
     def __str__(self) -> str:
         text = f"weights: {len(self.loaded)} arrays from {self.path}"
         if self.left_out:
+            text += f": {', '.join(_layers(self.loaded, self.left_out))}"
             text += f"; left as initialized ({len(self.left_out)}): {_some(self.left_out)}"
         if self.ignored:
             text += f"; not used ({len(self.ignored)}): {_some(self.ignored)}"
@@ -259,6 +261,17 @@ def _suggest_fix(arrays: dict, target: dict, classifiers: list[str]) -> str:
         "The weights are for another network: use a config with the model (backbone, channels, "
         "fusion, num_classes) that they were trained with"
     )
+
+
+def _layers(keys: Sequence[str], others: Sequence[str]) -> list[str]:
+    """The names of the largest layers that contain all of `keys` and none of `others`."""
+    outside = {prefix for key in others for prefix in _prefixes(key)}
+    names = (next((p for p in _prefixes(key) if p not in outside), key) for key in keys)
+    return list(dict.fromkeys(names))
+
+
+def _prefixes(key: str) -> Iterator[str]:
+    return itertools.accumulate(key.split("."), "{}.{}".format)
 
 
 def _some(keys: Sequence[str]) -> str:

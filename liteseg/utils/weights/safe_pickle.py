@@ -22,7 +22,7 @@ from liteseg.errors import UserError, quoted
 _DTYPE_CODE = re.compile(r"[<>|=]?(b1|[iu][1248]|f[248])")
 _LEAVES = (str, bytes, bool, int, float, type(None), np.ndarray, np.generic)
 _OTHER_FORMATS = {
-    b"PK\x03\x04": "a zip archive (perhaps PyTorch weights)",
+    b"PK\x03\x04": "a zip archive (PyTorch weights are read by `liteseg models import`)",
     b"\x1f\x8b": "a gzip archive whose name does not end in .tar.gz",
     b"<": "a web page (the server sent an error or login page)",
     b"version https://git-lfs": "a Git LFS pointer instead of the file",
@@ -40,7 +40,15 @@ _VALUES = {"BININT", "BININT1", "BININT2", "LONG1", "BINFLOAT", "BINSTRING", "SH
 _STEPS = {"MARK": "_mark", "APPEND": "_append", "APPENDS": "_extend", "SETITEM": "_set_item",
           "SETITEMS": "_set_items", "TUPLE": "_tuple", "TUPLE1": "_tuple1", "TUPLE2": "_tuple2",
           "TUPLE3": "_tuple3", "STACK_GLOBAL": "_stack_global", "REDUCE": "_call",
-          "BUILD": "_build"}  # fmt: skip
+          "BUILD": "_build", "BINPERSID": "_outside"}  # fmt: skip
+
+
+def size_of(shape: tuple) -> int:
+    """The number of elements of an array; ValueError if its shape is not a few integers."""
+    # Checked first: the product of arbitrary objects can itself be enormous.
+    if len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
+        raise ValueError("the shape of an array is not a few integers")
+    return math.prod(shape)
 
 
 class _DType:
@@ -58,12 +66,12 @@ class _DType:
         self.numpy = self.numpy.newbyteorder(order)
 
 
-class _Array:
+class ArrayInProgress:
     """An array between numpy's `_reconstruct` and the state with its content."""
 
     value: np.ndarray | None = None
 
-    def __init__(self, unpickler: _ArrayUnpickler):
+    def __init__(self, unpickler: ArrayUnpickler):
         self._unpickler = unpickler
 
     def __setstate__(self, state: tuple) -> None:
@@ -75,9 +83,8 @@ _KNOWN = {*_VALUES, *_CONSTANTS, *_EMPTY, *_STEPS, "PROTO", "FRAME", "GLOBAL", "
           "BINPUT", "LONG_BINPUT", "BINGET", "LONG_BINGET"}  # fmt: skip
 
 
-def _instructions(data: bytes) -> Iterator[tuple[str, Any]]:
+def _instructions(stream: io.BytesIO) -> Iterator[tuple[str, Any]]:
     """Name and argument of each; the argument is not read before the name is checked."""
-    stream = io.BytesIO(data)
     while code := stream.read(1).decode("latin1"):
         instruction = _BY_CODE.get(code)
         if instruction is None or instruction.name not in _KNOWN:
@@ -85,13 +92,23 @@ def _instructions(data: bytes) -> Iterator[tuple[str, Any]]:
         yield instruction.name, instruction.arg and instruction.arg.reader(stream)
 
 
-class _ArrayUnpickler:
+class ArrayUnpickler:
     """Runs the instructions of a pickle that contains arrays in plain containers.
 
     Python's unpickler also runs instructions that no weights contain, hashes nested keys for ever
     and cannot be interrupted. Here names map to methods, all others are rejected, keys are text or
     integers, and the number of instructions is limited.
+
+    Args:
+        data: contains the pickle.
+        source: the file name, for messages.
+        start: position of the pickle.
     """
+
+    _ADVICE = (
+        "weights contain only numpy arrays, so this file may be an attack. Get it from its "
+        "publisher; if it is your own, save paddle's state_dict() again with paddle.save"
+    )
 
     _ALLOWED = {
         "numpy.ndarray": "_ndarray",
@@ -108,8 +125,10 @@ class _ArrayUnpickler:
     }
     _ndarray = "numpy.ndarray"
 
-    def __init__(self, data: bytes, source: str):
+    def __init__(self, data: bytes, source: str, start: int = 0):
         self._data, self._source = data, source
+        self._stream = io.BytesIO(data)
+        self._stream.seek(start)
         self._stack: list[Any] = []
         # A pickle can use the same bytes many times: without a budget a small file could fill the
         # memory. Regular files need each byte once, or twice in protocol 2.
@@ -125,7 +144,7 @@ class _ArrayUnpickler:
         stack = self._stack
         memo: dict[int, Any] = {}
         argument: Any
-        for count, (name, argument) in enumerate(_instructions(self._data)):
+        for count, (name, argument) in enumerate(_instructions(self._stream)):
             if count > _MAX_INSTRUCTIONS:
                 raise ValueError(f"it has more than {_MAX_INSTRUCTIONS} instructions")
             if name == "STOP":
@@ -208,9 +227,12 @@ class _ArrayUnpickler:
 
     def _build(self) -> None:
         state = self._stack.pop()
-        if not isinstance(self._stack[-1], (_DType, _Array)):
+        if not isinstance(self._stack[-1], (_DType, ArrayInProgress)):
             raise ValueError("it sets the state of something other than an array")
         self._stack[-1].__setstate__(state)
+
+    def _outside(self) -> None:
+        raise ValueError("it refers to data outside of it")
 
     def _mark(self) -> None:
         self._stack.append(_MARK)
@@ -222,27 +244,24 @@ class _ArrayUnpickler:
         if method is None:
             raise UserError(
                 f"{self._source}: rejected, because loading it would call {quoted(full_name)}; "
-                "weights contain only numpy arrays, so this file may be an attack. Get it from its "
-                "publisher; if it is your own, save paddle's state_dict() again with paddle.save"
+                f"{self._ADVICE}"
             )
         return getattr(self, method)
 
     def array(self, data: Any, dtype: _DType, shape: tuple, order: Any) -> np.ndarray:
         """A copy of `data` as an array in native byte order; its size must match exactly."""
         data = data.encode("latin1") if isinstance(data, str) else data
-        # Checked first: the product of arbitrary objects can itself be enormous.
-        if len(shape) > 32 or not all(type(n) is int and 0 <= n < 2**31 for n in shape):
-            raise ValueError("the shape of an array is not a few integers")
-        needed = math.prod(shape) * dtype.numpy.itemsize
+        needed = size_of(shape) * dtype.numpy.itemsize
         if needed != len(data):
             raise ValueError(
                 f"an array of shape {list(shape)} needs {needed} bytes, not {len(data)}"
             )
-        self._spend(needed)
+        self.spend(needed)
         stored = np.ndarray(shape, dtype.numpy, data, order=order)
         return np.array(stored, dtype.numpy.newbyteorder("="), order="C")
 
-    def _spend(self, size: int) -> None:
+    def spend(self, size: int) -> None:
+        """Count bytes to copy; ValueError if a small file would fill the memory."""
         self._budget -= size
         if self._budget < 0:
             raise ValueError("it unpacks to far more than its own size")
@@ -250,10 +269,10 @@ class _ArrayUnpickler:
     def _dtype(self, code: str, *flags: bool) -> _DType:
         return _DType(code, *flags)
 
-    def _reconstruct(self, kind: str, shape: tuple, typecode: Any) -> _Array:
+    def _reconstruct(self, kind: str, shape: tuple, typecode: Any) -> ArrayInProgress:
         if kind is not self._ndarray or shape != (0,):
             raise ValueError("an array is not constructed as numpy does")
-        return _Array(self)
+        return ArrayInProgress(self)
 
     def _scalar(self, dtype: _DType, data: Any) -> Any:
         return self.array(data, dtype, (), "C")[()]
@@ -261,7 +280,7 @@ class _ArrayUnpickler:
     def _encode(self, text: str, encoding: str) -> bytes:
         if encoding != "latin1":
             raise ValueError(f"bytes are encoded as {quoted(encoding)}, expected latin1")
-        self._spend(len(text))
+        self.spend(len(text))
         return text.encode("latin1")
 
     def _empty_bytes(self) -> bytes:
@@ -272,7 +291,7 @@ class _ArrayUnpickler:
 
     def _named_tensor(self, pair: tuple) -> Any:
         name, array = pair
-        if not isinstance(name, str) or not isinstance(array, (_Array, np.ndarray)):
+        if not isinstance(name, str) or not isinstance(array, (ArrayInProgress, np.ndarray)):
             raise ValueError("tuple() is not called on the name and values of a tensor")
         return array
 
@@ -288,7 +307,7 @@ def portable(value: Any, _seen: dict[int, Any] | None = None) -> Any:
         ValueError: a container that contains itself.
     """
     seen = {} if _seen is None else _seen
-    if isinstance(value, _Array):
+    if isinstance(value, ArrayInProgress):
         value = value.value
         if value is None:
             raise ValueError("an array has no content")
@@ -324,7 +343,7 @@ def loads(data: bytes, source: str) -> Any:
             it), is truncated, declares more than it contains, or is not a pickle.
     """
     try:
-        return portable(_ArrayUnpickler(data, source).load())
+        return portable(ArrayUnpickler(data, source).load())
     except UserError:
         raise
     # A hostile or broken pickle can make the unpickler raise almost anything.

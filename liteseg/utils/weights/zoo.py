@@ -19,7 +19,7 @@ class Model:
         data: dataset and split of `miou`.
         classes: number of classes.
         scale: by which images are resized before the network (`test_config.scales`).
-        miou: as published, in percent.
+        miou: as published, 0 to 1.
         size: bytes; of published networks those of their arrays.
         sha256: of the file, in hexadecimal.
     """
@@ -69,16 +69,16 @@ PUBLISHED: tuple[Model, ...] = (
             miou,
         )
         for letter, number, scale, miou in (
-            ("t", "1", 0.5, 73.10),
-            ("t", "2", 0.75, 76.03),
-            ("t", "", 1.0, 77.04),
-            ("b", "1", 0.5, 75.25),
-            ("b", "2", 0.75, 78.75),
-            ("b", "", 1.0, 79.04),
+            ("t", "1", 0.5, 0.7310),
+            ("t", "2", 0.75, 0.7603),
+            ("t", "", 1.0, 0.7704),
+            ("b", "1", 0.5, 0.7525),
+            ("b", "2", 0.75, 0.7875),
+            ("b", "", 1.0, 0.7904),
         )
     ),
-    _network("t", "camvid", "960x720_10k", "pp_liteseg_t_camvid", 1.0, 73.30),
-    _network("b", "camvid", "960x720_10k", "pp_liteseg_b_camvid", 1.0, 75.10),
+    _network("t", "camvid", "960x720_10k", "pp_liteseg_t_camvid", 1.0, 0.7330),
+    _network("b", "camvid", "960x720_10k", "pp_liteseg_b_camvid", 1.0, 0.7510),
     *(
         Model(
             f"PP_STDCNet{number}",
