@@ -54,6 +54,8 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<=3.3.1"],
         # Decodes PNGs in two thirds of OpenCV's time.
         "fast": ["imagecodecs>=2023.3.16"],
+        # Import of COCO masks, and the splits of GTA5.
+        "data": ["pycocotools>=2.0.7", "scipy>=1.9"],
         # Result videos in H.264.
         "video": ["av>=12"],
         # Tested on Paddle 3.3 and Python 3.11; paddle2onnx 2 reads the models of Paddle 3.

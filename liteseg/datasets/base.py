@@ -6,16 +6,18 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, NamedTuple, Optional, Union
 
 import numpy as np
-import paddle
 
 from liteseg.datasets.label_values import describe_invalid_values
 from liteseg.datasets.pack import Pack
 from liteseg.errors import UserError
 from liteseg.transforms import Compose
 from liteseg.utils.images import image_facts, label_histogram, read_image, read_label
+
+if TYPE_CHECKING:
+    import paddle
 
 EXIF = ("apply", "ignore")
 
@@ -30,7 +32,7 @@ class Sample(NamedTuple):
     name: str
 
 
-class SegmentationDataset(paddle.io.Dataset):
+class SegmentationDataset:
     """RGB images with label maps of train ids. A subclass lists the samples and has the classes.
 
     Attributes:
@@ -57,7 +59,6 @@ class SegmentationDataset(paddle.io.Dataset):
         pack: Optional[str] = None,
         exif: str = "apply",
     ):
-        super().__init__()
         if exif not in EXIF:
             raise UserError(f"exif: {exif!r} is not one of {', '.join(EXIF)}")
         if len(classes) < 2:
@@ -126,6 +127,8 @@ class SegmentationDataset(paddle.io.Dataset):
         """
         if self.transforms.normalize is None:
             raise UserError("transforms: must end in Normalize; add it as the last one")
+        import paddle  # here: labels are read without Paddle
+
         rng = np.random.default_rng(self.seed)
         draws = itertools.count()
         for _ in range(epochs):

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 from collections.abc import Sequence
 from pathlib import Path
-from typing import Literal, Optional
+from typing import ClassVar, Literal, Optional
 
 import cv2
 import numpy as np
@@ -86,6 +86,12 @@ def _palette() -> np.ndarray:
     return palette
 
 
+def _train_ids() -> np.ndarray:
+    table = np.arange(256, dtype=np.uint8)
+    table[SEGNET_VOID] = IGNORE
+    return table
+
+
 @DATASETS.register
 class CamVid(SegmentationDataset):
     """CamVid, 11 classes: SegNet's gray labels, PaddleSeg's, or the original color labels.
@@ -115,6 +121,9 @@ class CamVid(SegmentationDataset):
 
     CLASSES = COLOR_MAP.names
     PALETTE = _palette()
+    COLORS = COLOR_MAP
+    #: {suffix: (256,) uint8 table from label values to train ids}
+    TRAIN_IDS: ClassVar = {".png": _train_ids()}
 
     def __init__(
         self,
@@ -137,9 +146,7 @@ class CamVid(SegmentationDataset):
         if path.stem.endswith("_L"):
             fix = "use the original *_L.png, or resize it with nearest neighbor"
             return COLOR_MAP.decode(read_image(path), path, MAX_UNKNOWN, fix)
-        table = np.arange(256, dtype=np.uint8)
-        table[SEGNET_VOID] = IGNORE
-        return cv2.LUT(read_label(path), table)
+        return cv2.LUT(read_label(path), self.TRAIN_IDS[".png"])
 
 
 def _pairs(root: Path, split: str) -> list[tuple[Path, Optional[Path]]]:

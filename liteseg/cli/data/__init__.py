@@ -1,12 +1,12 @@
-"""Check a dataset before training on it, pack it, or generate the synthetic Streets."""
+"""Check a dataset before training, import annotations, pack it, or generate Streets."""
 
 from __future__ import annotations
 
 import argparse
 
-from liteseg.cli.data import check, pack, streets
+from liteseg.cli.data import check, import_, pack, streets
 
-ACTIONS = {"check": check, "pack": pack, "streets": streets}
+ACTIONS = {"check": check, "import": import_, "pack": pack, "streets": streets}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -1,0 +1,1 @@
+"""Annotations of other tools: labelme, COCO, CVAT, Pascal VOC and YOLO."""
