@@ -1,6 +1,6 @@
 """Fuzz every file format that liteseg reads, guided by coverage, for a bounded time.
 
-Requires `pip install atheris` (libFuzzer for Python). An input that raises anything but a UserError,
+Requires `pip install atheris` (libFuzzer for Python). An input that raises other than a UserError,
 takes longer than --limit seconds or more than --memory MB in total ends its target, is written to
 --output, and the exit code is 1.
 """
