@@ -18,8 +18,9 @@ from liteseg.cli.arguments import trust_found_config
 from liteseg.cli.parser import Parser
 from liteseg.config.plugins import plugin_location
 from liteseg.errors import UserError
-from liteseg.tasks.launch import ProcessFailed
+from liteseg.tasks.launch import ProcessFailed, end_at_once
 from liteseg.utils.logging import setup_logging
+from liteseg.utils.runtime import world_size
 from liteseg.utils.text import safe
 
 COMMANDS = {
@@ -50,6 +51,7 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
     argv = list(sys.argv[1:] if argv is None else argv)
     try:
         args = _parse(argv)
+        args.argv = argv
         setup_logging(quiet=args.quiet, verbose=args.verbose)
         if getattr(args, "trust_plugins", False):
             trust_found_config(args)
@@ -77,13 +79,23 @@ def main(argv: Optional[Sequence[str]] = None) -> int:
         return 130
     except ProcessFailed as error:
         print(safe(str(error)), file=sys.stderr)
-        return 1
+        return _ended(1)
     except Exception as error:
         problem = plugin_location(error)  # an error in a plugin is a user error
         if problem is None:
-            raise
+            if world_size() == 1:
+                raise
+            traceback.print_exc()
+            return _ended(1)
     print(f"liteseg {argv[0]}: {safe(str(problem))}", file=sys.stderr)
-    return 2
+    return _ended(2)
+
+
+def _ended(code: int) -> int:
+    """The exit code; one of several processes ends at once (see `end_at_once`)."""
+    if world_size() > 1:
+        end_at_once(code)
+    return code
 
 
 def _is_closed(pipe: int) -> bool:

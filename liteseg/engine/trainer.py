@@ -128,9 +128,10 @@ class Trainer:
         self.saved_iteration: Optional[int] = None
         self.iteration_began = 0.0
         self.clock = Clock()
+        # First: it copies the weights of the main process to the others.
+        self._network = paddle.DataParallel(model) if world_size() > 1 else model
         self.ema = Ema(model, options.ema_decay, options.frozen) if options.ema_decay else None
         self._amp = _MixedPrecision(options.amp)
-        self._network = paddle.DataParallel(model) if world_size() > 1 else model
         # Losses stay on the device until they are needed: reading one waits for all queued kernels.
         self._unread: list[tuple[int, paddle.Tensor, paddle.Tensor]] = []
         self._read: list[np.ndarray] = []

@@ -18,7 +18,7 @@ import paddle
 
 from liteseg.errors import UserError
 from liteseg.utils import nvidia
-from liteseg.utils.runtime import DEVICES, cpu_threads, is_main, world_size
+from liteseg.utils.runtime import DEVICES, cpu_threads, is_main, local_size
 
 _M_TRIM_THRESHOLD, _M_MMAP_MAX = -1, -4  # options of mallopt(3), from malloc.h
 # Paddle raises MemoryError; cuDNN and cuBLAS report their own workspaces.
@@ -109,7 +109,7 @@ def operator_threads() -> int:
     requested = os.environ.get("OMP_NUM_THREADS", "")
     if requested.isdigit() and int(requested) > 1:  # 1 is Paddle's own default
         return int(requested)
-    return max(1, cpu_threads() // world_size())
+    return max(1, cpu_threads() // local_size())
 
 
 def _keep_freed_memory() -> None:

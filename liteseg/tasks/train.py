@@ -18,11 +18,9 @@ import paddle
 
 from liteseg.config.build import build_dataset, build_losses, build_model, build_optimizer
 from liteseg.config.check import AnyConfig, load_checked
-from liteseg.config.defaults import with_defaults
-from liteseg.config.load import load_config
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import SegmentationDataset, check_samples, count_label_pixels
-from liteseg.engine.checkpoint import Checkpointer, ResumeState
+from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.evaluator import evaluate
 from liteseg.engine.hooks import (
     Checkpoint,
@@ -38,10 +36,8 @@ from liteseg.engine.trainer import Hook, Trainer, TrainOptions
 from liteseg.engine.workers import clear_shared_memory
 from liteseg.engine.writers import Dashboard, Log, MetricsFile, WriteReport
 from liteseg.errors import UserError
-from liteseg.losses import check_min_kept
 from liteseg.ops.device import (
     make_deterministic,
-    precision,
     require_amp,
     search_cudnn_algorithms,
     seed_everything,
@@ -50,6 +46,7 @@ from liteseg.ops.device import (
 from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
 from liteseg.report.report import write_run_report
+from liteseg.tasks.agreement import require_same_setup, shared_errors
 from liteseg.tasks.launch import connect, launch
 from liteseg.tasks.run_config import config_name, hyperparameters, write_config
 from liteseg.tasks.runs import (
@@ -57,11 +54,21 @@ from liteseg.tasks.runs import (
     load_found,
     load_to_fine_tune,
     require_own_output,
+    resumes,
     run_directory,
 )
+from liteseg.tasks.start_log import log_start
 from liteseg.utils.files import locked, remove_leftovers
 from liteseg.utils.logging import get_logger, log_file
-from liteseg.utils.runtime import cpu_threads, is_main, world_size
+from liteseg.utils.runtime import (
+    cpu_threads,
+    from_main,
+    is_main,
+    local_rank,
+    local_size,
+    node_count,
+    world_size,
+)
 from liteseg.utils.text import redacted
 
 
@@ -105,8 +112,9 @@ def train(
             `config.yml` of the run by default.
         overrides: `key=value` changes of the config, for example `iters=100`.
         output: the run directory; by default `output/<name of the config>`.
-        resume: True to resume the run in `output`, the run directory to resume, or one of its
-            checkpoints: later ones are then moved to `replaced_<n>` in the run directory.
+        resume: True to resume the run in `output`, "auto" to do so if there is one, the run
+            directory to resume, or one of its checkpoints: later ones are then moved to
+            `replaced_<n>` in the run directory.
         weights: file, archive, URL or run directory to start from (fine-tuning).
         hooks: called after the built-in hooks, except that the checkpoint is saved last.
         devices: number of processes: one per GPU, or CPU processes where there is no GPU.
@@ -119,14 +127,18 @@ def train(
     """
     if devices < 1:
         raise UserError(f"--devices: {devices} is not a number of processes; give 1 or more")
-    output, chosen = run_directory(cfg, output, resume)
-    found = output / "config.yml"
-    cfg = load_found(found, overrides) if cfg is None else load_checked(cfg, overrides)
-    require_own_output(output, cfg, bool(resume))
-    if chosen is not None:
-        with locked(output):
-            Checkpointer(output / "checkpoints").rewind(chosen)
-    options: dict[str, Any] = {"output": output, "resume": bool(resume), "weights": weights}
+    with shared_errors():
+        output, chosen = run_directory(cfg, output, resume)
+        resume = is_main() and resumes(output, resume)  # checkpoints are those of its machine
+        found = output / "config.yml"
+        if cfg is None and not found.exists():
+            raise UserError(f"{found} is not on this machine, so give --config there")
+        cfg = load_found(found, overrides) if cfg is None else load_checked(cfg, overrides)
+        require_own_output(output, cfg, resume)
+        if chosen is not None and is_main():
+            with locked(output):
+                Checkpointer(output / "checkpoints").rewind(chosen)
+    options: dict[str, Any] = {"output": output, "resume": resume, "weights": weights}
     options["compare_weights"] = compare_weights
     if devices > 1 and world_size() == 1:
         if hooks:
@@ -149,11 +161,14 @@ def _train(
     """Set up, train, and close the run, in this process."""
     device = set_up_device(cfg)
     checkpointer = Checkpointer(output / "checkpoints", cfg.keep_checkpoints)
-    checkpoint = checkpointer.load_last() if resume else None
-    train_set = build_dataset(cfg, "train")
-    val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
-    check_samples(cfg.batch_size, train_dataset=train_set, val_dataset=val_set)
-    trainer = build_trainer(cfg, train_set, device, weights, pretrained=checkpoint is None)
+    checkpoint = from_main(lambda: checkpointer.load_last() if resume else None)
+    with shared_errors():
+        train_set = build_dataset(cfg, "train")
+        val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
+        check_samples(cfg.batch_size, train_dataset=train_set, val_dataset=val_set)
+    require_same_setup(cfg, train_dataset=train_set, val_dataset=val_set)
+    given = None if checkpoint else weights
+    trainer = build_trainer(cfg, train_set, device, given, pretrained=checkpoint is None)
 
     # -1: nothing that a run wrote before its first checkpoint is kept.
     since = (checkpoint.iteration, checkpoint.owes_evaluation) if checkpoint else (-1, False)
@@ -198,7 +213,7 @@ def _train(
     name = config_name(cfg)
     if is_main():
         write_config(cfg, output, train_set, name, resume=checkpoint is not None)
-    _log_start(cfg, trainer, device, checkpoint)
+    log_start(cfg, trainer, device, checkpoint)
     trainer.run()
 
     if dashboard:
@@ -229,16 +244,19 @@ def build_trainer(
         UserError: the config has errors, or the weights do not fit.
     """
     cfg = load_checked(cfg)
-    options = training_options(cfg, device)
-    model = build_model(cfg, pretrained and not weights)
-    if weights:
-        load_to_fine_tune(model, weights, train_set.classes, cfg.init_classes)
-    losses = build_losses(
-        cfg,
-        _count_outputs(model),
-        lambda: count_label_pixels(train_set),
-        train_set.ignore_index,
-    )
+    # On several machines only the main process reads weights; `Trainer` sends them to the others.
+    reads = is_main() or node_count() == 1
+    with shared_errors():
+        options = training_options(cfg, device)
+        model = build_model(cfg, pretrained and not weights and reads)
+        if weights and reads:
+            load_to_fine_tune(model, weights, train_set.classes, cfg.init_classes)
+        losses = build_losses(
+            cfg,
+            _count_outputs(model),
+            lambda: count_label_pixels(train_set),
+            train_set.ignore_index,
+        )
     if world_size() > 1 and device == "gpu":
         model = paddle.nn.SyncBatchNorm.convert_sync_batchnorm(model)
     frozen = freeze(model, cfg.freeze or ())
@@ -267,7 +285,7 @@ def training_options(cfg: CheckedConfig, device: str) -> TrainOptions:
     if amp:
         require_amp(amp.dtype)
     # With a GPU the cores are free to load data; on CPU one worker keeps up with the network.
-    workers = min(8, max(1, cpu_threads() // devices)) if device == "gpu" else 1
+    workers = min(8, max(1, cpu_threads() // local_size())) if device == "gpu" else 1
     return TrainOptions(
         iters=cfg.iters,
         batch_size=batch,
@@ -317,11 +335,12 @@ def _resume_advice(output: Path) -> str:
 @contextlib.contextmanager
 def _sole_writer(output: Path) -> Iterator[None]:
     """No other training writes to `output` within the block; removes what a killed one left."""
+    if local_rank() == 0:
+        clear_shared_memory()
     if not is_main():
         yield
         return
     with locked(output):
-        clear_shared_memory()
         remove_leftovers(output, "config.yml", "metrics.jsonl", "report.html", "writable")
         remove_leftovers(output / "vdl", "vdlrecords.*")
         yield
@@ -336,45 +355,6 @@ def _count_outputs(model: paddle.nn.Layer) -> int:
         count = len(model(paddle.zeros([1, 3, 64, 64])))
     model.train()
     return count
-
-
-def _log_start(
-    cfg: CheckedConfig, trainer: Trainer, device: str, checkpoint: Optional[ResumeState]
-) -> None:
-    """Log what trains on which devices, how the total batch size follows, and changed values."""
-    options, devices, samples = trainer.options, world_size(), len(trainer.dataset)
-    log, warn = get_logger().info, get_logger().warning
-    log(
-        f"{cfg.path} on {devices} {device} process(es), Paddle {paddle.__version__}, "
-        f"{cpu_threads()} CPU threads, {options.num_workers} worker process(es) each; precision "
-        f"{precision(device, options.amp)}"
-    )
-    log(
-        f"{samples} training images; batch {devices} devices x {options.batch_size} x "
-        f"{options.accumulate} accumulated = {options.total_batch_size} images per iteration; "
-        f"{options.iters} iterations = "
-        f"{options.iters * options.total_batch_size / samples:.1f} epochs"
-    )
-    if devices > 1 and device == "cpu":
-        log("batch norm uses each process's own images: Paddle has no SyncBatchNorm on CPU")
-    image_size = lambda: trainer.dataset[0]["img"].shape[:2]  # noqa: E731
-    for warning in check_min_kept(trainer.losses, options.batch_size, image_size):
-        warn(warning)
-    for change in with_defaults(load_config(cfg.path)).changes(cfg.source):
-        log(f"changed from {cfg.path.name}: {change}")
-    warmup = cfg.lr_scheduler.get("warmup_iters", 0)
-    if warmup >= options.iters:
-        warn(
-            f"lr_scheduler.warmup_iters: {warmup} of {options.iters} iterations: all of the "
-            "training is warm-up, and the learning rate stays below lr_scheduler.learning_rate"
-        )
-    if checkpoint:
-        log(f"resumed from {checkpoint.path} after iteration {trainer.iteration}")
-        if trainer.iteration >= options.iters and not checkpoint.owes_evaluation:
-            more = 2 * trainer.iteration
-            log(
-                f"the run is complete already; to train longer, give for example --set iters={more}"
-            )
 
 
 def _result(trainer: Trainer, output: Path) -> TrainResult:
