@@ -1,0 +1,240 @@
+"""Models compared on the same images: paired differences, and the images that changed most."""
+
+from __future__ import annotations
+
+import itertools
+from collections import Counter
+from collections.abc import Sequence
+from dataclasses import dataclass
+from typing import Any, NamedTuple
+
+import numpy as np
+
+from liteseg.errors import UserError
+from liteseg.metrics.confusion import named
+from liteseg.metrics.image_counts import ImageCounts, metric_arrays, total_counts
+from liteseg.metrics.intervals import (
+    LEVEL,
+    Interval,
+    Units,
+    differences,
+    intervals,
+    named_intervals,
+    units_of,
+)
+
+_SHOWN = 3
+
+
+class Run(NamedTuple):
+    """The counts of an evaluation.
+
+    Attributes:
+        source: file or folder, for messages.
+        classes: names, in the order of the counts.
+        images: of the evaluation, in any order.
+    """
+
+    source: str
+    classes: tuple[str, ...]
+    images: Sequence[ImageCounts]
+
+
+class Moved(NamedTuple):
+    """An image and its mIoU by two entries (means over their runs)."""
+
+    name: str
+    first: float
+    second: float
+
+    @property
+    def difference(self) -> float:
+        """Second minus first."""
+        return self.second - self.first
+
+
+@dataclass(frozen=True, eq=False)
+class Entry:
+    """A model: one evaluation, or those of trainings that differ in the seed only.
+
+    Attributes:
+        sources: of the evaluations.
+        metrics: means over the runs with intervals, by the keys of `metric_arrays`.
+        deviation: standard deviation of each metric over the runs, NaN for a single one.
+    """
+
+    sources: list[str]
+    metrics: dict[str, Interval]
+    deviation: dict[str, np.ndarray]
+
+
+@dataclass(frozen=True, eq=False)
+class Pair:
+    """An entry minus the first one.
+
+    Attributes:
+        number: place of the entry among all, from 1.
+        differences: with intervals, by the keys of `metric_arrays`.
+        moved: all images with labels by descending difference of their mIoU.
+    """
+
+    number: int
+    differences: dict[str, Interval]
+    moved: list[Moved]
+
+    def most_moved(self, shown: int) -> tuple[list[Moved], list[Moved]]:
+        """At most `shown` images that became better, and worse, the largest difference first."""
+        rising = [image for image in self.moved[:shown] if image.difference > 0]
+        falling = [image for image in self.moved[::-1][:shown] if image.difference < 0]
+        return rising, falling
+
+
+@dataclass(frozen=True, eq=False)
+class Comparison:
+    """The outcome of a comparison.
+
+    Attributes:
+        entries: in the given order.
+        pairs: each further entry minus the first.
+        classes: class names.
+        images: number of images.
+        units: the groups of images that the intervals treat as independent.
+    """
+
+    entries: list[Entry]
+    pairs: list[Pair]
+    classes: tuple[str, ...]
+    images: int
+    units: Units
+
+    def as_json(self, shown: int = 10) -> dict[str, Any]:
+        """Plain values, with `shown` images of each direction."""
+        return {
+            "level": LEVEL,
+            "images": self.images,
+            "units": self.units.kind,
+            "unit_count": self.units.count,
+            "entries": [self._entry_json(entry) for entry in self.entries],
+            "pairs": [self._pair_json(pair, shown) for pair in self.pairs],
+        }
+
+    def _entry_json(self, entry: Entry) -> dict[str, Any]:
+        return {
+            "sources": entry.sources,
+            "metrics": self._values(entry.metrics),
+            "intervals": named_intervals(entry.metrics, self.classes),
+            "standard_deviation": named(entry.deviation, self.classes),
+        }
+
+    def _pair_json(self, pair: Pair, shown: int) -> dict[str, Any]:
+        verdicts = {key: interval.verdict() for key, interval in pair.differences.items()}
+        rising, falling = pair.most_moved(shown)
+        return {
+            "first": 0,
+            "second": pair.number,
+            "differences": self._values(pair.differences),
+            "intervals": named_intervals(pair.differences, self.classes),
+            "verdicts": {
+                key: dict(zip(self.classes, words.tolist())) if words.ndim else str(words)
+                for key, words in verdicts.items()
+            },
+            "better_images": [moved._asdict() for moved in rising],
+            "worse_images": [moved._asdict() for moved in falling],
+        }
+
+    def _values(self, found: dict[str, Interval]) -> dict[str, Any]:
+        return named({key: interval.value for key, interval in found.items()}, self.classes)
+
+
+def compare_runs(groups: Sequence[Sequence[Run]], kind: str = "auto") -> Comparison:
+    """Compare each further group of runs with the first one.
+
+    Args:
+        groups: for each entry its runs.
+        kind: of the units, as of `units_of`.
+
+    Raises:
+        UserError: the runs differ in images, labels or classes, or there are too few images.
+    """
+    first = groups[0][0]
+    aligned = [[_aligned(run, first) for run in runs] for runs in groups]
+    units = units_of(first.images, kind)
+    if units.count < 2:
+        other = "; --unit images treats all images as independent" * (kind == "sequences")
+        raise UserError(
+            f"{first.source}: {units.count} {units.kind.removesuffix('s')}, so no interval is "
+            f"possible; compare at least 2{other}"
+        )
+    entries = []
+    for runs, images in zip(groups, aligned):
+        found = intervals(images, units)
+        by_run = [metric_arrays(total_counts(one)) for one in images]
+        spread = {key: _deviation([values[key] for values in by_run]) for key in found}
+        entries.append(Entry([run.source for run in runs], found, spread))
+    pairs = [
+        Pair(number, differences(aligned[0], images, units), _moved(aligned[0], images))
+        for number, images in enumerate(aligned[1:], 1)
+    ]
+    return Comparison(entries, pairs, first.classes, len(first.images), units)
+
+
+def _aligned(run: Run, first: Run) -> list[ImageCounts]:
+    """The images of `run` in the order of `first`.
+
+    Raises:
+        UserError: they are not the same images with the same labels and classes.
+    """
+    if run.classes != first.classes:
+        place, names = next(
+            (place, names)
+            for place, names in enumerate(itertools.zip_longest(run.classes, first.classes))
+            if names[0] != names[1]
+        )
+        found, expected = (repr(name) if name else "missing" for name in names)
+        raise UserError(
+            f"{run.source}: class {place} is {found}, in {first.source} {expected}; compare "
+            "evaluations with the same classes in the same order (of prediction folders, give "
+            "them with --classes or --config)"
+        )
+    images, wanted = ({image.name: image for image in one.images} for one in (run, first))
+    if len(images) < len(run.images):
+        counted = Counter(image.name for image in run.images)
+        raise UserError(
+            f"{run.source}: image {max(counted, key=counted.__getitem__)} is there twice"
+        )
+    for here, there, lacking in ((images, wanted, run), (wanted, images, first)):
+        if absent := [name for name in there if name not in here]:
+            others = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
+            raise UserError(
+                f"{lacking.source}: {len(here)} images, without {', '.join(absent[:_SHOWN])}"
+                f"{others} of {(first if lacking is run else run).source}; evaluate the same images"
+            )
+    for name, image in wanted.items():
+        if not np.array_equal(images[name].labeled, image.labeled):
+            place = int(np.flatnonzero(images[name].labeled != image.labeled)[0])
+            raise UserError(
+                f"{run.source}: the label of {name} has {images[name].labeled[place]} pixels of "
+                f"{run.classes[place]}, in {first.source} {image.labeled[place]}; evaluate both "
+                "with the same labels"
+            )
+    return [images[name] for name in wanted]
+
+
+def _deviation(values: Sequence[np.ndarray]) -> np.ndarray:
+    """Standard deviation over runs; NaN for a single one."""
+    nothing = np.full_like(np.asarray(values[0], np.float64), np.nan)
+    return np.std(values, axis=0, ddof=1) if len(values) > 1 else nothing
+
+
+def _moved(first: Sequence[Sequence[ImageCounts]], second: Sequence) -> list[Moved]:
+    """All images with a labeled pixel, by descending difference of their mIoU."""
+    a, b = (np.mean([_image_miou(images) for images in runs], axis=0) for runs in (first, second))
+    order = [
+        place for place in np.argsort(a - b, kind="stable") if not np.isnan(b[place] - a[place])
+    ]
+    return [Moved(first[0][place].name, float(a[place]), float(b[place])) for place in order]
+
+
+def _image_miou(images: Sequence[ImageCounts]) -> np.ndarray:
+    fields = ("intersection", "predicted", "labeled")
+    return metric_arrays({k: np.stack([getattr(i, k) for i in images]) for k in fields})["miou"]
