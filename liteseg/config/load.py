@@ -347,14 +347,14 @@ def find_config(path: Union[str, Path]) -> Path:
         if file is None:
             raise UserError(f"{path}: its config {model!r} is not shipped with this liteseg")
         return file
-    shipped = (f for folder in _config_dirs() for f in sorted(folder.rglob("*.yml")))
-    for files in (path.absolute().parent.glob("*.y*ml"), shipped):  # neighbors first
-        known = {f.stem: _shown(f) for f in files}
+    shipped = [f for folder in _config_dirs() for f in sorted(folder.rglob("*.yml"))]
+    named = dict(zip(*[nearest_names(str(path))] * 2))
+    for files, names in ((path.absolute().parent.glob("*.y*ml"), {}), (shipped, named)):
+        known = {**{f.stem: _shown(f) for f in files}, **names}
         near = difflib.get_close_matches(path.stem, known, n=3, cutoff=0.5)
         if near:
             break
-    names = [known[n] for n in near] or nearest_names(str(path))
-    hint = f"; did you mean {' or '.join(names)}?" if names else ""
+    hint = f"; did you mean {' or '.join(known[n] for n in near)}?" if near else ""
     raise UserError(f"no config {str(path)!r}{hint}")
 
 

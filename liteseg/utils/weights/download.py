@@ -260,7 +260,7 @@ def _from_store(url: str, have: int, version: str, target: Path, part: Path) -> 
     try:
         from fsspec.core import url_to_fs
 
-        store, path = url_to_fs(url)
+        store, path = url_to_fs(url, skip_instance_cache=True)
     except ImportError as error:
         raise UserError(f"{redacted(url)}: {error}: {install}") from error
     try:

@@ -20,7 +20,7 @@ class Model:
         classes: number of classes.
         scale: by which images are resized before the network (`test_config.scales`).
         miou: as published, 0 to 1.
-        size: bytes; of published networks those of their arrays.
+        size: bytes; of published networks about those of their arrays.
         sha256: of the file, in hexadecimal.
     """
 

@@ -3,7 +3,6 @@ from __future__ import annotations
 import hashlib
 import io
 import os
-import pickle
 import socket
 import subprocess
 import sys
@@ -14,8 +13,8 @@ import zipfile
 from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
 from pathlib import Path
 
-import numpy as np
 import pytest
+from weights_server import serving, weights
 
 from liteseg.errors import UserError
 from liteseg.utils.files import sha256_of
@@ -24,61 +23,16 @@ from liteseg.utils.weights import download
 from liteseg.utils.weights.download import cache_path
 from liteseg.utils.weights.source import resolve
 
-
-
-def weights(seed: int = 0) -> bytes:
-    """300,000 bytes of `.pdparams`; incompressible."""
-    array = np.random.default_rng(seed).integers(0, 256, 299_000, dtype=np.uint8)
-    return pickle.dumps({"w": array, "padding": "x" * 813}, protocol=4)
-
-
 CONTENT = weights()
 assert len(CONTENT) == 300_000
 SHA256 = hashlib.sha256(CONTENT).hexdigest()
 
 
-class Handler(BaseHTTPRequestHandler):
-    """Serves `server.files`; closes after `break_after` bytes while `breaks` > 0."""
-
-    def do_GET(self):
-        server = self.server
-        server.requests.append((self.path, self.headers.get("Range")))
-        content = server.files.get(self.path.split("?")[0])
-        if content is None:
-            self.send_error(404)
-            return
-        start = 0
-        etag = f'"{hashlib.md5(content).hexdigest()}"'
-        if self.headers.get("Range") and self.headers.get("If-Range") == etag:
-            start = int(self.headers["Range"][len("bytes=") : -1])
-        if start > len(content):
-            self.send_error(416)
-            return
-        self.send_response(206 if start else 200)
-        self.send_header("ETag", etag)
-        self.send_header("Content-Length", str(len(content) - start))
-        self.end_headers()
-        body = content[start:]
-        if server.breaks > 0:
-            server.breaks -= 1
-            body = body[: server.break_after]
-        self.wfile.write(body)
-
-    def log_message(self, *_):
-        pass
-
-
 @pytest.fixture
 def server():
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        server.files = {"/a/model.pdparams": CONTENT}
-        server.requests, server.breaks, server.break_after = [], 0, 100_000
-        server.url = f"http://127.0.0.1:{server.server_port}"
-        thread = threading.Thread(target=server.serve_forever, args=(0.01,))
-        thread.start()
+    with serving() as server:
+        server.files["/a/model.pdparams"] = CONTENT
         yield server
-        server.shutdown()
-        thread.join()
 
 
 @pytest.fixture(autouse=True)
