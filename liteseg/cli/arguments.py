@@ -25,6 +25,17 @@ def not_negative(text: str) -> int:
     return int(text)
 
 
+def length(text: str) -> float:
+    """A finite number from 0."""
+    try:
+        value = float(text)
+    except ValueError:
+        value = -1.0
+    if not 0 <= value < float("inf"):
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number from 0")
+    return value
+
+
 def add_config(parser: argparse.ArgumentParser, *, optional: str = "") -> None:
     """Add `--config` and `--set KEY=VALUE`.
 
@@ -56,7 +67,7 @@ def trust_found_config(args: argparse.Namespace) -> None:
     from liteseg.tasks.runs import config_file
 
     resume = getattr(args, "resume", None)
-    source = args.output if resume in (True, "auto") else resume or args.weights
+    source = args.output if resume in (True, "auto") else resume or getattr(args, "weights", None)
     if args.trust_plugins and not args.config and source:
         args.config = config_file(source)
 

@@ -1,10 +1,9 @@
-"""Evaluate trained weights on a split of their dataset."""
+"""Evaluate weights, an exported model, or a folder of predictions."""
 
 from __future__ import annotations
 
 import argparse
-from collections.abc import Mapping
-from typing import Any, Optional
+from typing import Any
 
 from liteseg.cli.arguments import (
     SPLITS,
@@ -12,29 +11,26 @@ from liteseg.cli.arguments import (
     add_device,
     add_json,
     add_loading,
-    add_weights,
     check_json,
     complete,
     save_json,
 )
+from liteseg.cli.eval_options import add_outputs, add_sources, output_options
+from liteseg.cli.metrics_table import format_calibration, format_table
 from liteseg.errors import UserError
-from liteseg.utils.text import joined, safe
+from liteseg.utils.runtime import is_main
+from liteseg.utils.text import safe
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg eval`."""
-    add_config(parser, optional="config.yml of the run of --weights")
-    add_weights(parser)
+    add_config(parser, optional="config.yml of the run of --weights or --model")
+    add_sources(parser)
     parser.add_argument(
         "--split", choices=SPLITS, default="val", help="split to evaluate (default: val)"
     )
     add_json(parser, "the metrics")
-    parser.add_argument(
-        "--report",
-        metavar="FILE",
-        help="write metrics, curves of the run, worst and best images as one HTML page "
-        "(default: no file)",
-    )
+    add_outputs(parser)
     parser.add_argument(
         "--save-pred",
         metavar="DIR",
@@ -53,72 +49,73 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         parser,
         "liteseg eval --weights output/my --report eval.html",
         "liteseg eval --config my.yml --weights model.pdparams",
+        "liteseg eval --config my.yml --model exported --per-image images.csv",
+        "liteseg eval --predictions masks --labels labels --classes classes.txt",
     )
 
 
 def run(args: argparse.Namespace) -> int:
     """Evaluate, print the table, write the requested files."""
-    if not args.weights:
-        raise UserError(
-            "--weights is missing: without it a randomly initialized network would be evaluated, "
-            "and its metrics mean nothing; give a weights file, URL or run directory"
-        )
-    from liteseg.tasks.evaluate import evaluate
-
     check_json(args)
-    result = evaluate(
-        args.config,
-        args.weights,
-        overrides=args.overrides,
-        split=args.split,
-        batch_size=args.batch_size,
-        num_workers=args.num_workers,
-        device=args.device,
-        predictions=args.save_pred,
-        report=args.report,
-        calibration=args.calibration,
-    )
+    result = _evaluate_folder(args) if args.predictions else _evaluate_model(args)
+    if not is_main():  # one of several processes
+        return 0
     if args.save_pred:
         print(safe(f"{result.predictions} predictions are in {args.save_pred}"))
     if not result.metrics["images"]:
         print(f"the images of {args.split} have no labels: there is nothing to evaluate")
-        return 0
-    print(format_table(result.metrics))
-    if args.calibration:
+    else:
+        print(format_table(result.metrics))
+    if args.calibration and result.metrics["images"]:
         print(format_calibration(result.metrics["calibration"]))
     save_json(args, result.as_json())
     return 0
 
 
-def format_table(metrics: Mapping[str, Any]) -> str:
-    """The metrics per class and their means, in percent."""
-    columns = ("class_iou", "class_precision", "class_recall", "class_dice")
-    width = max(len("class"), *map(len, metrics["class_iou"]))
-    lines = [f"{'class':{width}}     IoU  precision  recall    Dice"]
-    for name in metrics["class_iou"]:
-        iou, precision, recall, dice = (_percent(metrics[column][name]) for column in columns)
-        lines.append(f"{name:{width}}  {iou:>6}  {precision:>9}  {recall:>6}  {dice:>6}")
-    if None in metrics["class_iou"].values():
-        lines.append("-: in neither the labels nor the predictions; not in the means")
-    lines.append(
-        f"mIoU {metrics['miou']:.4f}  accuracy {metrics['acc']:.4f}  kappa {metrics['kappa']:.4f}  "
-        f"mean Dice {metrics['mdice']:.4f}  images {metrics['images']}"
+def _evaluate_model(args: argparse.Namespace) -> Any:
+    if args.weights and args.model:
+        raise UserError("--weights and --model: give one of them")
+    if not (args.weights or args.model):
+        raise UserError(
+            "--weights is missing: without it a randomly initialized network would be evaluated, "
+            "and its metrics mean nothing; give a weights file, URL or run directory, an exported "
+            "--model, or --predictions"
+        )
+    if args.labels or args.classes:
+        raise UserError("--labels and --classes belong to --predictions")
+    from liteseg.tasks.evaluate import evaluate, require_exported
+
+    if args.model:
+        require_exported(args.model)
+    return evaluate(
+        args.config,
+        args.weights or args.model,
+        overrides=args.overrides,
+        split=args.split,
+        batch_size=args.batch_size,
+        num_workers=args.num_workers,
+        device=args.device,
+        runtime=args.runtime,
+        precision=args.precision,
+        predictions=args.save_pred,
+        calibration=args.calibration,
+        **output_options(args),
     )
-    lines.append(f"{metrics['seconds']:.1f} s, {metrics['images_per_second']:.2f} images/s")
-    return joined(lines)
 
 
-def format_calibration(found: Mapping[str, Any]) -> str:
-    """The calibration as text."""
-    text = f"expected calibration error {100 * found['ece']:.2f} % over all pixels"
-    if "temperature" not in found:
-        return f"{text}; two images with labels are required to fit a temperature"
-    before, after = (f"{100 * found[name]['ece']:.2f}" for name in ("before", "after"))
-    return (
-        f"{text}\ntemperature {found['temperature']:.3f}, fitted on {found['fit_images']} images: "
-        f"{before} % -> {after} % on the other {found['held_out_images']}"
+def _evaluate_folder(args: argparse.Namespace) -> Any:
+    given = ("weights", "model", "save_pred", "calibration", "runtime", "precision")
+    if unused := [f"--{name.replace('_', '-')}" for name in given if getattr(args, name)]:
+        raise UserError(f"{unused[0]} and --predictions: label maps need no network; leave it out")
+    if not args.labels:
+        raise UserError("--labels is missing: give the folder of the labels of --predictions")
+    from liteseg.tasks.prediction_folder import evaluate_predictions
+
+    return evaluate_predictions(
+        args.predictions,
+        args.labels,
+        classes=args.classes,
+        cfg=args.config,
+        overrides=args.overrides,
+        **output_options(args),
     )
-
-
-def _percent(value: Optional[float]) -> str:
-    return "-" if value is None else f"{100 * value:.2f}"

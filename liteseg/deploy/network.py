@@ -86,5 +86,10 @@ class ExportedNetwork:
         for step, before in reversed(trans_info):
             steps.append(("resize" if step == "resize" else "crop", (before[0], before[1])))
         coarse = self.runtime.run(images, COARSE)
+        if not np.isfinite(coarse).all():
+            raise UserError(
+                "the model's scores are NaN or infinite; export an earlier checkpoint, or in "
+                "another precision"
+            )
         report_shift(outer, coarse.shape[-2:], "exporting with --set ")
         return coarse, steps

@@ -6,7 +6,7 @@ import contextlib
 import functools
 import time
 from collections.abc import Callable, Iterator, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, Optional, Protocol
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Protocol, Union
 
 import numpy as np
 import paddle
@@ -27,6 +27,20 @@ if TYPE_CHECKING:
 Losses = Sequence[tuple[str, Callable, float]]
 
 
+class LabelNetwork(Protocol):
+    """A network outside of Paddle, such as an exported model, that normalizes images itself."""
+
+    def labels(
+        self, images: np.ndarray, trans_info: Sequence[tuple[str, Sequence[int]]]
+    ) -> Sequence[np.ndarray]:
+        """The labels (h, w) uint8 of images (N, H, W, 3) uint8 RGB, at their original sizes."""
+
+    def probabilities(
+        self, images: np.ndarray, trans_info: Sequence[tuple[str, Sequence[int]]]
+    ) -> np.ndarray:
+        """(N, C, h, w) float32 probabilities, arguments as of `labels`."""
+
+
 class Evaluator(Protocol):
     """Collects something from every image of an evaluation; `evaluate` runs several at once.
 
@@ -35,12 +49,14 @@ class Evaluator(Protocol):
 
     Attributes:
         state: the data that `update` has collected in this process; must be picklable.
+        needs_images: whether samples are to contain `img`.
         needs_logits: whether samples are to contain `logits`, (C, h, w) float32 at the original
             size; they cost time and memory.
     """
 
     state: Any = None
-    needs_logits = False
+    needs_images: bool = True
+    needs_logits: bool = False
 
     def reset(self) -> None:
         """Start a new evaluation."""
@@ -51,7 +67,7 @@ class Evaluator(Protocol):
 
         Args:
             index: number of the sample in the dataset.
-            sample: `img` (H, W, 3) uint8 RGB after the validation transforms, and `label` (h, w)
+            sample: `img` (H, W, 3) uint8 RGB after the validation transforms, `label` (h, w)
                 uint8 at the original size, absent if the image has none.
             prediction: class indices at the original size, (h, w) uint8.
         """
@@ -109,7 +125,7 @@ class SegmentationMetrics(Evaluator):
 
 @exclusive
 def evaluate(
-    model: paddle.nn.Layer,
+    model: Union[paddle.nn.Layer, LabelNetwork],
     dataset: Any,
     test_config: TestOptions,
     evaluators: Sequence[Evaluator] = (),
@@ -120,6 +136,7 @@ def evaluate(
     progress: bool = True,
     require_labels: bool = True,
     limit: Optional[int] = None,
+    require_finite: bool = False,
 ) -> dict[str, Any]:
     """Evaluate `model` on `dataset`; several processes share the images, and all get the result.
 
@@ -127,7 +144,8 @@ def evaluate(
     batches; see `liteseg.ops.exclusive`.
 
     Args:
-        model: put into eval mode meanwhile; its modes are restored at the end.
+        model: put into eval mode meanwhile; its modes are restored at the end. Or an exported
+            model, which needs no normalization, and whose options are fixed.
         dataset: with `load`, `samples`, `transforms`, `classes` and `ignore_index`.
         test_config: scales, flips, sliding window.
         evaluators: receive every image, besides the metrics.
@@ -138,6 +156,7 @@ def evaluate(
         require_labels: an image without a label is an error. Otherwise it is predicted for the
             evaluators and does not count in the metrics.
         limit: images of each process (default: all), to try an evaluation.
+        require_finite: NaN or infinite scores are an error.
 
     Returns:
         The metrics of `ConfusionMatrix.compute`; `confusion`: for each class of the labels a list
@@ -150,8 +169,11 @@ def evaluate(
         UserError: a file can't be read, a label holds a value outside the classes, or the model
             and the dataset differ in the number of classes.
     """
-    if dataset.transforms.normalize is None:
-        raise UserError("the transforms of the dataset to evaluate must end in Normalize")
+    run: Callable[..., Any] = functools.partial(_run_exported, model)
+    if isinstance(model, paddle.nn.Layer):
+        if dataset.transforms.normalize is None:
+            raise UserError("the transforms of the dataset to evaluate must end in Normalize")
+        run = functools.partial(_run_layer, model, test_config, require_finite)
     metrics = SegmentationMetrics(dataset)
     for evaluator in evaluators:
         evaluator.reset()
@@ -170,15 +192,19 @@ def evaluate(
                 break
             with explained_out_of_memory(functools.partial(_memory_advice, batch)):
                 with clock("network"):
-                    images = _to_device(dataset, batch)
-                    result = predict(model, images, test_config, batch["trans_info"])
-                    _require_classes(result, dataset)
+                    result = run(dataset, batch)
                     predictions = result.labels()
                 with clock("losses"):
                     if losses and "label" in batch:
                         _add_losses(sums, losses, result, batch["label"])
-            updates = list(zip(batch["index"], _samples(batch, bool(evaluators)), predictions))
-            if any(evaluator.needs_logits for evaluator in evaluators):
+            updates = list(
+                zip(
+                    batch["index"],
+                    _samples(batch, any(getattr(one, "needs_images", True) for one in evaluators)),
+                    predictions,
+                )
+            )
+            if any(getattr(one, "needs_logits", False) for one in evaluators):
                 for (_, sample, _), logits in zip(updates, result.logits().numpy()):
                     sample["logits"] = logits
             with clock("counting"):
@@ -208,8 +234,11 @@ def nothing_counted(metrics: Mapping[str, Any], dataset: Any) -> Optional[str]:
 
 
 @contextlib.contextmanager
-def _eval_mode(model: paddle.nn.Layer) -> Iterator[None]:
+def _eval_mode(model: Union[paddle.nn.Layer, LabelNetwork]) -> Iterator[None]:
     """Eval mode inside; afterwards each layer has its mode back (frozen ones stay frozen)."""
+    if not isinstance(model, paddle.nn.Layer):
+        yield
+        return
     modes = [(layer, layer.training) for layer in model.sublayers(include_self=True)]
     model.eval()
     try:
@@ -228,8 +257,52 @@ def _memory_advice(batch: dict[str, Any]) -> str:
     )
 
 
-def _to_device(dataset: Any, batch: dict[str, Any]) -> paddle.Tensor:
-    return dataset.transforms.normalize.planes(paddle.to_tensor(batch["img"].numpy()))
+def _run_layer(
+    model: paddle.nn.Layer,
+    test_config: TestOptions,
+    require_finite: bool,
+    dataset: Any,
+    batch: dict[str, Any],
+) -> Prediction:
+    images = dataset.transforms.normalize.planes(paddle.to_tensor(batch["img"].numpy()))
+    result = predict(model, images, test_config, batch["trans_info"])
+    _require_classes(result, dataset)
+    if require_finite and not bool(paddle.isfinite(result.scores).all()):
+        raise UserError(
+            f"{_files(dataset, batch)}: the model's scores are NaN or infinite; its weights are "
+            "damaged or diverged: evaluate an earlier checkpoint"
+        )
+    return result
+
+
+class _Exported(NamedTuple):
+    """The part of `Prediction` that an evaluation uses, of a network outside of Paddle."""
+
+    labels: Callable[[], Sequence[np.ndarray]]
+    logits: Callable[[], paddle.Tensor]
+
+
+def _run_exported(model: LabelNetwork, dataset: Any, batch: dict[str, Any]) -> _Exported:
+    images = _channels_last(batch)
+    try:
+        found = model.labels(images, batch["trans_info"])
+    except UserError as error:
+        raise UserError(f"{_files(dataset, batch)}: {error}") from None
+
+    def logits() -> paddle.Tensor:
+        probabilities = model.probabilities(images, batch["trans_info"])
+        return paddle.to_tensor(np.log(np.maximum(probabilities, 1e-12)))
+
+    return _Exported(lambda: found, logits)
+
+
+def _files(dataset: Any, batch: dict[str, Any]) -> str:
+    return ", ".join(str(dataset.samples[index].image) for index in batch["index"])
+
+
+def _channels_last(batch: dict[str, Any]) -> np.ndarray:
+    """The images of a batch, (N, 3, H, W) -> (N, H, W, 3)."""
+    return np.ascontiguousarray(batch["img"].numpy().transpose(0, 2, 3, 1))
 
 
 def _require_classes(result: Prediction, dataset: Any) -> None:
@@ -253,8 +326,8 @@ def _add_losses(
 def _samples(batch: dict[str, Any], with_images: bool) -> list[dict[str, np.ndarray]]:
     """The samples of a batch as arrays: `label` if there are labels, `img` if requested."""
     arrays = {"label": batch["label"].numpy()} if "label" in batch else {}
-    if with_images:  # (N, 3, H, W) -> (N, H, W, 3)
-        arrays["img"] = np.ascontiguousarray(batch["img"].numpy().transpose(0, 2, 3, 1))
+    if with_images:
+        arrays["img"] = _channels_last(batch)
     return [{key: array[i] for key, array in arrays.items()} for i in range(len(batch["index"]))]
 
 

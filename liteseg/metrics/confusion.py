@@ -19,9 +19,12 @@ class ConfusionMatrix:
         num_classes: number of classes, 1 to 255.
         ignore_index: label value whose pixels are not counted; any integer.
         class_names: keys of the per-class metrics; if None, the class indices as text.
+        unknown: predicted value that is no class, 0 to 255: its pixels are labeled and wrong, as in
+            the evaluation of Cityscapes; None: an error.
 
     Attributes:
         matrix: int64 (num_classes, num_classes) counts, indexed [label, prediction].
+        missed: int64 (num_classes,) labeled pixels that are predicted as `unknown`.
         images: number of images counted.
     """
 
@@ -30,6 +33,7 @@ class ConfusionMatrix:
         num_classes: int,
         ignore_index: int = 255,
         class_names: Optional[Sequence[str]] = None,
+        unknown: Optional[int] = None,
     ):
         if not 1 <= num_classes <= 255:
             raise ValueError(f"num_classes is {num_classes}; expected 1 to 255")
@@ -39,7 +43,9 @@ class ConfusionMatrix:
         self.num_classes = num_classes
         self.ignore_index = ignore_index
         self.class_names = names
+        self.unknown = unknown
         self.matrix = np.zeros((num_classes, num_classes), np.int64)
+        self.missed = np.zeros(num_classes, np.int64)
         self.images = 0
 
     def update(self, pred: Any, label: Any) -> None:
@@ -67,15 +73,24 @@ class ConfusionMatrix:
         counts = _count_pairs(_as_uint8(pred, "prediction"), _as_uint8(label, "label"))
         counts[ignored] = 0
         self._require_classes(counts.sum(axis=1), "label")
+        if self.unknown is not None:
+            self.missed += counts[: self.num_classes, self.unknown]
+            counts[:, self.unknown] = 0
         self._require_classes(counts.sum(axis=0), "prediction")
         self.matrix += counts[: self.num_classes, : self.num_classes]
         self.images += len(label) if label.ndim > 2 else 1
+
+    @property
+    def labeled(self) -> np.ndarray:
+        """int64 (num_classes,) labeled pixels."""
+        return self.matrix.sum(axis=1) + self.missed
 
     def merge(self, other: ConfusionMatrix) -> None:
         """Add the counts of another matrix over the same classes."""
         if other.num_classes != self.num_classes:
             raise ValueError(f"cannot merge {other.num_classes} classes into {self.num_classes}")
         self.matrix += other.matrix
+        self.missed += other.missed
         self.images += other.images
 
     def compute(self) -> dict[str, Any]:
@@ -88,8 +103,7 @@ class ConfusionMatrix:
             predictions is None and excluded from the means (PaddleSeg 2.8.0 counts it as 0); a
             class in only one of them is 0.0.
         """
-        label_area, pred_area = self.matrix.sum(axis=1), self.matrix.sum(axis=0)
-        values = area_metrics(np.diag(self.matrix), label_area, pred_area)
+        values = area_metrics(np.diag(self.matrix), self.labeled, self.matrix.sum(axis=0))
         return {**named(values, self.class_names), "images": self.images}
 
     def _require_classes(self, areas: np.ndarray, name: str) -> None:

@@ -69,6 +69,7 @@ class ImageCounts:
         num_classes: int,
         ignore_index: int = 255,
         boundary: Optional[BoundaryOptions] = None,
+        unknown: Optional[int] = None,
     ) -> ImageCounts:
         """Count one image.
 
@@ -80,21 +81,23 @@ class ImageCounts:
             num_classes: number of classes, 1 to 255.
             ignore_index: label value whose pixels are not counted.
             boundary: lengths of the boundary metrics; None: without them and the object sizes.
+            unknown: predicted value that is no class, as of `ConfusionMatrix`.
 
         Raises:
             ValueError, TypeError: as `ConfusionMatrix.update`.
         """
-        matrix = ConfusionMatrix(num_classes, ignore_index)
+        matrix = ConfusionMatrix(num_classes, ignore_index, unknown=unknown)
         matrix.update(pred, label)
         counts: dict[str, np.ndarray] = {}
         if boundary:
             valid = label != ignore_index
-            pred, label = (np.where(valid, x, IGNORED).astype(np.uint8) for x in (pred, label))
+            known = valid if unknown is None else valid & (pred != unknown)
+            pred = np.where(known, pred, IGNORED).astype(np.uint8)
+            label = np.where(valid, label, IGNORED).astype(np.uint8)
             lengths = (in_pixels(length, label.shape) for length in boundary)
             found = {**boundary_counts(pred, label, *lengths), **size_counts(pred, label)}
             counts = {key: value[..., :num_classes] for key, value in found.items()}
-        table = matrix.matrix
-        areas = np.diag(table).copy(), table.sum(axis=0), table.sum(axis=1)
+        areas = np.diag(matrix.matrix).copy(), matrix.matrix.sum(axis=0), matrix.labeled
         return cls(name, sequence, *areas, **counts)
 
     def as_json(self) -> dict[str, Any]:
@@ -159,3 +162,23 @@ def metrics_of_images(images: Sequence[ImageCounts], class_names: Sequence[str])
     """
     metrics = named(metric_arrays(total_counts(images)), class_names)
     return {**metrics, "images": len(images)}
+
+
+def image_metrics(image: ImageCounts, class_names: Sequence[str]) -> dict[str, Any]:
+    """The metrics of one image as a row of a table; None where there is nothing to measure.
+
+    Returns:
+        `name`, `sequence`, `pixels` (those that count), `accuracy`, `miou`; `boundary_iou` and
+        `boundary_f` if they were counted; `iou/<class>` of every class.
+    """
+    found = metrics_of_images([image], class_names)
+    boundary: list[str] = [key for key in ("boundary_iou", "boundary_f") if key in found]
+    return {
+        "name": image.name,
+        "sequence": image.sequence,
+        "pixels": int(image.labeled.sum()),
+        "accuracy": found["acc"],
+        "miou": found["miou"],
+        **{key: found[key] for key in boundary},
+        **{f"iou/{name}": iou for name, iou in found["class_iou"].items()},
+    }

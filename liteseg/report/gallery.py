@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 import bisect
-from collections.abc import Iterator, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from typing import Any, NamedTuple, Optional
 
 import cv2
@@ -13,7 +13,6 @@ from liteseg.metrics import ConfusionMatrix
 from liteseg.report.visualize import captioned, colorize, error_map, overlay, panel
 from liteseg.utils.text import decimal
 
-TILES = ("input", "label", "prediction", "errors")
 _LONGEST_SIDE = 512  # pixels of a tile: a report and a dashboard contain many
 
 
@@ -23,20 +22,18 @@ class GalleryImage(NamedTuple):
     Attributes:
         name: of the sample.
         miou: of this image alone, 0 to 1; None: all its pixels are ignored.
-        tiles: the images of `TILES`, each (h, w, 3) uint8 RGB.
+        tiles: {name: (h, w, 3) uint8 RGB}, those of `sample_tiles`.
     """
 
     name: str
     miou: Optional[float]
-    tiles: tuple[np.ndarray, ...]
-
-    def named_tiles(self) -> Iterator[tuple[str, np.ndarray]]:
-        """(name, image) of each tile."""
-        return zip(TILES, self.tiles)
+    tiles: Mapping[str, np.ndarray]
 
     def panel(self) -> np.ndarray:
         """The tiles side by side under name and mIoU: (H, W, 3) uint8 RGB."""
-        return captioned(panel(self.tiles), f"{self.name}: mIoU {decimal(self.miou, 3)}")
+        return captioned(
+            panel(tuple(self.tiles.values())), f"{self.name}: mIoU {decimal(self.miou, 3)}"
+        )
 
 
 class Gallery:
@@ -120,19 +117,32 @@ class Gallery:
 
     def _tiles(
         self, sample: Mapping[str, np.ndarray], prediction: np.ndarray
-    ) -> tuple[np.ndarray, ...]:
-        image, label, palette = sample["img"], sample["label"], self.dataset.palette
-        # The transforms may have resized or padded the image: then it can't be overlaid.
-        same_size = image.shape[:2] == prediction.shape
-        ignored = self.dataset.ignore_index
-        shown = [
-            overlay(image, numbers, palette, ignore_index=ignored)
-            if same_size
-            else colorize(numbers, palette)
-            for numbers in (label, prediction)
-        ]
-        errors = error_map(prediction, label, ignored)
-        return tuple(_small(tile) for tile in (image, *shown, errors))
+    ) -> dict[str, np.ndarray]:
+        tiles = sample_tiles(self.dataset, sample, prediction)
+        return {name: _small(tile) for name, tile in tiles.items()}
+
+
+def sample_tiles(
+    dataset: Any, sample: Mapping[str, np.ndarray], prediction: np.ndarray
+) -> dict[str, np.ndarray]:
+    """`input`, `label`, `prediction` and `errors` of a sample, each (h, w, 3) uint8 RGB.
+
+    Args:
+        dataset: with `palette` and `ignore_index`.
+        sample: `label` (h, w) and, if there is one, `img` (H, W, 3).
+        prediction: (h, w) class indices.
+    """
+    image, label, ignored = sample.get("img"), sample["label"], dataset.ignore_index
+    # The transforms may have resized or padded the image: then it can't be overlaid.
+    below = image if image is not None and image.shape[:2] == prediction.shape else None
+    tiles = {} if image is None else {"input": image}
+    for name, numbers in (("label", label), ("prediction", prediction)):
+        tiles[name] = (
+            colorize(numbers, dataset.palette)
+            if below is None
+            else overlay(below, numbers, dataset.palette, ignore_index=ignored)
+        )
+    return {**tiles, "errors": error_map(prediction, label, ignored)}
 
 
 def _small(image: np.ndarray) -> np.ndarray:

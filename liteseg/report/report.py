@@ -10,6 +10,7 @@ import contextlib
 import datetime
 import os
 import platform
+import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional
@@ -17,11 +18,11 @@ from typing import Any, NamedTuple, Optional
 import cv2
 import jinja2
 import numpy as np
-import paddle
 
 from liteseg import __version__
 from liteseg.report.charts import line_chart
 from liteseg.report.gallery import Gallery
+from liteseg.report.image_table import ImageTable
 from liteseg.utils.files import atomic_write, parse_json, read_regular
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import cpu_threads
@@ -32,6 +33,17 @@ _MAX_HISTORY = 256 << 20  # bytes
 _LARGEST = 1e12
 # Values of a line that the page computes with, by phase.
 _REQUIRED = {"train": (), "eval": ("miou",)}
+_HEADLINES = {
+    "acc": "pixel accuracy",
+    "kappa": "kappa",
+    "mdice": "mean Dice",
+    "boundary_iou": "boundary IoU",
+    "boundary_f": "boundary F-score",
+    "miou_small": "mIoU, small objects",
+    "miou_medium": "mIoU, medium objects",
+    "miou_large": "mIoU, large objects",
+    "miou_thin": "mIoU, thin classes",
+}
 _MANY_CLASSES = 60  # a larger confusion matrix is unreadable, so it is left out
 
 Line = Mapping[str, Any]  # a line of metrics.jsonl
@@ -47,6 +59,8 @@ class ReportData(NamedTuple):
         history: the lines of `metrics.jsonl`; empty without a training.
         metrics: of the evaluation, as `evaluate` returns them; None without one.
         gallery: images of that evaluation.
+        images: the metrics of each of its images.
+        sequences: the metrics of each sequence of images.
     """
 
     title: str
@@ -55,6 +69,8 @@ class ReportData(NamedTuple):
     history: Sequence[Line] = ()
     metrics: Optional[Mapping[str, Any]] = None
     gallery: Optional[Gallery] = None
+    images: Optional[ImageTable] = None
+    sequences: Optional[ImageTable] = None
 
 
 def write_run_report(run: Path, config: str, gallery: Optional[Gallery] = None) -> None:
@@ -133,6 +149,7 @@ def write_report(path: Path, data: ReportData) -> None:
         versions=_versions(),
         image_url=_image_url,
         decimal=decimal,
+        base64=lambda content: base64.b64encode(content).decode(),
         percent=lambda value: "–" if value is None else f"{100 * value:.1f}",
     )
     with atomic_write(path, "w") as file:
@@ -150,8 +167,9 @@ def _tiles(data: ReportData, evaluations: Sequence[Line]) -> list[tuple[str, str
         images = f"{metrics['images']} images"
         note = f"iteration {metrics['step']}" if "step" in metrics else images
         tiles.append(("mIoU", decimal(metrics["miou"]), note))
-        names = {"acc": "pixel accuracy", "kappa": "kappa", "mdice": "mean Dice"}
-        tiles += [(name, decimal(metrics.get(key)), "") for key, name in names.items()]
+        tiles += [
+            (name, decimal(metrics[key]), "") for key, name in _HEADLINES.items() if key in metrics
+        ]
     return tiles
 
 
@@ -188,16 +206,22 @@ def _reliability(data: ReportData) -> Optional[str]:
 
 
 def _classes(data: ReportData) -> list[dict[str, Any]]:
-    """A row per class: `name`, `iou`, `precision`, `recall` and `color` (RGB or None)."""
+    """A row per class: `name`, `color` (RGB or None), `iou`, and `values` by the column's name."""
     if not data.metrics:
         return []
     palette = data.gallery.dataset.palette if data.gallery else None
-    keys = ("iou", "precision", "recall")
+    names = {"class_iou": "IoU", "class_precision": "precision", "class_recall": "recall"}
+    names.update(class_boundary_iou="boundary IoU", class_boundary_f="boundary F")
     return [
         {
             "name": name,
             "color": None if palette is None else palette[index].tolist(),
-            **{key: data.metrics[f"class_{key}"][name] for key in keys},
+            "iou": data.metrics["class_iou"][name],
+            "values": {
+                title: data.metrics[key][name]
+                for key, title in names.items()
+                if key in data.metrics
+            },
         }
         for index, name in enumerate(data.metrics["class_iou"])
     ]
@@ -259,9 +283,10 @@ def _clock(seconds: float) -> str:
 
 
 def _versions() -> dict[str, str]:
+    paddle = sys.modules.get("paddle")  # label maps of other tools are evaluated without it
     return {
         "liteseg": __version__,
-        "Paddle": f"{paddle.__version__}, {paddle.get_device()}",
+        **({"Paddle": f"{paddle.__version__}, {paddle.get_device()}"} if paddle else {}),
         "Python": platform.python_version(),
         "numpy": np.__version__,
         "OpenCV": cv2.__version__,

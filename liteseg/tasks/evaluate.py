@@ -4,7 +4,6 @@ from __future__ import annotations
 
 import contextlib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
@@ -16,55 +15,28 @@ from liteseg.config.build import build_dataset, build_model
 from liteseg.config.check import AnyConfig, load_checked
 from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import Cityscapes, SegmentationDataset, train_id_to_id
+from liteseg.deploy import manifest
 from liteseg.engine.calibration import Calibration
-from liteseg.engine.evaluator import Evaluator, nothing_counted
+from liteseg.engine.evaluator import Evaluator, LabelNetwork, nothing_counted
 from liteseg.engine.evaluator import evaluate as evaluate_model
 from liteseg.errors import UserError
 from liteseg.ops.device import select_device
 from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery
-from liteseg.report.report import ReportData, read_history, write_report
+from liteseg.report.report import read_history
 from liteseg.report.visualize import write_png
-from liteseg.tasks.runs import Weights, config_of, file_of_run, require_class_order
+from liteseg.tasks.agreement import require_same_setup
+from liteseg.tasks.eval_result import DEFAULT_BOUNDARY, EvalOutput, EvalResult
+from liteseg.tasks.runs import Weights, config_of, file_of_run, load_found, require_class_order
+from liteseg.tasks.segmenter import Segmenter
 from liteseg.tasks.val_transforms import build_val_transforms
-from liteseg.utils.files import check_writable, require_kind
+from liteseg.utils.files import check_writable
+from liteseg.utils.logging import get_logger
 from liteseg.utils.results import require_replaceable
-from liteseg.utils.runtime import cpu_threads
+from liteseg.utils.runtime import cpu_threads, is_main
 from liteseg.utils.weights.load import load_weights
 
 _SPLITS = ("train", "val", "test")
-
-
-@dataclass(frozen=True)
-class EvalResult:
-    """The outcome of an evaluation.
-
-    Attributes:
-        metrics: `miou`, `acc`, `kappa`, `mdice` (0 to 1), `class_iou`, `class_precision`,
-            `class_recall` and `class_dice` {name: value, or None for an absent class},
-            `confusion`, `images` (those with labels), `seconds`, `images_per_second`, `timings`;
-            with `calibration` also that.
-        config: file of the config.
-        weights: the evaluated weights.
-        split: the evaluated split.
-        predictions: number of label maps written.
-    """
-
-    metrics: dict[str, Any]
-    config: str
-    weights: str
-    split: str
-    predictions: int = 0
-
-    @property
-    def miou(self) -> float:
-        """Mean intersection over union, 0 to 1."""
-        return self.metrics["miou"]
-
-    def as_json(self) -> dict[str, Any]:
-        """The content of `liteseg eval --json`."""
-        about = {"config": self.config, "weights": self.weights, "split": self.split}
-        return {**self.metrics, **about}
 
 
 @exclusive
@@ -77,24 +49,38 @@ def evaluate(
     batch_size: Optional[int] = None,
     num_workers: Optional[int] = None,
     device: Optional[str] = None,
+    runtime: Optional[str] = None,
+    precision: Optional[str] = None,
     predictions: Union[str, Path, None] = None,
     report: Union[str, Path, None] = None,
+    per_image: Union[str, Path, None] = None,
+    sequence: Optional[str] = None,
+    boundary: Optional[Sequence[float]] = DEFAULT_BOUNDARY,
     calibration: bool = False,
 ) -> EvalResult:
-    """Evaluate trained weights.
+    """Evaluate trained weights or an exported model.
 
     Args:
         cfg: a YAML file, the name of a shipped config, or a loaded config; None for the
-            `config.yml` of the run that contains the weights.
-        weights: file, archive, URL or run directory (its best checkpoint); required.
+            `config.yml` of the run that contains the weights or the export.
+        weights: file, archive, URL, run directory (its best checkpoint), or the directory of an
+            exported model; required.
         overrides: `key=value` changes of the config, for example `test_config.scales=0.5`.
         split: `train`, `val` or `test`, always with the transforms of validation.
         batch_size: images per forward pass; by default the config's `eval_batch_size`.
         num_workers: worker processes that load images; by default a few on GPU, a thread on CPU.
         device: `auto`, `cpu` or `gpu`; by default the `device` of the config.
+        runtime: of an exported model, as of `Segmenter.from_pretrained`.
+        precision: of an exported model, as of `Segmenter.from_pretrained`.
         predictions: folder for a PNG of each predicted label map, at full size: original label
             ids under the official names for Cityscapes, train ids for other datasets.
-        report: HTML file for the metrics, the curves of the run, and the worst and best images.
+        report: HTML file for the metrics, the curves of the run, the worst and best images, and
+            the metrics of every image.
+        per_image: CSV or Parquet file with a row for each image.
+        sequence: regular expression, searched in image names: its first group (without one, the
+            match) is the sequence that a frame belongs to; by default, Cityscapes' and CamVid's.
+        boundary: width and tolerance of the boundary metrics, in pixels or, below 1, as shares of
+            the diagonal; None: without them.
         calibration: also measure the calibration of the probabilities, and fit a temperature.
 
     Raises:
@@ -103,27 +89,52 @@ def evaluate(
     """
     if weights is None:
         raise UserError("weights are missing: give a weights file, URL or run directory")
+    output = EvalOutput(report, per_image, sequence, boundary)
     splits = _SPLITS if predictions else (split,)  # predictions must not replace any dataset
-    cfg = config_of(weights, cfg, overrides, [f"{name}_dataset" for name in splits])
+    cfg = _config(weights, cfg, overrides, [f"{name}_dataset" for name in splits])
     if predictions:
         _require_no_dataset(cfg, Path(predictions))
         check_writable(predictions)
-    if report:
-        require_kind(report, ".html")
-        check_writable(Path(report).parent)
-    setup = prepare(cfg, weights, split, batch_size, num_workers, device)
+    output.check()
+    options = {"runtime": runtime, "precision": precision}
+    setup = prepare(cfg, weights, split, batch_size, num_workers, device, options)
     saver = PredictionSaver(setup.dataset, Path(predictions)) if predictions else None
     if saver:
         require_replaceable(map(saver.target, range(len(setup.dataset))), "give another folder")
     gallery = Gallery(setup.dataset, cfg.num_pictures) if report else None
     evaluators: list[Any] = [evaluator for evaluator in (saver, gallery) if evaluator]
-    measured = [Calibration(setup.dataset)] if calibration else []
+    measured: list[Any] = [Calibration(setup.dataset)] if calibration else []
+    images = output.evaluator(setup.dataset)
+    measured.append(images)
+    require_same_setup(cfg, **{f"{split}_dataset": setup.dataset})  # of all processes
     metrics = setup.run([*evaluators, *measured], require_labels=not evaluators)
+    if problem := nothing_counted(metrics, setup.dataset):
+        get_logger().warning(problem)
     written = len(setup.dataset) if saver else 0
     result = EvalResult(metrics, str(cfg.path), str(weights), split, written)
-    if report and metrics["images"]:
-        _write_report(Path(report), result, cfg, gallery)
+    metrics_file = file_of_run(weights, "metrics.jsonl")
+    history = read_history(metrics_file) if metrics_file and report else []
+    title = f"{Path(weights).name}: {split}"
+    about = f"evaluation of {weights} on {split} of {cfg.path}"
+    if is_main():
+        output.write(images, metrics, title, about, gallery, cfg.dump(), history)
     return result
+
+
+def _config(
+    weights: Weights, cfg: Optional[AnyConfig], overrides: Sequence[str], built: Sequence[str]
+) -> CheckedConfig:
+    """As `config_of`; an exported model may be in a run directory."""
+    folder = manifest.find(weights)
+    if folder is None or cfg is not None:
+        return config_of(weights, cfg, overrides, built)
+    for place in (folder, folder.resolve().parent):
+        if file := file_of_run(place, "config.yml"):
+            return load_found(file, overrides, built)
+    raise UserError(
+        f"{weights}: an exported model does not name its dataset; give the config of the dataset "
+        "to evaluate on (--config on the command line)"
+    )
 
 
 class Evaluation(NamedTuple):
@@ -131,29 +142,23 @@ class Evaluation(NamedTuple):
 
     cfg: CheckedConfig
     device: str
-    model: paddle.nn.Layer
+    model: Union[paddle.nn.Layer, LabelNetwork]
     dataset: SegmentationDataset
     batch_size: int
     num_workers: int
 
     def run(self, evaluators: Sequence[Evaluator] = (), **options: Any) -> dict[str, Any]:
-        """Evaluate; arguments and result as in `liteseg.engine.evaluator.evaluate`.
-
-        Raises:
-            UserError: as there, or all labels are ignored entirely.
-        """
-        metrics = evaluate_model(
+        """Evaluate; arguments, result and errors as in `liteseg.engine.evaluator.evaluate`."""
+        return evaluate_model(
             self.model,
             self.dataset,
             self.cfg.test_config,
             evaluators,
             batch_size=self.batch_size,
             num_workers=self.num_workers,
+            require_finite=True,
             **options,
         )
-        if problem := nothing_counted(metrics, self.dataset):
-            raise UserError(problem)
-        return metrics
 
 
 def prepare(
@@ -163,23 +168,54 @@ def prepare(
     batch_size: Optional[int] = None,
     num_workers: Optional[int] = None,
     device: Optional[str] = None,
+    exported: Optional[dict[str, Any]] = None,
 ) -> Evaluation:
-    """Build what an evaluation needs. Arguments as in `evaluate`; no weights leave random ones."""
+    """Build what an evaluation needs. Arguments as in `evaluate`; no weights leave random ones.
+
+    Options of an exported model (`runtime`, `precision`) are in `exported`.
+    """
     cfg = load_checked(cfg)
-    device = select_device(device or cfg.device)
+    folder = None if weights is None else manifest.find(weights)
+    chosen = select_device(device or cfg.device)
     dataset = build_dataset(cfg, split)
-    if split == "train" or dataset.transforms.normalize is None:  # those of training are random
-        dataset.transforms = build_val_transforms(cfg)
-    model = build_model(cfg, pretrained=False)
-    if weights:
-        load_weights(model, weights)
-        require_class_order(weights, dataset.classes)
+    model: Union[paddle.nn.Layer, LabelNetwork]
+    if folder is not None:
+        segmenter = Segmenter.from_pretrained(folder, device=device, **(exported or {}))
+        _require_same_classes(folder, segmenter.class_names, dataset.classes)
+        dataset.transforms, model = segmenter.transforms, segmenter.network
+    else:
+        if any((exported or {}).values()):
+            raise UserError(f"{weights}: runtime and precision are for exported models")
+        if split == "train" or dataset.transforms.normalize is None:  # those of training are random
+            dataset.transforms = build_val_transforms(cfg)
+        model = build_model(cfg, pretrained=False)
+        if weights:
+            load_weights(model, weights)
+            require_class_order(weights, dataset.classes)
     if num_workers is None and cfg.num_workers != "auto":
         num_workers = cfg.num_workers
     if num_workers is None:  # on CPU the network needs the cores: a thread loads the images
-        num_workers = min(cpu_threads(), 4) if device == "gpu" else 0
+        num_workers = min(cpu_threads(), 4) if chosen == "gpu" else 0
     batch_size = batch_size or cfg.eval_batch_size
-    return Evaluation(cfg, device, model, dataset, batch_size, num_workers)
+    return Evaluation(cfg, chosen, model, dataset, batch_size, num_workers)
+
+
+def require_exported(path: Union[str, Path]) -> None:
+    """Raise a `UserError` unless `path` is an exported model."""
+    if manifest.find(path) is None:
+        raise UserError(
+            f"--model {path}: contains no {manifest.NAME}; give the directory of an exported model "
+            "(`liteseg export`), or --weights"
+        )
+
+
+def _require_same_classes(folder: Path, exported: Sequence[str], names: Sequence[str]) -> None:
+    if tuple(exported) != tuple(names):
+        raise UserError(
+            f"{folder}: the exported model has the {len(exported)} classes {', '.join(exported)}; "
+            f"the dataset has {len(names)}: {', '.join(names)}; give the config of a dataset with "
+            "the classes of the model, in its order"
+        )
 
 
 class PredictionSaver(Evaluator):
@@ -220,13 +256,3 @@ def _require_no_dataset(cfg: CheckedConfig, folder: Path) -> None:
         f"--save-pred {folder}: contains images or labels of {split}_dataset; give a folder of its "
         "own for the predictions"
     )
-
-
-def _write_report(
-    path: Path, result: EvalResult, cfg: CheckedConfig, gallery: Optional[Gallery]
-) -> None:
-    metrics_file = file_of_run(result.weights, "metrics.jsonl")
-    history = read_history(metrics_file) if metrics_file else []
-    title = f"{Path(result.weights).name}: {result.split}"
-    about = f"evaluation of {result.weights} on {result.split} of {result.config}"
-    write_report(path, ReportData(title, about, cfg.dump(), history, result.metrics, gallery))

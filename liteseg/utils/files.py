@@ -221,14 +221,19 @@ def sha256_of(path: str | Path) -> str:
 
 
 def write_json(path: str | Path, content: Mapping[str, Any]) -> None:
-    """Write `content` as indented JSON.
+    """Write `content` as indented JSON, with lists of numbers on one line.
 
     Raises:
         UserError: the file cannot be written.
     """
+    # No string of JSON contains a line end, so these brackets are those of lists.
+    text = re.sub(
+        r"\[\n[-+.\deE,\snul]*\]",
+        lambda found: "[" + " ".join(found[0][1:-1].split()) + "]",
+        json.dumps(content, indent=2),
+    )
     with atomic_write(path, "w") as file:
-        json.dump(content, file, indent=2)
-        file.write("\n")
+        file.write(text + "\n")
 
 
 def require_kind(path: str | Path, suffix: str) -> None:

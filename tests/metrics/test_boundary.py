@@ -222,3 +222,17 @@ def test_areas_are_those_of_the_matrix():
     counts = ImageCounts.of("", None, pred, label, CLASSES, boundary=BoundaryOptions())
     found, expected = metrics_of_images([counts], "abcd"), matrix.compute()
     assert {key: found[key] for key in expected} == expected
+
+
+def test_unknown_predictions_have_boundaries_but_no_class():
+    _, label = pair(6)
+    pred = label.copy()
+    pred[:, 20:] = 255
+    counts = ImageCounts.of(
+        "", None, pred, label, CLASSES, boundary=BoundaryOptions(1, 1), unknown=255
+    )
+    assert counts.labeled.sum() == label.size
+    assert counts.predicted.sum() == counts.intersection.sum() == 34 * 20
+    found = metrics_of_images([counts], "abcd")
+    assert found["acc"] == pytest.approx(20 / 41)
+    assert found["boundary_iou"] < 0.6

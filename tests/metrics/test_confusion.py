@@ -140,3 +140,13 @@ def test_floats_and_class_counts_are_refused():
         ConfusionMatrix(256)
     with pytest.raises(ValueError, match="class names"):
         ConfusionMatrix(3, class_names=["a"])
+
+
+def test_unknown_predictions_are_wrong():
+    matrix = ConfusionMatrix(2, unknown=255)
+    matrix.update(np.array([0, 255, 255, 1]), np.array([0, 0, 255, 1]))
+    found = matrix.compute()
+    assert found["acc"] == pytest.approx(2 / 3)
+    assert found["class_iou"] == {"0": 0.5, "1": 1.0}
+    with pytest.raises(ValueError, match="prediction holds 254"):
+        matrix.update(np.array([254]), np.array([0]))

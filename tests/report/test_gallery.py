@@ -73,7 +73,7 @@ def test_the_tiles():
     sample["label"][1] = 255
     gallery.update(0, sample, pred)
     (shown,) = gallery.fixed
-    image, label, prediction, errors = shown.tiles
+    image, label, prediction, errors = shown.tiles.values()
     np.testing.assert_array_equal(image, sample["img"])
     # Label and prediction have the same colors where they agree.
     drawn = overlay(image, sample["label"], gallery.dataset.palette)
@@ -98,7 +98,7 @@ def test_large_images_are_reduced():
     gallery = Gallery(Large(1), 1)
     sample = gallery.dataset.load(0)
     gallery.update(0, sample, sample["label"])
-    assert {tile.shape for tile in gallery.fixed[0].tiles} == {(8, 512, 3)}
+    assert {tile.shape for tile in gallery.fixed[0].tiles.values()} == {(8, 512, 3)}
 
 
 def test_unlabelled_and_ignored_images_are_not_ranked():
