@@ -14,6 +14,7 @@ from liteseg.datasets.base import SegmentationDataset, format_size
 from liteseg.datasets.label_values import MASK_ADVICE, class_pixels, invalid_values
 from liteseg.datasets.pair_check import check_pairs
 from liteseg.datasets.parallel import map_in_threads
+from liteseg.datasets.statistics import SampleStatistics, Statistics, measure
 from liteseg.errors import UserError, grouped_errors
 from liteseg.utils import logging
 from liteseg.utils.class_weights import class_weights
@@ -21,6 +22,7 @@ from liteseg.utils.images import ImageFacts, image_facts, label_histogram
 
 _FILES_PER_VALUE = 3
 _TRANSFORMED = 8  # samples that go through the transforms
+_RARE_IMAGES, _RARE_SHARE = 5, 0.01  # classes in fewer images are named
 _FEW_SAMPLES, _FEW_ERRORS = 16, 3  # per dataset, before training
 
 
@@ -32,6 +34,7 @@ class _Result(NamedTuple):
     histogram: Optional[np.ndarray]  # (256,) label values, None without a readable label
     problem: Optional[str]
     facts: Optional[ImageFacts] = None
+    statistics: Optional[SampleStatistics] = None
 
 
 def check_dataset(
@@ -42,10 +45,12 @@ def check_dataset(
     *,
     needs_labels: bool = False,
     needs_one_size: Optional[bool] = None,
+    statistics: Optional[Statistics] = None,
 ) -> dict[str, Any]:
     """Read the images and labels of a dataset and report whatever would break or impair training.
 
-    Memory does not grow with the number of samples, except for the messages about bad ones.
+    Memory does not grow with the number of samples, except for the messages about bad ones and for
+    `statistics`.
 
     Args:
         dataset: its transforms are only applied where `needs_one_size` is given.
@@ -55,19 +60,26 @@ def check_dataset(
         needs_labels: a sample without a label is an error (training, evaluation).
         needs_one_size: try the transforms; True: they must give all images the same size
             (training in batches).
+        statistics: empty ones, to add those of the samples to.
 
     Returns:
         A dict that can be written as JSON: `images` and `checked` counts; `errors`, a list of
         {file, problem}; `warnings`, sentences; `sizes` {"WxH": images}; `classes` {name: {pixels,
         images, frequency, weight}} with the weights of `class_weights`; `ignored` pixels;
         `histogram` {value: pixels} of the labels; `outside` {value: {pixels, images, files}} of
-        label values that are no class, with the first few files.
+        label values that are no class, with the first few files; and what `Statistics.compute`
+        returns, if `statistics` is given.
     """
     indices = _spread(len(dataset), sample)
-    results = map_in_threads(lambda index: _read(dataset, index, needs_labels), indices, workers)
+    measured = statistics is not None
+    results = map_in_threads(lambda i: _read(dataset, i, needs_labels, measured), indices, workers)
     totals = _Totals(dataset)
     for result in logging.progress(results, "checking", len(indices), shown=progress):
         totals.add(result)
+        if statistics is not None and result.statistics is not None:
+            files = dataset.samples[result.sample_index]
+            label = files.label and str(files.label)
+            statistics.add(result.statistics, result.sample_index, str(files.image), label)
     if needs_one_size is not None:
         totals.errors += _check_transforms(dataset, totals.examples, needs_one_size)
     report = {
@@ -79,6 +91,7 @@ def check_dataset(
         "ignored": int(totals.pixels[dataset.ignore_index]),
         "histogram": {str(v): int(totals.pixels[v]) for v in np.flatnonzero(totals.pixels)},
         "outside": totals.outside(),
+        **({} if statistics is None else statistics.compute()),
     }
     label_warnings = _label_warnings(dataset, totals, report)
     image_warnings = _image_warnings(dataset, totals)
@@ -87,6 +100,7 @@ def check_dataset(
         *check_pairs(dataset.samples),
         *image_warnings,
         *label_warnings,
+        *_balance_warnings(report),
     ]
     return report
 
@@ -151,7 +165,7 @@ def _spread(count: int, sample: Optional[int]) -> list[int]:
     return np.linspace(0, count - 1, max(sample, 1)).round().astype(int).tolist()
 
 
-def _read(dataset: SegmentationDataset, index: int, needs_label: bool) -> _Result:
+def _read(dataset: SegmentationDataset, index: int, needs_label: bool, measured: bool) -> _Result:
     files = dataset.samples[index]
     try:
         sample = dataset.load(index)
@@ -166,7 +180,8 @@ def _read(dataset: SegmentationDataset, index: int, needs_label: bool) -> _Resul
     problem = f"{files.image}: has no label" if needs_label and label is None else None
     histogram = None if label is None else label_histogram(label)
     size = format_size(sample["img"])
-    return _Result(index, size, histogram, problem, _facts(dataset, files.image))
+    found = measure(sample["img"], label, dataset.num_classes) if measured else None
+    return _Result(index, size, histogram, problem, _facts(dataset, files.image), found)
 
 
 def _facts(dataset: SegmentationDataset, image: Path) -> Optional[ImageFacts]:
@@ -301,11 +316,29 @@ def _image_warnings(dataset: SegmentationDataset, totals: _Totals) -> list[str]:
     return warnings
 
 
+def _balance_warnings(report: Mapping[str, Any]) -> list[str]:
+    """Files of one color or class, and classes in very few images."""
+    warnings = []
+    if images := report.get("constant_images"):
+        warnings.append(f"{len(images)} images have one color: {first_few(images)}")
+    if labels := report.get("constant_labels"):
+        warnings.append(f"{len(labels)} labels have a single class: {first_few(labels)}")
+    few = max(_RARE_IMAGES, report["checked"] * _RARE_SHARE)
+    counts = {name: row["images"] for name, row in report["classes"].items()}
+    rare = [f"{name}: {count}" for name, count in counts.items() if 0 < count < few]
+    if rare and report["checked"] >= 10 * _RARE_IMAGES:
+        warnings.append(
+            f"{len(rare)} classes are in very few of the {report['checked']} images "
+            f"({', '.join(rare)}), so their IoU has a wide interval"
+        )
+    return warnings
+
+
 def _label_warnings(
     dataset: SegmentationDataset, totals: _Totals, report: dict[str, Any]
 ) -> list[str]:
     if not totals.labels:
-        return ["no labels to check"]
+        return [] if report["errors"] else ["no labels to check"]
     warnings = []
     absent = [name for name, row in report["classes"].items() if row["pixels"] == 0]
     present = np.flatnonzero(totals.pixels).tolist()

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import ClassVar, NamedTuple
 
 import numpy as np
 
@@ -96,10 +96,10 @@ class Cityscapes(OfficialLayout):
     mapped to train ids when loaded. Arguments: see `OfficialLayout`.
     """
 
-    CLASSES = CITYSCAPES_CLASSES
+    CLASSES: tuple[str, ...] = CITYSCAPES_CLASSES
     PALETTE = palette_of(CITYSCAPES_CLASSES)
     IMAGES, LABELS, BELOW = "leftImg8bit/{split}", "gtFine/{split}", "*/"
     IMAGE_SUFFIXES = ("_leftImg8bit.png",)
-    LABEL_SUFFIXES = ("_gtFine_labelTrainIds.png", LABEL_IDS_SUFFIX)
+    LABEL_SUFFIXES: ClassVar[Sequence[str]] = ("_gtFine_labelTrainIds.png", LABEL_IDS_SUFFIX)
     TRAIN_IDS = {LABEL_IDS_SUFFIX: id_to_train_id(CITYSCAPES_CLASSES)}
     SOURCE = "leftImg8bit_trainvaltest.zip and gtFine_trainvaltest.zip"

@@ -3,18 +3,22 @@
 from __future__ import annotations
 
 from collections.abc import Sequence
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, field
 from pathlib import Path
 from typing import Any, Optional, Union
 
+from liteseg import __version__
 from liteseg.config.build import build_dataset
 from liteseg.config.check import AnyConfig, load_checked
-from liteseg.datasets import check_dataset, find_duplicates
+from liteseg.datasets import SegmentationDataset, check_dataset, find_duplicates
 from liteseg.datasets.check import nothing_to_count
 from liteseg.datasets.label_values import MASK_ADVICE
 from liteseg.datasets.pack import build_pack
+from liteseg.datasets.statistics import SIZES, Statistics, find_similar
 from liteseg.datasets.streets.generate import generate
-from liteseg.errors import UserError
+from liteseg.errors import UserError, grouped_errors
+from liteseg.report.data_page import SplitPage, Tile, draw_tile, write_data_page
+from liteseg.utils.files import require_kind
 
 SPLITS = ("train", "val", "test")
 
@@ -27,11 +31,13 @@ class DataReport:
         splits: {split: report}, each as `liteseg.datasets.check_dataset` returns it.
         errors: {file, problem} of splits that could not be opened; `file` is the split.
         duplicates: groups of images with the same content, each as `split: file`.
+        similar: pairs of images of different splits that look the same, each as `split: file`.
     """
 
     splits: dict[str, dict[str, Any]]
     errors: list[dict[str, str]]
     duplicates: list[list[str]]
+    similar: list[list[str]] = field(default_factory=list)
 
     @property
     def ok(self) -> bool:
@@ -50,6 +56,7 @@ def check_data(
     split: str = "all",
     sample: Optional[int] = None,
     workers: Optional[int] = None,
+    page: Union[str, Path, None] = None,
 ) -> DataReport:
     """Read the images and labels of a config's datasets and report errors and warnings.
 
@@ -59,17 +66,20 @@ def check_data(
         split: `train`, `val`, `test` or `all`.
         sample: check this many images per split, evenly spread; by default all.
         workers: number of threads; by default one per core.
+        page: HTML file for the tables, and samples drawn by class.
 
     Raises:
-        UserError: the config has errors, or no dataset.
+        UserError: the config has errors, or no dataset; `page` cannot be written.
     """
+    if page is not None:
+        require_kind(page, ".html")
     cfg = load_checked(cfg, overrides)
     requested = SPLITS if split == "all" else (split,)
     splits = [name for name in requested if split != "all" or getattr(cfg, f"{name}_dataset")]
     if not splits:
         raise UserError(f"{cfg.path}: no train_dataset, val_dataset or test_dataset to check")
     report = DataReport({}, [], [])
-    datasets = {}
+    datasets, statistics = {}, {}
     for name in splits:
         try:
             dataset = build_dataset(cfg, name)
@@ -78,12 +88,14 @@ def check_data(
             continue
         dataset.pack = None  # check the files themselves
         datasets[name] = dataset
+        statistics[name] = Statistics(dataset.classes)
         found = report.splits[name] = check_dataset(
             dataset,
             workers,
             sample,
             needs_labels=name != "test",
             needs_one_size=name == "train" and cfg.batch_size > 1,
+            statistics=statistics[name],
         )
         if name == "test" or not found["histogram"]:
             continue  # labels are optional, or reported as missing
@@ -91,7 +103,36 @@ def check_data(
             found["errors"].append({"file": f"{name}_dataset", "problem": problem})
             found["warnings"] = [w for w in found["warnings"] if MASK_ADVICE not in w]
     report.duplicates.extend(find_duplicates(datasets, workers, progress=True))
+    copies = [set(group) for group in report.duplicates]
+    pairs = find_similar(statistics)
+    report.similar.extend(pair for pair in pairs if not any(set(pair) <= one for one in copies))
+    if page is not None:
+        splits_shown = {
+            n: _split_page(datasets[n], report.splits[n], statistics[n]) for n in datasets
+        }
+        title = f"Data of {cfg.path.name}"
+        write_data_page(Path(page), title, f"liteseg {__version__}", splits_shown, SIZES)
     return report
+
+
+def _split_page(
+    dataset: SegmentationDataset, found: dict[str, Any], statistics: Statistics
+) -> SplitPage:
+    examples: dict[str, list[Tile]] = {}
+    for number, (name, indices) in enumerate(statistics.examples().items()):
+        for index in indices:
+            sample = dataset.load(index)
+            tile = draw_tile(
+                dataset.samples[index].name, sample["img"], sample["label"], number, dataset.palette
+            )
+            examples.setdefault(name, []).append(tile)
+    return SplitPage(
+        found,
+        dict(zip(dataset.classes, dataset.palette.tolist())),
+        examples,
+        grouped_errors(found["errors"])[:10],
+        found["warnings"],
+    )
 
 
 @dataclass(frozen=True)

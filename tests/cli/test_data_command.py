@@ -3,12 +3,16 @@
 from __future__ import annotations
 
 import json
+from pathlib import Path
 
+import cv2
+import numpy as np
 import pytest
 
 from liteseg.cli import main
 from liteseg.tasks.data import DataReport, PackResult
 
+ROOT = Path(__file__).resolve().parents[2]
 SOUND = {
     "images": 3,
     "checked": 2,
@@ -45,9 +49,21 @@ def check(*options):
 
 def test_report_of_sound_data(task, tmp_path, capsys):
     recorded = task("check_data", DataReport({"train": SOUND}, [], []))
-    options = ("--split", "train", "--sample", 2, "--workers", 1, "--set", "iters=1")
+    options = (
+        "--split",
+        "train",
+        "--sample",
+        2,
+        "--workers",
+        1,
+        "--set",
+        "iters=1",
+        "--page",
+        "p.html",
+    )
     assert check(*options, "--json", tmp_path / "r.json") == 0
     expected = {"overrides": ["iters=1"], "split": "train", "sample": 2, "workers": 1}
+    expected["page"] = "p.html"
     assert recorded == [(("c.yml",), expected)]
     text = capsys.readouterr().out
     assert "train: 2 of 3 images checked: 8x6 (2)" in text
@@ -55,7 +71,53 @@ def test_report_of_sound_data(task, tmp_path, capsys):
     assert "warning: label 7 is rare" in text
     assert "0 errors, 1 warnings" in text
     content = json.loads((tmp_path / "r.json").read_text())
-    assert content == {"splits": {"train": SOUND}, "errors": [], "duplicates": []}
+    assert content == {"splits": {"train": SOUND}, "errors": [], "duplicates": [], "similar": []}
+
+
+def test_stats_and_page_of_real_files(tmp_path, capsys):
+    """A class in two splits, a copy in val that was encoded again, and a plain image."""
+    rng = np.random.default_rng(0)
+    for split in ("train", "val"):
+        for folder in ("images", "masks"):
+            (tmp_path / folder / split).mkdir(parents=True)
+    for index in range(4):
+        coarse = rng.integers(0, 256, (6, 8, 3), dtype=np.uint8)
+        image = cv2.resize(coarse, (80, 60), interpolation=cv2.INTER_CUBIC)
+        label = np.zeros((60, 80), np.uint8)
+        label[10:40, 20 : 30 + index] = 1
+        split = "val" if index == 3 else "train"
+        if index == 2:
+            image[:] = 7
+        cv2.imwrite(str(tmp_path / "images" / split / f"{index}.png"), image)
+        cv2.imwrite(str(tmp_path / "masks" / split / f"{index}.png"), label)
+    copy = cv2.imread(str(tmp_path / "images/val/3.png"))
+    cv2.imwrite(str(tmp_path / "images/train/0.png"), cv2.convertScaleAbs(copy, alpha=1.03))
+    (tmp_path / "c.yml").write_text(
+        f"""
+_base_: {ROOT}/configs/quickstart.yml
+train_dataset: &data
+  {{_inherited_: false, type: Dataset, mode: train, dataset_root: {tmp_path}, num_classes: 2,
+   image_dir: images/train, label_dir: masks/train, class_names: [ground, "<b>box"],
+   transforms: [{{type: Normalize}}]}}
+val_dataset: {{<<: *data, mode: val, image_dir: images/val, label_dir: masks/val}}
+"""
+    )
+    arguments = ["--config", str(tmp_path / "c.yml"), "--page", str(tmp_path / "p.html")]
+    assert main(["data", "check", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert "1 images have one color" in text
+    assert "1 pairs of images of two splits look the same" in text
+    assert "images/train/0.png" in text
+    page = (tmp_path / "p.html").read_text()
+    assert page.count("<img") == 3 * 2 + 1 * 2  # by class: three of train, one of val
+    assert "<b>box" not in page  # escaped
+    assert "&lt;b&gt;box" in page
+    assert main(["data", "stats", *arguments]) == 0
+    text = capsys.readouterr().out
+    assert "colors: {type: Normalize, mean: [" in text
+    assert "warning" not in text
+    assert main(["data", "stats", "--config", str(tmp_path / "c.yml"), "--page", arguments[1]]) == 2
+    assert "_base_" in (tmp_path / "c.yml").read_text()  # not replaced
 
 
 def test_errors_are_exit_2(task, capsys):

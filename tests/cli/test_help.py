@@ -50,6 +50,7 @@ ONE_IMAGE = [
 SEQUENCE = {
     ("data", "streets"): ["--train", "4", "--val", "1", "--size", "128", "64"],
     ("data", "check"): [],
+    ("data", "stats"): [],
     ("data", "pack"): [],
     ("config", "show"): [],
     ("config", "check"): [],

@@ -4,9 +4,9 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg.cli.data import check, import_, pack, streets
+from liteseg.cli.data import check, import_, pack, stats, streets
 
-ACTIONS = {"check": check, "import": import_, "pack": pack, "streets": streets}
+ACTIONS = {"check": check, "import": import_, "pack": pack, "stats": stats, "streets": streets}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:

@@ -15,11 +15,11 @@ from liteseg.cli.arguments import (
     positive,
     save_json,
 )
+from liteseg.cli.data.tables import add_page, describe
 from liteseg.errors import grouped_errors
 from liteseg.utils.text import joined, safe
 
 _SHOWN_ERRORS = 10
-_SHOWN_SIZES = 5
 
 
 def add_arguments(actions: Any) -> None:
@@ -32,6 +32,7 @@ def add_arguments(actions: Any) -> None:
         "--split", choices=(*SPLITS, "all"), default="all", help="split to check (default: all)"
     )
     add_json(parser, "the whole report")
+    add_page(parser)
     parser.add_argument(
         "--sample",
         type=positive,
@@ -55,35 +56,24 @@ def run(args: argparse.Namespace) -> int:
         split=args.split,
         sample=args.sample,
         workers=args.workers,
+        page=args.page,
     )
     for error in report.errors:
         print(safe(f"{error['file']}: error: {error['problem']}"))
     for split, found in report.splits.items():
         print(format_report(found, split))
     print_duplicates(report.duplicates)
+    if report.similar:
+        pairs = [f"    {one}  {other}" for one, other in report.similar[:3]]
+        count = len(report.similar)
+        print(joined([f"warning: {count} pairs of images of two splits look the same:", *pairs]))
     save_json(args, report.as_json())
     return 0 if report.ok else 2
 
 
 def format_report(report: Mapping[str, Any], title: str = "dataset") -> str:
     """The report of one dataset as text."""
-    sizes = sorted(report["sizes"].items(), key=lambda item: -item[1])
-    shown = ", ".join(f"{size} ({count})" for size, count in sizes[:_SHOWN_SIZES])
-    hidden = len(sizes) - _SHOWN_SIZES
-    more = f" and {hidden} more sizes" if hidden > 0 else ""
-    width = max(len(name) for name in report["classes"])
-    lines = [f"{title}: {report['checked']} of {report['images']} images checked: {shown}{more}"]
-    if report["histogram"]:  # a label was readable
-        lines.append(f"  {'class':{width}}  {'pixels':>14}  share    images  weight")
-        for name, row in report["classes"].items():
-            lines.append(
-                f"  {name:{width}}  {row['pixels']:>14,}  {row['frequency']:7.3%}"
-                f"  {row['images']:>6}  {row['weight']:6.3f}"
-            )
-        lines.append(f"  {'(ignored)':{width}}  {report['ignored']:>14,}")
-        lines.append(
-            "  weight: the class weights of a loss with `weight: auto` on the training set"
-        )
+    lines = describe(report, title)
     for value, row in report["outside"].items():
         lines.append(
             f"  value {value} is no class: {row['pixels']:,} pixels in {row['images']} images: "

@@ -100,14 +100,15 @@ def _labelme(source: Path, images: Optional[Path]) -> Iterator[Annotated]:
             image = existing([f / name for f in folders for name in (named, Path(named).name)])
             if image is None:
                 raise ValueError(f"its image {named} is missing; give its folder with --images")
-            size = (content.get("imageWidth"), content.get("imageHeight"))
+            sides: list[Any] = [content.get("imageWidth"), content.get("imageHeight")]
+            size = None if None in sides else (int(sides[0]), int(sides[1]))
             shapes = []
             for index, item in enumerate(content["shapes"]):
                 entry.place = f"shapes[{index}]"
                 shapes.append(Shape(str(item["label"]), _labelme_shape(item)))
         root = source.parent if source.is_file() else source
         name = path.relative_to(root).with_suffix("").as_posix()
-        yield Annotated(image, name, size if None not in size else None, shapes)
+        yield Annotated(image, name, size, shapes)
 
 
 def _labelme_shape(item: Mapping) -> Painter:
