@@ -8,14 +8,18 @@ import paddle.nn.functional as F
 from liteseg.ops import onednn
 
 
-def halving_average_pool(x: paddle.Tensor) -> paddle.Tensor:
-    """Mean over 3x3 with stride 2 and padding 1, padding excluded.
+def halving_average_pool(x: paddle.Tensor, include_padding: bool = False) -> paddle.Tensor:
+    """Mean over 3x3 with stride 2 and padding 1.
 
     (N, C, H, W) -> (N, C, ceil(H/2), ceil(W/2)).
+
+    Args:
+        x: the features.
+        include_padding: whether zeros outside of the image count in the mean.
     """
-    if onednn.supports(x):
+    if not include_padding and onednn.supports(x):
         return onednn.halving_average_pool(x)
-    return F.avg_pool2d(x, kernel_size=3, stride=2, padding=1, exclusive=True)
+    return F.avg_pool2d(x, kernel_size=3, stride=2, padding=1, exclusive=not include_padding)
 
 
 def channel_max(x: paddle.Tensor) -> paddle.Tensor:

@@ -1,7 +1,7 @@
 """Does fine-tuning beat training from scratch? From Streets, the synthetic dataset, to CamVid.
 
 PP-LiteSeg-T trains on Streets once. Each row of the table is then a short training on CamVid with
-crops of 256x192, evaluated on all of its validation images at 320x240, with the seeds 0, 1 and 2;
+crops of 192x144, evaluated on all of its validation images at 320x240, with the seeds 0, 1 and 2;
 the rates come from trainings with seed 0. Finished trainings are kept in the file of results, so
 that an interrupted experiment continues:
 
@@ -33,8 +33,8 @@ CAMVID = (
     "ema=false",
     "test_config={pad_multiple: 32}",
     "train_dataset.transforms.0.min_scale_factor=0.5",
-    "train_dataset.transforms.0.max_scale_factor=1.0",
-    "train_dataset.transforms.1.crop_size=[256, 192]",
+    "train_dataset.transforms.0.max_scale_factor=0.75",
+    "train_dataset.transforms.1.crop_size=[192, 144]",
     "val_dataset.transforms=[{type: Resize, target_size: [320, 240]}, {type: Normalize}]",
 )
 RECIPE = "configs/pp_liteseg/pp_liteseg_stdc1_camvid_480x360_scratch.yml"
@@ -49,7 +49,7 @@ ARMS: dict[str, tuple[bool, tuple[str, ...]]] = {
     ),
 }
 SCRATCH, TUNED = list(ARMS)[:2]
-RATES = (0.0002, 0.002, 0.01)
+RATES = (0.0002, 0.002)
 
 
 class Experiment:
@@ -75,7 +75,8 @@ class Experiment:
             resume=(run / "checkpoints" / "last").exists(),
             **given,
         )
-        assert result.best_miou is not None
+        if result.best_miou is None:
+            raise SystemExit(f"{result.stop_reason}; run again to continue")
         self.results[name] = round(result.best_miou, 4)
         write_json(RESULTS, dict(sorted(self.results.items())))
 

@@ -31,10 +31,12 @@ class ShortTermDenseConcat(nn.Layer):
     """The STDC module (section 3.1): four convolutions of decreasing width, concatenated.
 
     (N, in, H, W) -> (N, out, H/stride, W/stride). With stride 2, a depthwise convolution halves the
-    main path, and an average pool that excludes the padding from the mean halves the shortcut.
+    main path, and an average pool halves the shortcut; its mean excludes the padding, or not.
     """
 
-    def __init__(self, in_channels: int, out_channels: int, stride: int):
+    def __init__(
+        self, in_channels: int, out_channels: int, stride: int, count_include_pad: bool = False
+    ):
         super().__init__()
         half, quarter, eighth = out_channels // 2, out_channels // 4, out_channels // 8
         self.conv_list = nn.LayerList(
@@ -45,7 +47,7 @@ class ShortTermDenseConcat(nn.Layer):
                 conv_bn_relu(eighth, eighth),
             ]
         )
-        self.stride = stride
+        self.stride, self.count_include_pad = stride, count_include_pad
         if stride == 2:
             self.avd_layer = nn.Sequential(
                 Conv2D(half, half, 3, stride=2, padding=1, groups=half, bias_attr=False),
@@ -58,7 +60,7 @@ class ShortTermDenseConcat(nn.Layer):
         x = first
         if self.stride == 2:
             x = self.avd_layer(first)
-            first = halving_average_pool(first)
+            first = halving_average_pool(first, self.count_include_pad)
         outputs = [first]
         for conv in list(self.conv_list)[1:]:
             x = conv(x)
@@ -74,6 +76,8 @@ class STDCNet(nn.Layer):
         pretrained: weights of the encoder: a path or URL of `.pdparams` or an archive with one.
         init: initialization without weights. "published" is PaddleSeg's N(0, 0.001), meant for a
             pretrained encoder; "kaiming" (N(0, 2 / fan-in)) trains far better from scratch.
+        count_include_pad: whether the means of the shortcuts count the padding, as PyTorch does by
+            default: for weights that were trained there.
 
     Raises:
         ValueError: `init` is unknown.
@@ -81,7 +85,13 @@ class STDCNet(nn.Layer):
 
     feat_channels = (32, 64, 256, 512, 1024)
 
-    def __init__(self, modules: Sequence[int], pretrained: Optional[str], init: str):
+    def __init__(
+        self,
+        modules: Sequence[int],
+        pretrained: Optional[str],
+        init: str,
+        count_include_pad: bool = False,
+    ):
         super().__init__()
         if init not in _INITIALIZERS:
             raise ValueError(f"init: {init!r} is not one of {', '.join(_INITIALIZERS)}")
@@ -90,7 +100,10 @@ class STDCNet(nn.Layer):
         channels = 64
         for count, out_channels in zip(modules, self.feat_channels[2:]):
             for i in range(count):
-                blocks.append(ShortTermDenseConcat(channels, out_channels, stride=1 if i else 2))
+                stride = 1 if i else 2
+                blocks.append(
+                    ShortTermDenseConcat(channels, out_channels, stride, count_include_pad)
+                )
                 channels = out_channels
             self._stage_ends.append(len(blocks))
         self.features = nn.Sequential(*blocks)
@@ -119,13 +132,23 @@ class STDCNet(nn.Layer):
 class STDC1(STDCNet):
     """The encoder of PP-LiteSeg-T; arguments as `STDCNet`."""
 
-    def __init__(self, pretrained: Optional[str] = None, init: str = "published"):
-        super().__init__((2, 2, 2), pretrained, init)
+    def __init__(
+        self,
+        pretrained: Optional[str] = None,
+        init: str = "published",
+        count_include_pad: bool = False,
+    ):
+        super().__init__((2, 2, 2), pretrained, init, count_include_pad)
 
 
 @BACKBONES.register
 class STDC2(STDCNet):
     """The encoder of PP-LiteSeg-B; arguments as `STDCNet`."""
 
-    def __init__(self, pretrained: Optional[str] = None, init: str = "published"):
-        super().__init__((4, 5, 3), pretrained, init)
+    def __init__(
+        self,
+        pretrained: Optional[str] = None,
+        init: str = "published",
+        count_include_pad: bool = False,
+    ):
+        super().__init__((4, 5, 3), pretrained, init, count_include_pad)

@@ -178,7 +178,7 @@ def _match_classes(
         array = arrays.get(key)
         if array is None or not _is_other_num_classes(array, tensor, key):
             continue
-        if names and len(array) != len(names) or tensor.shape[0] != len(wanted):
+        if (names and len(array) != len(names)) or tensor.shape[0] != len(wanted):
             return
         rows = tensor.numpy()
         for row, name in enumerate(wanted):

@@ -103,6 +103,7 @@ class ArrayUnpickler:
         data: contains the pickle.
         source: the file name, for messages.
         start: position of the pickle.
+        size: bytes of the whole file, where the arrays are outside of `data`.
     """
 
     _ADVICE = (
@@ -125,14 +126,14 @@ class ArrayUnpickler:
     }
     _ndarray = "numpy.ndarray"
 
-    def __init__(self, data: bytes, source: str, start: int = 0):
+    def __init__(self, data: bytes, source: str, start: int = 0, size: int | None = None):
         self._data, self._source = data, source
         self._stream = io.BytesIO(data)
         self._stream.seek(start)
         self._stack: list[Any] = []
         # A pickle can use the same bytes many times: without a budget a small file could fill the
         # memory. Regular files need each byte once, or twice in protocol 2.
-        self._budget = 3 * len(data)
+        self._budget = 3 * (len(data) if size is None else size)
 
     def load(self) -> Any:
         """The value of the whole pickle.
@@ -232,7 +233,7 @@ class ArrayUnpickler:
         self._stack[-1].__setstate__(state)
 
     def _outside(self) -> None:
-        raise ValueError("it refers to data outside of it")
+        raise ValueError("weights contain no BINPERSID")
 
     def _mark(self) -> None:
         self._stack.append(_MARK)
