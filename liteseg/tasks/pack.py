@@ -5,6 +5,7 @@ from __future__ import annotations
 import gzip
 import json
 import os
+import re
 import shutil
 import tarfile
 import zipfile
@@ -25,6 +26,7 @@ from liteseg.tasks.segmenter import Segmenter
 from liteseg.utils.files import (
     atomic_write,
     read_json,
+    read_regular,
     replacing_folder,
     scratch_folder,
     sha256_of,
@@ -143,14 +145,13 @@ def _describe(
     elif (model := model_of(weights)) and model.miou is not None:
         measured = {"miou": model.miou}
     kept = {key: measured[key] for key in (*_NUMBERS, "images", "class_iou") if key in measured}
-    scales = cfg.test_config.scales
     return {
         "format": FORMAT,
         "name": name,
         "weights": source,
         "class_names": list(map(str, segmenter.class_names)),
         "palette": segmenter.palette.tolist(),
-        "scales": [scales] if isinstance(scales, (int, float)) else list(scales),
+        "scales": sorted({scale for scale, _ in cfg.test_config.views()}),
         "data": f"{data['type']} {split}",
         "iteration": iteration,
         "metrics": kept,
@@ -181,8 +182,7 @@ def _of_evaluation(path: Path) -> tuple[Mapping[str, Any], str]:
 
 def _write(folder: Path, about: dict[str, Any], cfg: CheckedConfig) -> None:
     """Write the files of a pack."""
-    about = dict(about)
-    source = about.pop("weights")
+    source = about["weights"]
     shutil.copyfile(source, folder / WEIGHTS_NAME)
     changes = [f"{key}={json.dumps(value)}" for key, value in _machine_paths(cfg.source.data)]
     if cfg.plugins:
@@ -196,8 +196,8 @@ def _write(folder: Path, about: dict[str, Any], cfg: CheckedConfig) -> None:
     (folder / "config.yml").write_text(text, encoding="utf-8")
     (folder / "README.md").write_text(_card(about, cfg, sha256_of(source)), encoding="utf-8")
     names = sorted(p.relative_to(folder).as_posix() for p in folder.rglob("*") if p.is_file())
-    about["files"] = {name: sha256_of(folder / name) for name in names}
-    write_json(folder / NAME, about)
+    files = {name: sha256_of(folder / name) for name in names}
+    write_json(folder / NAME, {**about, "weights": WEIGHTS_NAME, "files": files})
 
 
 def _machine_paths(value: Any, path: str = "") -> Iterator[tuple[str, Any]]:
@@ -222,19 +222,19 @@ def _is_machine_path(text: str) -> bool:
 def _card(about: Mapping[str, Any], cfg: CheckedConfig, sha256: str) -> str:
     """The model card, in Markdown."""
     environment = jinja2.Environment(
-        loader=jinja2.PackageLoader("liteseg.report", "."), undefined=jinja2.StrictUndefined
+        loader=jinja2.PackageLoader("liteseg.report", "."),
+        undefined=jinja2.StrictUndefined,
+        keep_trailing_newline=True,
     )
     environment.filters["percent"] = lambda value: "-" if value is None else f"{100 * value:.1f} %"
     environment.filters["cell"] = lambda text: safe(text).replace("|", "\\|").replace("\n", " ")
     ious = about["metrics"].get("class_iou", {})
     config = cfg.source.data
-    pretrained = config["model"].get("pretrained")
-    encoder = (config["model"].get("backbone") or {}).get("pretrained")
     return environment.get_template("model_card.md.jinja").render(
         **about,
         sha256=sha256,
         config=config,
-        initial=_initial(pretrained, "all") or _initial(encoder, "encoder") or "random",
+        initial=_initial(about["weights"], config["model"]),
         ious=ious,
         weak=[name for name, iou in ious.items() if iou is not None and iou < _WEAK_IOU],
         train=cfg.train_dataset,
@@ -242,8 +242,22 @@ def _card(about: Mapping[str, Any], cfg: CheckedConfig, sha256: str) -> str:
     )
 
 
-def _initial(pretrained: Any, part: str) -> str:
-    return f"{part} from {PurePosixPath(redacted(str(pretrained))).name}" if pretrained else ""
+def _initial(weights: Path, model: Mapping[str, Any]) -> str:
+    """The weights that the training of a checkpoint started from."""
+    log = file_of_run(weights, "train.log")
+    if log is not None:
+        text = read_regular(log, 256 << 20).decode(errors="replace")
+        found = re.findall(r" weights: \d+ arrays from (\S+?)[;:]?(?= |$)", text, re.MULTILINE)
+        return ", ".join(map(_short, dict.fromkeys(found))) or "random"
+    backbone = model.get("backbone") or {}
+    return _short(str(model.get("pretrained") or backbone.get("pretrained") or "not recorded"))
+
+
+def _short(path: str) -> str:
+    """The name of weights: that of their run, or of their file."""
+    parts = PurePosixPath(redacted(path)).parts
+    folders = [part for part in parts[:-1] if part not in ("checkpoints", "best", "last")]
+    return folders[-1] if parts[-1] == WEIGHTS_NAME and folders else parts[-1]
 
 
 def _archive(file: IO[bytes], suffix: str, name: str, folder: Path) -> None:

@@ -67,7 +67,7 @@ def _about(model: Model) -> Iterator[tuple[str, Optional[str]]]:
     names = class_names_of(model.name) if model.config or is_here else None
     yield "name", model.name
     yield "aliases", ", ".join(model.aliases)
-    yield "config", model.config or ("none: an encoder" if model.classes is None else "in the pack")
+    yield "config", "none: an encoder" if model.is_encoder else model.config or "in the pack"
     if model.classes is not None:
         yield "classes", ": ".join([str(model.classes), *([", ".join(names)] if names else [])])
     yield "input", None if model.scale is None else f"images resized by {model.scale}"

@@ -56,7 +56,8 @@ def config_of_model(name: str) -> Union[str, Path, None]:
     model = model_of(name)
     if model is None or model.config is not None:
         return model and model.config
-    file = resolve(name).with_name("config.yml") if is_archive(model.url) else None
+    has_pack = is_archive(model.url) and not model.is_encoder
+    file = resolve(name).with_name("config.yml") if has_pack else None
     if file is None or not file.is_file():
         raise UserError(
             f"{name}: these weights come without a config (`liteseg models show {name}`)"

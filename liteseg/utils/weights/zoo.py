@@ -14,7 +14,7 @@ class Model:
     Attributes:
         name: the published name of its config, or that in an index.
         url: of the `.pdparams` or archive: an address, or the path of a file.
-        config: name of the shipped config; None: in the archive, or there is none (an encoder).
+        config: name of the shipped config; None: that in the archive.
         aliases: shorter names.
         data: dataset and split of `miou`.
         classes: number of classes.
@@ -22,6 +22,7 @@ class Model:
         miou: as published, 0 to 1.
         size: bytes; of published networks about those of their arrays.
         sha256: of the file, in hexadecimal.
+        is_encoder: weights of the encoder alone, which have no config.
     """
 
     name: str
@@ -34,6 +35,7 @@ class Model:
     miou: Optional[float] = None
     size: Optional[int] = None
     sha256: Optional[str] = None
+    is_encoder: bool = False
 
 
 _NETWORKS = "https://paddleseg.bj.bcebos.com/dygraph"
@@ -85,6 +87,7 @@ PUBLISHED: tuple[Model, ...] = (
             f"{_ENCODERS}/PP_STDCNet{number}.tar.gz",
             aliases=(f"stdc{number}_imagenet",),
             data="ImageNet (encoder)",
+            is_encoder=True,
         )
         for number in (1, 2)
     ),
