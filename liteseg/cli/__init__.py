@@ -26,6 +26,7 @@ from liteseg.utils.text import safe
 COMMANDS = {
     "train": "train a model from a config, or resume a training",
     "eval": "evaluate trained weights on a dataset",
+    "compare": "compare models on the same images: better, worse or not distinguishable",
     "predict": "label images, folders and videos; write masks and overlays",
     "export": "write a trained model for Paddle Inference, ONNX Runtime or OpenVINO, verified",
     "bench": "measure a network, data loading, training, evaluation and exported models",

@@ -6,7 +6,7 @@ import itertools
 from collections import Counter
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import Any, NamedTuple
+from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
@@ -23,6 +23,17 @@ from liteseg.metrics.intervals import (
     units_of,
 )
 
+HEADLINES = {
+    "miou": "mIoU",
+    "acc": "pixel accuracy",
+    "kappa": "kappa",
+    "mdice": "mean Dice",
+    "boundary_iou": "boundary IoU",
+    "boundary_f": "boundary F-score",
+    "miou_small": "mIoU, small objects",
+    "miou_medium": "mIoU, medium objects",
+    "miou_large": "mIoU, large objects",
+}
 _SHOWN = 3
 
 
@@ -33,11 +44,38 @@ class Run(NamedTuple):
         source: file or folder, for messages.
         classes: names, in the order of the counts.
         images: of the evaluation, in any order.
+        boundary: width and tolerance of its boundary metrics, if they are known.
     """
 
     source: str
     classes: tuple[str, ...]
     images: Sequence[ImageCounts]
+    boundary: Optional[tuple[float, ...]] = None
+
+
+class Row(NamedTuple):
+    """A metric of two entries, and their difference with its interval; None: there is none."""
+
+    name: str
+    first: Optional[float]
+    second: Optional[float]
+    difference: Optional[float]
+    interval: Optional[tuple[float, float]]
+    verdict: str
+
+
+class Mean(NamedTuple):
+    """A metric of an entry; None: there is none.
+
+    Attributes:
+        value: mean over the runs.
+        interval: its ends.
+        deviation: standard deviation over the runs.
+    """
+
+    value: Optional[float]
+    interval: Optional[tuple[float, float]]
+    deviation: Optional[float]
 
 
 class Moved(NamedTuple):
@@ -66,6 +104,13 @@ class Entry:
     sources: list[str]
     metrics: dict[str, Interval]
     deviation: dict[str, np.ndarray]
+
+    @property
+    def miou(self) -> Mean:
+        """The mIoU."""
+        numbers = (*self.metrics["miou"], self.deviation["miou"])
+        value, low, high, deviation = map(_plain, numbers)
+        return Mean(value, _pair(low, high), deviation)
 
 
 @dataclass(frozen=True, eq=False)
@@ -107,6 +152,50 @@ class Comparison:
     images: int
     units: Units
 
+    @property
+    def caveats(self) -> list[str]:
+        """The conditions of the intervals, as sentences."""
+        found = [
+            f"95 % intervals over {self.units}, of the differences on the same images; not "
+            "distinguishable: the interval contains 0."
+        ]
+        if self.units.kind == "blocks":
+            found.append("They hold for this sequence alone: other sequences may differ more.")
+        if max(len(entry.sources) for entry in self.entries) == 1:
+            found.append(
+                "They do not cover the choice of the seed: give several trainings of each config."
+            )
+        count = (len(self.classes) + 1) * len(self.pairs)
+        found.append(
+            f"Each verdict is wrong by chance in 1 of 20 cases: of the {count} here, about "
+            f"{count / 20:.0f} where all models are equal. Decide by mIoU, and verify single "
+            "classes on other images."
+        )
+        return found
+
+    def headline_rows(self, pair: Pair) -> list[Row]:
+        """The means and other metrics of all classes, mIoU first."""
+        return [
+            row
+            for key, name in HEADLINES.items()
+            if key in pair.differences
+            for row in self._rows(pair, key, [name])
+        ]
+
+    def class_rows(self, pair: Pair, key: str = "class_iou") -> list[Row]:
+        """A metric of each class."""
+        return self._rows(pair, key, self.classes)
+
+    def _rows(self, pair: Pair, key: str, names: Sequence[str]) -> list[Row]:
+        first, second = (self.entries[n].metrics[key].value for n in (0, pair.number))
+        found = pair.differences[key]
+        columns = [np.atleast_1d(part) for part in (first, second, *found, found.verdict())]
+        rows = []
+        for name, *numbers, verdict in zip(names, *columns):
+            a, b, difference, low, high = map(_plain, numbers)
+            rows.append(Row(name, a, b, difference, _pair(low, high), str(verdict)))
+        return rows
+
     def as_json(self, shown: int = 10) -> dict[str, Any]:
         """Plain values, with `shown` images of each direction."""
         return {
@@ -146,6 +235,19 @@ class Comparison:
         return named({key: interval.value for key, interval in found.items()}, self.classes)
 
 
+def _plain(value: Any) -> Optional[float]:
+    return None if np.isnan(value) else float(value)
+
+
+def _pair(low: Optional[float], high: Optional[float]) -> Optional[tuple[float, float]]:
+    return None if low is None or high is None else (low, high)
+
+
+def letter(number: int) -> str:
+    """The short name of an entry, by its place from 0."""
+    return chr(ord("A") + number) if number < 26 else f"#{number + 1}"
+
+
 def compare_runs(groups: Sequence[Sequence[Run]], kind: str = "auto") -> Comparison:
     """Compare each further group of runs with the first one.
 
@@ -157,7 +259,7 @@ def compare_runs(groups: Sequence[Sequence[Run]], kind: str = "auto") -> Compari
         UserError: the runs differ in images, labels or classes, or there are too few images.
     """
     first = groups[0][0]
-    aligned = [[_aligned(run, first) for run in runs] for runs in groups]
+    aligned = [[require_same_images(run, first) for run in runs] for runs in groups]
     units = units_of(first.images, kind)
     if units.count < 2:
         other = "; --unit images treats all images as independent" * (kind == "sequences")
@@ -178,7 +280,7 @@ def compare_runs(groups: Sequence[Sequence[Run]], kind: str = "auto") -> Compari
     return Comparison(entries, pairs, first.classes, len(first.images), units)
 
 
-def _aligned(run: Run, first: Run) -> list[ImageCounts]:
+def require_same_images(run: Run, first: Run) -> list[ImageCounts]:
     """The images of `run` in the order of `first`.
 
     Raises:
@@ -198,10 +300,8 @@ def _aligned(run: Run, first: Run) -> list[ImageCounts]:
         )
     images, wanted = ({image.name: image for image in one.images} for one in (run, first))
     if len(images) < len(run.images):
-        counted = Counter(image.name for image in run.images)
-        raise UserError(
-            f"{run.source}: image {max(counted, key=counted.__getitem__)} is there twice"
-        )
+        ((name, count),) = Counter(image.name for image in run.images).most_common(1)
+        raise UserError(f"{run.source}: {count} images are named {name}; give each its own name")
     for here, there, lacking in ((images, wanted, run), (wanted, images, first)):
         if absent := [name for name in there if name not in here]:
             others = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
@@ -217,6 +317,11 @@ def _aligned(run: Run, first: Run) -> list[ImageCounts]:
                 f"{run.classes[place]}, in {first.source} {image.labeled[place]}; evaluate both "
                 "with the same labels"
             )
+    if run.boundary and first.boundary and run.boundary != first.boundary:
+        raise UserError(
+            f"{run.source}: boundary metrics with width and tolerance {run.boundary}, in "
+            f"{first.source} with {first.boundary}; evaluate both with the same --boundary"
+        )
     return [images[name] for name in wanted]
 
 
@@ -229,9 +334,7 @@ def _deviation(values: Sequence[np.ndarray]) -> np.ndarray:
 def _moved(first: Sequence[Sequence[ImageCounts]], second: Sequence) -> list[Moved]:
     """All images with a labeled pixel, by descending difference of their mIoU."""
     a, b = (np.mean([_image_miou(images) for images in runs], axis=0) for runs in (first, second))
-    order = [
-        place for place in np.argsort(a - b, kind="stable") if not np.isnan(b[place] - a[place])
-    ]
+    order = [place for place in np.argsort(a - b, kind="stable") if not np.isnan(a[place])]
     return [Moved(first[0][place].name, float(a[place]), float(b[place])) for place in order]
 
 
