@@ -131,7 +131,7 @@ def main() -> None:
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="CamVid, 11 classes (required)")
     parser.add_argument("--output", type=Path, required=True, help="folder of all (required)")
-    parser.add_argument("--iters", type=int, default=500, help="of the training (default: 500)")
+    parser.add_argument("--iters", type=int, default=400, help="of the training (default: 400)")
     parser.add_argument("--seed", type=int, default=0, help="of the damage (default: 0)")
     args = parser.parse_args()
     damaged: dict[str, Any] = corrupt(args.data, args.output / "camvid", args.seed)

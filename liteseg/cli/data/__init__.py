@@ -4,9 +4,16 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg.cli.data import check, import_, pack, stats, streets
+from liteseg.cli.data import check, import_, pack, stats, streets, suspects
 
-ACTIONS = {"check": check, "import": import_, "pack": pack, "stats": stats, "streets": streets}
+ACTIONS = {
+    "check": check,
+    "import": import_,
+    "pack": pack,
+    "stats": stats,
+    "streets": streets,
+    "suspects": suspects,
+}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
