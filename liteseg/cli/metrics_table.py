@@ -12,14 +12,20 @@ def format_table(metrics: Mapping[str, Any]) -> str:
     """The metrics per class and their means, in percent."""
     columns = ("class_iou", "class_precision", "class_recall", "class_dice")
     width = max(len("class"), *map(len, metrics["class_iou"]))
-    lines = [f"{'class':{width}}     IoU  precision  recall    Dice"]
+    intervals = metrics["intervals"]
+    lines = [f"{'class':{width}}     IoU       95 %       precision  recall    Dice"]
     for name in metrics["class_iou"]:
         iou, precision, recall, dice = (_percent(metrics[column][name]) for column in columns)
-        lines.append(f"{name:{width}}  {iou:>6}  {precision:>9}  {recall:>6}  {dice:>6}")
+        ends = intervals["class_iou"][name]
+        reach = f"{_percent(ends[0])} - {_percent(ends[1])}" if ends else "-"
+        lines.append(
+            f"{name:{width}}  {iou:>6}  {reach:^14}  {precision:>9}  {recall:>6}  {dice:>6}"
+        )
     if None in metrics["class_iou"].values():
         lines.append("-: in neither the labels nor the predictions; not in the means")
     names = {"miou": "mIoU", "acc": "accuracy", "kappa": "kappa", "mdice": "mean Dice"}
     lines.append(f"{_headlines(metrics, names)}  images {metrics['images']}")
+    lines += _interval_lines(intervals, names)
     if "boundary_iou" in metrics:
         lines.append(
             _headlines(metrics, {"boundary_iou": "boundary IoU", "boundary_f": "boundary F-score"})
@@ -30,6 +36,17 @@ def format_table(metrics: Mapping[str, Any]) -> str:
         lines[-1] += f" ({thin})"
     lines.append(f"{metrics['seconds']:.1f} s, {metrics['images_per_second']:.2f} images/s")
     return joined(lines)
+
+
+def _interval_lines(intervals: Mapping[str, Any], names: Mapping[str, str]) -> list[str]:
+    parts = [
+        f"{name} {intervals[key][0]:.4f} to {intervals[key][1]:.4f}"
+        for key, name in names.items()
+        if intervals[key]
+    ]
+    if not parts:
+        return [f"no 95 % intervals, which require two units: {intervals['units']}"]
+    return [f"95 % intervals over {intervals['units']}:", f"  {'  '.join(parts)}"]
 
 
 def _headlines(metrics: Mapping[str, Any], names: Mapping[str, str]) -> str:

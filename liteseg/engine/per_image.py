@@ -19,6 +19,7 @@ from liteseg.metrics.image_counts import (
     metric_arrays,
     total_counts,
 )
+from liteseg.metrics.intervals import intervals, named_intervals, units_of
 from liteseg.utils.runtime import cpu_threads
 
 _EXTREMES = 8  # images of each end of a column that have a thumbnail
@@ -154,7 +155,8 @@ class PerImage:
             self._results[index] = self._results[index]._replace(thumbnail=None)
 
     def compute(self, states: Sequence[dict[int, ImageResult]]) -> dict[str, Any]:
-        """Boundary metrics, mIoU by object size and of thin classes, and `per_image`.
+        """Boundary metrics, mIoU by object size and of thin classes, `per_image`, and `intervals`:
+        the 95 % interval of each metric.
 
         A class is thin if it is on average narrower than the boundary regions: the width of a long
         strip is twice its area over the length of its contour.
@@ -178,6 +180,10 @@ class PerImage:
             found["miou_thin"] = float(ious.mean()) if thin.any() else None
             found["thin_classes"] = [name for name, one in zip(self._classes(), thin) if one]
             found["boundary"] = self.boundary._asdict()
+        if self.images:
+            units = units_of(self.images)
+            ends = named_intervals(intervals([self.images], units), self._classes())
+            found["intervals"] = {"units": str(units), **ends}
         return {**found, "per_image": [image.as_json() for image in self.images]}
 
     def _classes(self) -> Sequence[str]:

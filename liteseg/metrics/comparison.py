@@ -33,6 +33,7 @@ HEADLINES = {
     "miou_small": "mIoU, small objects",
     "miou_medium": "mIoU, medium objects",
     "miou_large": "mIoU, large objects",
+    "miou_thin": "mIoU, thin classes",
 }
 _SHOWN = 3
 

@@ -13,13 +13,14 @@ import platform
 import sys
 from collections.abc import Iterable, Mapping, Sequence
 from pathlib import Path
-from typing import Any, NamedTuple, Optional
+from typing import Any, NamedTuple, Optional, Union
 
 import cv2
 import jinja2
 import numpy as np
 
 from liteseg import __version__
+from liteseg.metrics.comparison import HEADLINES
 from liteseg.report.charts import line_chart
 from liteseg.report.gallery import Gallery
 from liteseg.report.image_table import ImageTable
@@ -33,17 +34,6 @@ _MAX_HISTORY = 256 << 20  # bytes
 _LARGEST = 1e12
 # Values of a line that the page computes with, by phase.
 _REQUIRED = {"train": (), "eval": ("miou",)}
-_HEADLINES = {
-    "acc": "pixel accuracy",
-    "kappa": "kappa",
-    "mdice": "mean Dice",
-    "boundary_iou": "boundary IoU",
-    "boundary_f": "boundary F-score",
-    "miou_small": "mIoU, small objects",
-    "miou_medium": "mIoU, medium objects",
-    "miou_large": "mIoU, large objects",
-    "miou_thin": "mIoU, thin classes",
-}
 _MANY_CLASSES = 60  # a larger confusion matrix is unreadable, so it is left out
 
 Line = Mapping[str, Any]  # a line of metrics.jsonl
@@ -150,7 +140,7 @@ def write_report(path: Path, data: ReportData) -> None:
         image_url=_image_url,
         decimal=decimal,
         base64=lambda content: base64.b64encode(content).decode(),
-        percent=lambda value: "–" if value is None else f"{100 * value:.1f}",
+        percent=_percent,
     )
     with atomic_write(path, "w") as file:
         file.write(page)
@@ -166,10 +156,12 @@ def _tiles(data: ReportData, evaluations: Sequence[Line]) -> list[tuple[str, str
         metrics = data.metrics
         images = f"{metrics['images']} images"
         note = f"iteration {metrics['step']}" if "step" in metrics else images
-        tiles.append(("mIoU", decimal(metrics["miou"]), note))
-        tiles += [
-            (name, decimal(metrics[key]), "") for key, name in _HEADLINES.items() if key in metrics
-        ]
+        for key, name in HEADLINES.items():
+            if key in metrics:
+                ends = metrics.get("intervals", {}).get(key)
+                interval = "95 %: {:.3f} to {:.3f}".format(*ends) if ends else ""
+                about = "; ".join(filter(None, [note if key == "miou" else "", interval]))
+                tiles.append((name, decimal(metrics[key]), about))
     return tiles
 
 
@@ -210,7 +202,13 @@ def _classes(data: ReportData) -> list[dict[str, Any]]:
     if not data.metrics:
         return []
     palette = data.gallery.dataset.palette if data.gallery else None
-    names = {"class_iou": "IoU", "class_precision": "precision", "class_recall": "recall"}
+    metrics = {**data.metrics, "interval": data.metrics.get("intervals", {}).get("class_iou")}
+    names = {
+        "class_iou": "IoU",
+        "interval": "95 % of IoU",
+        "class_precision": "precision",
+        "class_recall": "recall",
+    }
     names.update(class_boundary_iou="boundary IoU", class_boundary_f="boundary F")
     return [
         {
@@ -218,13 +216,19 @@ def _classes(data: ReportData) -> list[dict[str, Any]]:
             "color": None if palette is None else palette[index].tolist(),
             "iou": data.metrics["class_iou"][name],
             "values": {
-                title: data.metrics[key][name]
-                for key, title in names.items()
-                if key in data.metrics
+                title: metrics[key][name] for key, title in names.items() if metrics.get(key)
             },
         }
         for index, name in enumerate(data.metrics["class_iou"])
     ]
+
+
+def _percent(value: Union[float, Sequence[float], None]) -> str:
+    """A share or an interval in percent."""
+    if value is None:
+        return "–"
+    ends = value if isinstance(value, Sequence) else [value]
+    return " – ".join(f"{100 * end:.1f}" for end in ends)
 
 
 def _confusion(data: ReportData) -> list[tuple[str, list[float]]]:

@@ -32,7 +32,8 @@ class EvalResult:
             `class_iou`, `class_precision`, `class_recall` and `class_dice` {name: value, or None
             for an absent class}, `confusion`, `images` (those with labels), `seconds`,
             `images_per_second`, `timings`; `per_image`, the counts of each image (the fields of
-            `liteseg.metrics.ImageCounts`); the boundary metrics `boundary_iou`, `boundary_f`,
+            `liteseg.metrics.ImageCounts`); `intervals`: `units`, the groups of images that count
+            as independent, and by metric [low, high] at 95 %; the boundary metrics `boundary_iou`, `boundary_f`,
             `class_boundary_iou`, `class_boundary_f`, `miou_small`, `miou_medium`, `miou_large`,
             `miou_thin` and `thin_classes`, unless they were turned off; with `calibration` also
             that.
