@@ -7,34 +7,41 @@ import functools
 import io
 import struct
 import zlib
-from collections.abc import Iterator, Sequence
+from collections.abc import Sequence
 from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 import cv2
 import numpy as np
-from PIL import Image, TiffImagePlugin
+from PIL import Image
 
 from liteseg.errors import NotOneChannel, UserError
-from liteseg.utils.files import read_regular
+from liteseg.utils.image_files import (
+    JPEG,
+    PNG,
+    TIFF,
+    decode,
+    png_chunks,
+    read_bytes,
+    require_readable,
+    stored_orientation,
+    tiff_tags,
+    turned,
+)
 
 # Files that datasets and `liteseg predict` find in folders, in order of preference.
 IMAGE_SUFFIXES = (
     *(".png", ".jpg", ".jpeg", ".jpe", ".bmp", ".tif", ".tiff", ".webp"),
     *(".ppm", ".pgm", ".pnm", ".jp2", ".gif", ".avif"),
 )
-_PNG = b"\x89PNG\r\n\x1a\n"
-_JPEG = b"\xff\xd8"
-_TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
 _PNM = (b"P2", b"P3", b"P5", b"P6")
 _PNG_GRAY, _PNG_RGB, _PNG_PALETTE = 0, 2, 3
 _PNG_KINDS = {_PNG_RGB: "colors (RGB)", 4: "gray with transparency", 6: "colors (RGBA)"}
-_ORIENTATION = 0x0112  # tag of EXIF and TIFF
 _LEAST_OF_16_BITS = 2**12  # images with smaller values only have 12 bits or fewer
-# Decoders allocate the size that a header declares, so it is checked first: by Pillow's limit, and
-# above _LARGE pixels a file must have at least one byte per _PIXELS_PER_BYTE pixels.
-_LARGE = 2**26
-_PIXELS_PER_BYTE = 1000
+_BANDS_ADVICE = (
+    "name the bands as `channels: [1, 2, 3]` in the dataset, and their range as `max_value` of "
+    "Normalize"
+)
 
 
 def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
@@ -53,24 +60,23 @@ def read_image(path: Union[str, Path], exif: bool = False) -> np.ndarray:
         UserError: missing, unreadable, truncated, not an image, larger than Pillow's limit (about
             179 million pixels), or with bands or a depth that 8-bit RGB would distort.
     """
-    return decode_image(_read_bytes(path), path, exif)
+    return decode_image(read_bytes(path), path, exif)
 
 
 def decode_image(data: bytes, name: Union[str, Path], exif: bool = False) -> np.ndarray:
     """As `read_image`, of the content of a file; `name` is for errors."""
-    _require_complete(data, name)
-    _require_plausible(data, name)
+    require_readable(data, name)
     _require_eight_bit_rgb(data, name)
     image = None
-    if data.startswith(_PNG) and tuple(data[24:26]) == (8, _PNG_RGB):
+    if data.startswith(PNG) and tuple(data[24:26]) == (8, _PNG_RGB):
         image = _decode_fast(data, 3)
     if image is None:
-        image = _decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, name)
+        image = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, name)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-    orientation = _orientation(data)
-    if data.startswith(_TIFF):  # OpenCV has applied it in spite of the flag
-        return image if exif else _turned(image, {6: 8, 8: 6}.get(orientation, orientation))
-    return _turned(image, orientation) if exif else image
+    orientation = stored_orientation(data)
+    if data.startswith(TIFF):  # OpenCV has applied it in spite of the flag
+        return image if exif else turned(image, {6: 8, 8: 6}.get(orientation, orientation))
+    return turned(image, orientation) if exif else image
 
 
 class ImageFacts(NamedTuple):
@@ -87,8 +93,8 @@ class ImageFacts(NamedTuple):
 
 def image_facts(path: Union[str, Path]) -> ImageFacts:
     """The orientation and depth of an image file that `read_image` can read."""
-    data = _read_bytes(path)
-    return ImageFacts(_orientation(data), _largest_of_16_bits(data, path))
+    data = read_bytes(path)
+    return ImageFacts(stored_orientation(data), _largest_of_16_bits(data, path))
 
 
 def read_label(path: Union[str, Path]) -> np.ndarray:
@@ -101,17 +107,16 @@ def read_label(path: Union[str, Path]) -> np.ndarray:
         UserError: missing, unreadable or truncated; a JPEG (lossy); more than one channel (a
             color label); 16-bit values above 255.
     """
-    data = _read_bytes(path)
-    _require_complete(data, path)
-    if data.startswith(_JPEG):
+    data = read_bytes(path)
+    require_readable(data, path)
+    if data.startswith(JPEG):
         raise UserError(
             f"{path}: the label is a JPEG, whose compression changes class numbers; "
             "export labels as single-channel PNG"
         )
-    _require_plausible(data, path)
-    label = _decode_png_label(data, path) if data.startswith(_PNG) else _palette_indices(data)
+    label = _decode_png_label(data, path) if data.startswith(PNG) else _palette_indices(data)
     if label is None:
-        label = _decode(data, cv2.IMREAD_UNCHANGED, path)
+        label = decode(data, cv2.IMREAD_UNCHANGED, path)
     if label.ndim != 2:
         raise NotOneChannel(_not_single_channel(path, f"{label.shape[2]} channels"))
     if label.dtype != np.uint8:
@@ -135,100 +140,38 @@ def label_histogram(label: np.ndarray) -> np.ndarray:
 
 
 def stack_planes(images: Sequence[np.ndarray]) -> np.ndarray:
-    """Stack n images (h, w, 3) uint8 of one size to NCHW: (n, 3, h, w) uint8.
+    """Stack n images (h, w, C) of one size and dtype to NCHW: (n, C, h, w).
 
     For 1024x512 pixels OpenCV needs 0.1 ms; Paddle on a CPU needs 5 ms (3.3) to 25 ms (2.6).
     """
-    batch = np.empty((len(images), 3, *images[0].shape[:2]), np.uint8)
+    height, width, channels = images[0].shape
+    batch = np.empty((len(images), channels, height, width), images[0].dtype)
     for image, planes in zip(images, batch):
         cv2.split(image, list(planes))
     return batch
 
 
-def _read_bytes(path: Union[str, Path]) -> bytes:
-    try:
-        return read_regular(path)
-    except OSError as error:
-        raise UserError(f"{path}: can't read the file: {error.strerror or error}") from None
-
-
-def _decode(data: bytes, flags: int, path: Union[str, Path]) -> np.ndarray:
-    try:
-        image = cv2.imdecode(np.frombuffer(data, np.uint8), flags)
-    except cv2.error as error:
-        raise UserError(f"{path}: OpenCV can't decode the image: {error}") from None
-    if image is None:
-        raise UserError(f"{path}: not an image OpenCV can read, or a damaged one")
-    return image
-
-
-def _orientation(data: bytes) -> int:
-    """The EXIF orientation, 1 to 8; 1 if there is none."""
-    try:
-        if data.startswith(_TIFF):
-            value = _tiff_tags(data).get(_ORIENTATION, 1)
-        else:
-            exif = Image.Exif()
-            exif.load(_exif_block(data))
-            value = exif.get(_ORIENTATION, 1)
-    except Exception:  # damaged metadata: Pillow has many error types
-        return 1
-    return value if value in range(1, 9) else 1
-
-
-def _exif_block(data: bytes) -> bytes:
-    if data.startswith(_PNG):
-        blocks = (
-            data[start + 8 : end - 4] for name, start, end in _png_chunks(data) if name == b"eXIf"
-        )
-        return next(blocks, b"")
-    if data.startswith(_JPEG) and b"Exif\0\0" not in data[: _jpeg_scan_start(data)]:
-        return b""
-    if not data.startswith(_JPEG) and data[8:12] != b"WEBP" and data[4:8] != b"ftyp":
-        return b""
-    with Image.open(io.BytesIO(data)) as image:  # reads no pixels
-        return image.info.get("exif", b"")
-
-
-def _turned(image: np.ndarray, orientation: int) -> np.ndarray:
-    """An image (h, w, 3) as stored, turned upright."""
-    if orientation >= 5:
-        image = image.transpose(1, 0, 2)
-    if orientation in (2, 3, 6, 7):
-        image = image[:, ::-1]
-    if orientation in (3, 4, 7, 8):
-        image = image[::-1]
-    return np.ascontiguousarray(image)
-
-
-def _tiff_tags(data: bytes) -> Any:
-    tags = TiffImagePlugin.ImageFileDirectory_v2(data[: 16 if data[2:4] in (b"+\0", b"\0+") else 8])
-    file = io.BytesIO(data)
-    file.seek(tags.next)
-    tags.load(file)
-    return tags
-
-
 def _require_eight_bit_rgb(data: bytes, path: Union[str, Path]) -> None:
     """Raise for pixels that 8-bit RGB would distort: more bands, floats, 16 bits mostly unused."""
-    found = _unusual_tiff(data) if data.startswith(_TIFF) else None
+    found = _unusual_tiff(data) if data.startswith(TIFF) else None
     if found:
         raise UserError(
             f"{path}: {found}; expected 8 or 16 bits of gray, RGB or RGBA: save the three bands "
-            "to use as 8-bit RGB"
+            f"to use as 8-bit RGB, or {_BANDS_ADVICE}"
         )
     largest = _largest_of_16_bits(data, path)
     if largest is not None and 0 < largest < _LEAST_OF_16_BITS:
         raise UserError(
             f"{path}: 16 bits per band with a largest value of {largest}, which would become "
-            f"{largest >> 8} of 255; scale the values to 0..255 and save 8-bit RGB"
+            f"{largest >> 8} of 255; scale the values to 0..255 and save 8-bit RGB, or "
+            f"{_BANDS_ADVICE}, here {2 ** largest.bit_length() - 1}"
         )
 
 
 def _unusual_tiff(data: bytes) -> Optional[str]:
     """The bands and depth of a TIFF that is neither gray nor color, with its largest value."""
     try:
-        tags = _tiff_tags(data)
+        tags = tiff_tags(data)
         bits, kinds, extra = (
             tuple(map(int, tags.get(tag, default)))
             for tag, default in ((258, (1,)), (339, (1,)), (338, ()))
@@ -252,10 +195,10 @@ def _unusual_tiff(data: bytes) -> Optional[str]:
 
 
 def _largest_of_16_bits(data: bytes, path: Union[str, Path]) -> Optional[int]:
-    deep = data[24] == 16 if data.startswith(_PNG) else data.startswith((*_TIFF, *_PNM))
+    deep = data[24] == 16 if data.startswith(PNG) else data.startswith((*TIFF, *_PNM))
     if not deep:
         return None
-    pixels = _decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, path)
+    pixels = decode(data, cv2.IMREAD_UNCHANGED | cv2.IMREAD_IGNORE_ORIENTATION, path)
     if pixels.dtype != np.uint16:
         return None
     colors = pixels if pixels.ndim == 2 else pixels[..., :3]
@@ -303,66 +246,6 @@ def _imagecodecs() -> Any:
     return imagecodecs
 
 
-def _require_complete(data: bytes, path: Union[str, Path]) -> None:
-    """Raise for truncated files: some OpenCV builds silently fill the missing part with gray."""
-    if not data:
-        raise UserError(f"{path}: the file is empty (0 bytes)")
-    if data.startswith(_PNG):
-        complete = _png_ends(data)
-    elif data.startswith(_JPEG):
-        complete = data.rfind(b"\xff\xd9") > _jpeg_scan_start(data)
-    else:
-        return
-    if not complete:
-        raise UserError(
-            f"{path}: the file is truncated ({len(data)} bytes, no end marker); copy it again"
-        )
-
-
-def _png_ends(data: bytes) -> bool:
-    """Whether the chunks are contiguous up to a complete IEND chunk."""
-    return any(name == b"IEND" and end <= len(data) for name, _, end in _png_chunks(data))
-
-
-def _require_plausible(data: bytes, path: Union[str, Path]) -> None:
-    """Raise if the header declares more pixels than the file can contain or memory should."""
-    try:
-        if data.startswith(_PNG):  # Pillow checks checksums, OpenCV does not
-            width, height = struct.unpack(">II", data[16:24])
-        elif data[8:16] == b"WEBPVP8L":  # Pillow allocates all pixels on opening
-            bits = int.from_bytes(data[21:25], "little")
-            width, height = (bits & 0x3FFF) + 1, (bits >> 14 & 0x3FFF) + 1
-        else:
-            with Image.open(io.BytesIO(data)) as header:  # reads no pixels
-                width, height = header.size
-    except Image.DecompressionBombError:
-        most = 2 * int(Image.MAX_IMAGE_PIXELS or 0)
-        raise UserError(
-            f"{path}: the file of {len(data)} bytes declares more than {most} pixels; it is "
-            "damaged or far too large: cut it into tiles"
-        ) from None
-    except Exception:  # Pillow has many error types for files it can't read; OpenCV may read them
-        return
-    if width * height > max(_LARGE, _PIXELS_PER_BYTE * len(data)):
-        raise UserError(
-            f"{path}: the file declares {width}x{height} pixels in {len(data)} bytes; it is damaged"
-        )
-
-
-def _jpeg_scan_start(data: bytes) -> int:
-    """Offset of the pixel data; an end marker before it belongs to an EXIF thumbnail."""
-    at = 2
-    while at + 4 <= len(data) and data[at] == 0xFF:
-        kind = data[at + 1]
-        if kind == 0xDA:  # start of scan
-            return at
-        if kind == 0xFF:  # fill byte
-            at += 1
-        else:
-            at += 2 + int.from_bytes(data[at + 2 : at + 4], "big")
-    return len(data)
-
-
 def _decode_png_label(data: bytes, path: Union[str, Path]) -> np.ndarray:
     depth, kind = data[24], data[25]
     if kind not in (_PNG_GRAY, _PNG_PALETTE):
@@ -372,24 +255,15 @@ def _decode_png_label(data: bytes, path: Union[str, Path]) -> np.ndarray:
     # OpenCV would convert palette indices to colors: pass it the same compressed pixels declared
     # as gray, without the other chunks.
     header = b"IHDR" + data[16:25] + bytes([_PNG_GRAY]) + data[26:29]
-    parts = [_PNG, struct.pack(">I", 13), header, struct.pack(">I", zlib.crc32(header))]
-    parts += [data[start:end] for name, start, end in _png_chunks(data) if name == b"IDAT"]
+    parts = [PNG, struct.pack(">I", 13), header, struct.pack(">I", zlib.crc32(header))]
+    parts += [data[start:end] for name, start, end in png_chunks(data) if name == b"IDAT"]
     parts += [b"\0\0\0\0IEND\xaeB`\x82"]
     plain = b"".join(parts)
     label = _decode_fast(plain) if depth == 8 else None
     if label is None:
-        label = _decode(plain, cv2.IMREAD_UNCHANGED, path)
+        label = decode(plain, cv2.IMREAD_UNCHANGED, path)
     # The decoder scales 1-, 2- and 4-bit gray to 0..255.
     return label // (255 // (2**depth - 1)) if depth < 8 else label
-
-
-def _png_chunks(data: bytes) -> Iterator[tuple[bytes, int, int]]:
-    """(name, start, end) per chunk, with length and checksum; the last may end past the data."""
-    at = len(_PNG)
-    while at + 12 <= len(data):
-        end = at + 12 + int.from_bytes(data[at : at + 4], "big")
-        yield data[at + 4 : at + 8], at, end
-        at = end
 
 
 def _not_single_channel(path: Union[str, Path], found: str) -> str:
