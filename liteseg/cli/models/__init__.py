@@ -4,10 +4,10 @@ from __future__ import annotations
 
 import argparse
 
-from liteseg.cli.models import download, pack, show
+from liteseg.cli.models import download, importing, pack, show
 
 # `list` is also what `liteseg models` alone does.
-ACTIONS = {"list": show, "show": show, "download": download, "pack": pack}
+ACTIONS = {"list": show, "show": show, "download": download, "pack": pack, "import": importing}
 
 
 def add_arguments(parser: argparse.ArgumentParser) -> None:
