@@ -64,9 +64,11 @@ def add_config(parser: argparse.ArgumentParser, *, optional: str = "") -> None:
 
 def trust_found_config(args: argparse.Namespace) -> None:
     """With `--trust-plugins`, treat the config that would be found as if it were given."""
-    from liteseg.tasks.runs import config_file
+    from liteseg.tasks.runs import config_file, default_weights
 
     resume = getattr(args, "resume", None)
+    if args.command == "predict" and not (args.weights or args.model or args.config):
+        args.weights = default_weights()
     source = args.output if resume in (True, "auto") else resume or getattr(args, "weights", None)
     if args.trust_plugins and not args.config and source:
         args.config = config_file(source)

@@ -6,6 +6,7 @@ import argparse
 import sys
 
 from liteseg.cli.arguments import add_config, add_device, add_weights, complete, positive
+from liteseg.cli.bulk import add_bulk, bulk_options
 from liteseg.utils.text import safe
 
 
@@ -13,22 +14,23 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     """Declare the options of `liteseg predict`."""
     parser.add_argument(
         "inputs",
-        nargs="+",
+        nargs="*",
         metavar="INPUT",
-        help="images, videos, folders, numbered sequences (frames/%%06d.png)",
+        help="images, videos, folders, patterns ('photos/**/*.jpg'), URLs of an object store "
+        "(s3://bucket/photos), numbered sequences (frames/%%06d.png)",
     )
     parser.add_argument(
         "--model",
         metavar="EXPORTED",
-        help="folder of `liteseg export` (default: none; either this or --weights is required)",
+        help="folder of `liteseg export` (default: none; instead of --weights)",
     )
     add_config(parser, optional="config.yml of the run of --weights")
-    add_weights(parser, "default: none; either this or --model is required")
+    add_weights(parser, "default: the newest run in output or, without one, a published model")
     parser.add_argument(
         "--output",
         default="predictions",
         metavar="DIR",
-        help="folder of the results (default: predictions)",
+        help="folder or URL of the results (default: predictions)",
     )
     parser.add_argument(
         "--what",
@@ -63,15 +65,18 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "--threads", type=positive, metavar="N", help="CPU threads of --model (default: all cores)"
     )
     parser.add_argument("--precision", metavar="P", help="of --model: fp32 or bf16 (default: fp32)")
+    add_bulk(parser)
     complete(
         parser,
+        "liteseg predict photos",
         "liteseg predict photos --weights output/my",
         "liteseg predict photos --model exported --output masks",
+        "liteseg predict photos --model exported --what mask --shard 0/4 --skip-existing",
     )
 
 
 def run(args: argparse.Namespace) -> int:
-    """Predict every input; 2 if some could not be read (the others are done)."""
+    """Predict every input; 1 if some could not be predicted (the others are done)."""
     from tqdm import tqdm
 
     from liteseg.tasks.predict import predict
@@ -91,7 +96,12 @@ def run(args: argparse.Namespace) -> int:
         unknown_below=args.unknown_below,
         precision=args.precision,
         on_skip=lambda message: tqdm.write(safe(message), file=sys.stderr),
+        **bulk_options(args),
     )
-    done = result.inputs - len(result.skipped)
+    done = result.inputs - result.failed - result.existing
     print(safe(f"{done} of {result.inputs} inputs predicted, results are in {result.output}"))
-    return 2 if result.skipped else 0
+    if result.existing:
+        print(f"{result.existing} were left out, because their results exist")
+    if result.failed:
+        print(safe(f"{result.failed} failed; their errors are in {result.failures}"))
+    return 1 if result.failed else 0

@@ -1,15 +1,17 @@
 """Prediction: label maps, color masks and overlays of images, folders and videos.
 
-Reading, inference and writing overlap. Memory is that of a few images for any number of inputs.
+Listing, reading, inference and writing overlap. Memory is that of a few images for any number of
+inputs.
 """
 
 from __future__ import annotations
 
 import contextlib
 import copy
-import os
-from collections.abc import Iterator, Sequence
-from dataclasses import dataclass
+import functools
+import itertools
+from collections.abc import Iterable, Iterator, Sequence
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Callable, Literal, Optional, Union
 
@@ -18,48 +20,50 @@ import numpy as np
 from liteseg.config.check import AnyConfig
 from liteseg.deploy import manifest
 from liteseg.errors import UserError
-from liteseg.report.visualize import overlay, save_palette_png, with_legend, write_png
-from liteseg.tasks.background import BackgroundWriter, prefetch
+from liteseg.tasks.background import BackgroundWriter, map_ahead
 from liteseg.tasks.confidence import require_probability
-from liteseg.tasks.inputs import Job, find_jobs
+from liteseg.tasks.inputs import Job, Shard, find_jobs, jobs_of_list
+from liteseg.tasks.outputs import KINDS, Failures, OutputFailed, Results, encoded, predicted
+from liteseg.tasks.predict_video import predict_video
 from liteseg.tasks.runs import Weights, config_of, default_weights
 from liteseg.tasks.segmenter import Segmenter
-from liteseg.tasks.video import Video, VideoWriter
-from liteseg.utils.files import check_writable
-from liteseg.utils.images import read_image
+from liteseg.utils.images import decode_image
 from liteseg.utils.logging import get_logger, progress
-from liteseg.utils.results import require_replaceable
+from liteseg.utils.runtime import rank, world_size
+from liteseg.utils.storage import Location, check_storage, location, read
 
-KINDS = ("mask", "palette", "overlay")
-_ENDINGS = {
-    "mask": "_label",
-    "palette": "_color",
-    "overlay": "_overlay",
-    "confidence": "_confidence",
-}
-_READ_AHEAD = 4
-_WRITERS, _MAX_PENDING = 2, 8
-# Containers estimate their number of frames; with a smaller share than this, frames are missing.
-_FRAMES_EXPECTED = 0.9
+_FIRST = 10_000  # inputs that are listed and checked before the first one is predicted
+# The threads that read and those that write: more for object stores, whose answers take long.
+_THREADS, _REMOTE_THREADS = 2, 8
+_KEPT = 1000  # errors
+THERE, _VIDEO = "there", "video"
+
+Finished = Callable[[Job, str], None]
 
 
-@dataclass(frozen=True)
+@dataclass
 class PredictResult:
     """The outcome of a prediction.
 
     Attributes:
-        output: folder of the results.
+        output: folder or URL of the results.
         inputs: number of images and videos.
-        skipped: {file: error} of those that could not be read or written.
+        skipped: {file: error} of the first 1000 that could not be read or written.
+        failed: the number of those.
+        existing: the number of inputs left out because their results existed.
+        failures: the file with the errors of all that failed; it exists if any did.
     """
 
-    output: Path
-    inputs: int
-    skipped: dict[Path, str]
+    output: Location
+    inputs: int = 0
+    skipped: dict[Location, str] = field(default_factory=dict)
+    failed: int = 0
+    existing: int = 0
+    failures: Optional[Location] = None
 
 
 def predict(
-    inputs: Union[str, Path, Sequence[Union[str, Path]]],
+    inputs: Union[str, Path, Sequence[Union[str, Path]]] = (),
     output: Union[str, Path] = "predictions",
     *,
     weights: Optional[Weights] = None,
@@ -74,18 +78,26 @@ def predict(
     on_skip: Optional[Callable[[str], None]] = None,
     overwrite: bool = False,
     unknown_below: Optional[float] = None,
+    inputs_from: Union[str, Path, None] = None,
+    shard: Optional[Shard] = None,
+    skip_existing: bool = False,
+    engine: Literal["local", "ray"] = "local",
+    ray_address: Optional[str] = None,
+    actors: Optional[int] = None,
 ) -> PredictResult:
     """Predict images and videos with trained weights or an exported model.
 
     For each image: `NAME_label.png` (train ids), `NAME_color.png` (train ids with a color palette)
     and `NAME_overlay.png` (colors over the image, with a legend); only if requested by `what`,
     `NAME_confidence.png` (the probability of the label, times 255). For each video:
-    `NAME_overlay.mp4`; the others only if requested by `what`, as one PNG per frame.
+    `NAME_overlay.mp4`; the others only if requested by `what`, as one PNG per frame. Inputs that
+    cannot be predicted are listed in `failures.jsonl` in the output.
 
     Args:
-        inputs: images, videos, folders (searched recursively), or numbered sequences such as
-            `frames/%06d.png`.
-        output: folder of the results.
+        inputs: images, videos, folders (searched recursively), patterns such as
+            `photos/**/*.jpg`, or numbered sequences such as `frames/%06d.png`; images, folders
+            and patterns may be URLs of an object store (`s3://bucket/photos`).
+        output: folder or URL of the results.
         weights: name of a model, file, archive, URL or run directory (its best checkpoint); by
             default the newest run in `output` or, without one, a published model.
         model: instead of weights, the folder of an exported model, or a `Segmenter`.
@@ -94,71 +106,113 @@ def predict(
         what: the results to write.
         device: `auto`, `cpu` or `gpu`; by default the `device` of the config.
         runtime: of an exported model: `paddle`, `onnxruntime` or `openvino`.
-        threads: of an exported model on CPU; by default all cores.
+        threads: of an exported model on CPU; by default all cores, with Ray 1 per actor.
         precision: of an exported model: `fp32` or `bf16`.
         on_skip: called with the error of each input that cannot be read; a log line by default.
         overwrite: replace files that liteseg has not written. Its own results always are.
         unknown_below: pixels with a lower probability are labeled 255, unknown; by default those
             below the thresholds of an exported model.
+        inputs_from: instead of inputs, a text file with one path or URL per line.
+        shard: (index, count), index from 0: predict only this of `count` disjoint shards of the
+            inputs. The processes of `paddle.distributed.launch` divide the shard further.
+        skip_existing: leave out inputs of which all results exist: continues a killed job.
+        engine: `local`, or `ray`: the actors of a Ray cluster, with an exported model.
+        ray_address: of the cluster; by default one is started on this machine.
+        actors: number of Ray actors; by default as many as the cores allow.
 
     Raises:
-        UserError: an input does not exist, the model cannot be loaded, or a result would replace
-            a file that liteseg has not written.
+        UserError: an input does not exist, the model cannot be loaded, a result would replace
+            a file that liteseg has not written, or no result can be written (disk full).
     """
     if unknown_below is not None:
         require_probability(unknown_below, "--unknown-below")
-    output = check_writable(output)
+    shard = _shard_of_process(shard)
     paths = [inputs] if isinstance(inputs, (str, Path)) else inputs
-    jobs = find_jobs([Path(os.path.expanduser(path)) for path in paths], output)
     kinds = KINDS if what == "all" else (what,)
-    if not overwrite:
-        targets = (path for job in jobs for path in _results(job, kinds))
-        require_replaceable(targets, "give another --output, or --overwrite")
-    if isinstance(model, Segmenter):
-        segmenter = model
+    results = Results(location(output), kinds, overwrite, skip_existing)
+    list_jobs = functools.partial(_list, paths, inputs_from, results, shard)
+    jobs = list_jobs()
+    first = list(itertools.islice(jobs, _FIRST))
+    check_storage(results.output)
+    results.require_replaceable(first)
+    options: dict[str, Any] = {"device": device, "runtime": runtime, "threads": threads}
+    options["precision"] = precision
+    run: Callable[[Finished], None]
+    if engine == "ray":
+        from liteseg.tasks.ray_engine import Exported, predict_with_ray, require_export
+
+        exported = Exported(require_export(model, inputs_from), options, unknown_below)
+        run = functools.partial(predict_with_ray, list_jobs, results, exported, ray_address, actors)
     else:
-        options = {"runtime": runtime, "threads": threads, "precision": precision}
-        segmenter = open_segmenter(weights, model, cfg, overrides, device, **options)
-    if unknown_below is not None:
-        segmenter = copy.copy(segmenter)
-        segmenter.thresholds = np.full(len(segmenter.class_names), unknown_below)
-    skipped: dict[Path, str] = {}
-
-    def skip(error: BaseException, job: Job) -> None:
-        if not isinstance(error, UserError):
-            raise error
-        skipped[job.source] = str(error)
-        (on_skip or get_logger().warning)(f"skipped: {error}")
-
-    bar = progress(total=len(jobs), unit="image", desc="predict")
-    images = contextlib.closing(prefetch(_read(jobs, segmenter.exif == "apply"), _READ_AHEAD))
-    with bar, BackgroundWriter(_WRITERS, _MAX_PENDING, skip) as writer, images as loaded:
-        for job, image in loaded:
-            try:
-                if isinstance(image, UserError):
-                    raise image
-                if image is None:
-                    predict_video(segmenter, job, kinds)
-                else:
-                    try:
-                        found = _predicted(segmenter, image, kinds)
-                    except UserError as error:  # an export for another size
-                        raise UserError(f"{job.source}: {error}") from None
-                    writer.submit(job, write_results, segmenter, job, kinds, image, *found)
-            except UserError as error:
-                skip(error, job)
-            bar.update()
-    return PredictResult(output, len(jobs), skipped)
+        if isinstance(model, Segmenter):
+            segmenter = model
+        else:
+            segmenter = open_segmenter(weights, model, cfg, overrides, **options)
+        segmenter = with_thresholds(segmenter, unknown_below)
+        run = functools.partial(predict_jobs, segmenter, itertools.chain(first, jobs), results)
+    outcome, failures = PredictResult(results.output), Failures(results.output, shard)
+    if skip_existing:
+        results.remove_leftovers(shard)
+    total = len(first) if len(first) < _FIRST else None
+    # Ray has progress bars of its own.
+    with progress(total=total, unit="image", desc="predict", shown=engine == "local") as bar:
+        report = on_skip or get_logger().warning
+        run(functools.partial(_count, outcome, failures, bar, report))
+    failures.finish()
+    outcome.failures = failures.location
+    return outcome
 
 
-def _results(job: Job, kinds: Sequence[str]) -> Iterator[Path]:
-    """The files that a job writes or, of a folder of frames, may replace."""
-    if not job.is_video:
-        yield from (job.result(f"{_ENDINGS[kind]}.png") for kind in kinds)
-    elif "overlay" in kinds:
-        yield job.result("_overlay.mp4")
-    else:
-        yield from job.result(_ENDINGS[kinds[0]]).glob("*")
+def _shard_of_process(shard: Optional[Shard]) -> Optional[Shard]:
+    """The shard of this process among those that `paddle.distributed.launch` has started.
+
+    Raises:
+        UserError: there is no such shard.
+    """
+    index, count = shard or (0, 1)
+    if not 0 <= index < count:
+        raise UserError(
+            f"--shard {index}/{count}: expected I/N with I from 0 to N-1, such as 0/{max(count, 1)}"
+        )
+    index, count = index + count * rank(), count * world_size()
+    return None if count == 1 else (index, count)
+
+
+def _list(
+    paths: Sequence[Union[str, Path]],
+    inputs_from: Union[str, Path, None],
+    results: Results,
+    shard: Optional[Shard],
+) -> Iterator[Job]:
+    if bool(paths) == bool(inputs_from):
+        raise UserError("give either inputs, or a list of them as --inputs-from FILE")
+    if inputs_from:
+        return jobs_of_list(inputs_from, shard)
+    output = results.output if isinstance(results.output, Path) else None
+    if output is None and any(str(path).rstrip("/") == str(results.output) for path in paths):
+        raise UserError(f"--output {results.output}: is an input, too; give another one")
+    return find_jobs(paths, output, shard=shard)
+
+
+def _count(
+    outcome: PredictResult,
+    failures: Failures,
+    bar: Any,
+    report: Callable[[str], Any],
+    job: Job,
+    message: str,
+) -> None:
+    """Count a finished input, and record its failure."""
+    bar.update()
+    outcome.inputs += 1
+    if message == THERE:
+        outcome.existing += 1
+    elif message:
+        failures.add(job, message)
+        outcome.failed += 1
+        if outcome.failed <= _KEPT:
+            outcome.skipped[job.source] = message
+        report(f"skipped: {message}")
 
 
 def open_segmenter(
@@ -186,122 +240,94 @@ def open_segmenter(
                 "export` wrote, or trained weights as --weights"
             )
         return Segmenter.from_pretrained(model, device=device, **options)
-    if not weights and not cfg:
-        weights = default_weights()
-    if not weights:
+    if any(options.values()):
+        raise UserError("--runtime, --threads and --precision go with --model, an exported model")
+    if not weights and cfg:
         raise UserError(
             "--weights is missing: a network without trained weights predicts noise; give a "
             "weights file, URL or run directory, or an exported model as --model"
         )
-    if any(options.values()):
-        raise UserError("--runtime, --threads and --precision go with --model, an exported model")
+    weights = weights or default_weights()
     return Segmenter.from_pretrained(weights, config_of(weights, cfg, overrides), device=device)
 
 
-def _read(
-    jobs: Sequence[Job], exif: bool
-) -> Iterator[tuple[Job, Union[np.ndarray, UserError, None]]]:
-    """Each job with its image, the error of reading it, or None for a video."""
-    for job in jobs:
-        try:
-            yield job, None if job.is_video else read_image(job.source, exif)
-        except UserError as error:
-            yield job, error
+def with_thresholds(segmenter: Segmenter, unknown_below: Optional[float]) -> Segmenter:
+    """The segmenter with one threshold for all classes, or as it is."""
+    if unknown_below is not None:
+        segmenter = copy.copy(segmenter)
+        segmenter.thresholds = np.full(len(segmenter.class_names), unknown_below)
+    return segmenter
 
 
-def _predicted(
-    segmenter: Segmenter, image: np.ndarray, kinds: Sequence[str]
-) -> tuple[np.ndarray, Optional[np.ndarray]]:
-    """The labels and, if it is to be written, the confidence as uint8."""
-    if "confidence" not in kinds:
-        return segmenter.predict(image), None
-    label, confidence = segmenter.predict_with_confidence(image)
-    return label, (255 * confidence + 0.5).astype(np.uint8)
+def predict_jobs(
+    segmenter: Segmenter, jobs: Iterable[Job], results: Results, finished: Finished
+) -> None:
+    """Predict images and videos.
+
+    Args:
+        segmenter: the model.
+        jobs: any number of them.
+        results: what is written, and where.
+        finished: called with each job and "", `THERE` if it was left out, or its error.
+
+    Raises:
+        OutputFailed: no result can be written.
+    """
+
+    def fail(error: BaseException, job: Job) -> None:
+        if not isinstance(error, UserError) or isinstance(error, OutputFailed):
+            raise error
+        finished(job, str(error))
+
+    jobs = iter(jobs)
+    first = next(jobs, None)
+    if first is None:
+        return
+    is_local = isinstance(first.source, Path) and isinstance(results.output, Path)
+    threads = _THREADS if is_local else _REMOTE_THREADS
+    load = functools.partial(_load, results, segmenter.exif == "apply")
+    images = map_ahead(load, itertools.chain([first], jobs), threads, 2 * threads)
+    writer = BackgroundWriter(threads, 4 * threads, fail, lambda job: finished(job, ""))
+    with writer, contextlib.closing(images) as loaded:
+        for job, image in loaded:
+            try:
+                if isinstance(image, UserError):
+                    raise image
+                if isinstance(image, np.ndarray):
+                    try:
+                        found = predicted(segmenter, image, results.kinds)
+                    except UserError as error:  # an export for another size
+                        raise UserError(f"{job.source}: {error}") from None
+                    writer.submit(job, _write, segmenter, job, results, image, *found)
+                    continue
+                if image == _VIDEO:
+                    predict_video(segmenter, job, results)
+                finished(job, THERE if image == THERE else "")
+            except UserError as error:
+                fail(error, job)
 
 
-def write_results(
+def _load(results: Results, exif: bool, job: Job) -> tuple[Job, Union[np.ndarray, UserError, str]]:
+    """The job with its image, with the error of reading it, or with `THERE` or `_VIDEO`."""
+    try:
+        if job.problem:
+            raise UserError(f"{job.source}: {job.problem}")
+        if results.are_there(job):
+            return job, THERE
+        results.require_replaceable([job])
+        if job.is_video:
+            return job, _VIDEO
+        return job, decode_image(read(job.source), job.source, exif)
+    except UserError as error:
+        return job, error
+
+
+def _write(
     segmenter: Segmenter,
     job: Job,
-    kinds: Sequence[str],
+    results: Results,
     image: np.ndarray,
     label: np.ndarray,
-    confidence: Optional[np.ndarray] = None,
+    confidence: Optional[np.ndarray],
 ) -> None:
-    """Write the results of one image.
-
-    Raises:
-        UserError: a result cannot be written.
-    """
-    names, palette = segmenter.class_names, segmenter.palette
-    for kind in kinds:
-        path = job.result(f"{_ENDINGS[kind]}.png")
-        if kind == "overlay":
-            blended = overlay(image, label, palette)
-            write_png(path, with_legend(blended, names, palette, np.unique(label)))
-        else:
-            plane = confidence if kind == "confidence" and confidence is not None else label
-            _write_label(path, kind, plane, palette)
-
-
-def _write_label(path: Path, kind: str, label: np.ndarray, palette: np.ndarray) -> None:
-    if kind == "palette":
-        save_palette_png(path, label, palette)
-    else:
-        write_png(path, label)
-
-
-def predict_video(segmenter: Segmenter, job: Job, kinds: Sequence[str]) -> None:
-    """Write the overlay of a video at its frame rate, or a label map of each frame.
-
-    The video appears once its last frame is written. Of a damaged video, all readable frames are
-    written.
-
-    Raises:
-        UserError: no frame or not all can be read, or the result cannot be written.
-    """
-    video = Video(job.source)
-    bar = progress(total=video.count, unit="frame", desc=job.source.name, leave=False)
-    known = iter((frame, None) for frame in prefetch(video, _READ_AHEAD))
-    stream = known if "confidence" in kinds else segmenter.stream(video)
-    with bar, contextlib.closing(stream) as frames:
-        if "overlay" in kinds:
-            count = _write_overlays(segmenter, frames, video.rate, job, bar)
-        else:
-            count = _write_labels(segmenter, frames, kinds[0], job, bar)
-    if video.count and count < _FRAMES_EXPECTED * video.count:
-        raise UserError(
-            f"{job.source}: only {count} of {video.count} frames can be read (their results are "
-            "written); is the file complete?"
-        )
-
-
-def _write_labels(segmenter: Segmenter, frames: Iterator, kind: str, job: Job, bar: Any) -> int:
-    folder, count = job.result(_ENDINGS[kind]), 0
-    with BackgroundWriter(_WRITERS, _MAX_PENDING, _raise) as writer:
-        for frame, label in frames:
-            if kind == "confidence":
-                label = _predicted(segmenter, frame, [kind])[1]
-            path = folder / f"{count:06d}.png"
-            writer.submit(path, _write_label, path, kind, label, segmenter.palette)
-            count += 1
-            bar.update()
-    return count
-
-
-def _write_overlays(segmenter: Segmenter, frames: Iterator, rate: float, job: Job, bar: Any) -> int:
-    names, palette, count = segmenter.class_names, segmenter.palette, 0
-
-    def write(frame: np.ndarray, label: np.ndarray) -> None:
-        video.write(with_legend(overlay(frame, label, palette), names, palette))
-
-    target = VideoWriter(job.result("_overlay.mp4"), rate)
-    with target as video, BackgroundWriter(1, _MAX_PENDING, _raise) as writer:  # 1 keeps the order
-        for frame, label in frames:
-            writer.submit(count, write, frame, label)
-            count += 1
-            bar.update()
-    return count
-
-
-def _raise(error: BaseException, key: Any) -> None:
-    raise error
+    results.write(job, encoded(segmenter, image, results.kinds, label, confidence))

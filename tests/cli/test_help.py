@@ -65,6 +65,8 @@ SEQUENCE = {
     ("predict",): [],
     ("models", "list"): [],
     ("models", "show"): [],
+    ("models", "pack"): [],
+    ("models", "download"): None,
     ("data", "import"): None,  # these have tests of their own
     ("dash",): None,
     ("doctor",): None,

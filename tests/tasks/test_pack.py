@@ -1,4 +1,4 @@
-"""Packs: their files, use by path and by name, archives of strangers, and what they never replace."""
+"""Packs: their files, use by path and by name, archives of strangers, and files they keep."""
 
 from __future__ import annotations
 
@@ -74,15 +74,9 @@ def test_the_card(zoo, streets_run):
     for number, (name, iou) in enumerate(best["class_iou"].items()):
         (row,) = (line for line in card.splitlines() if line.startswith(f"| {number} | {name} | "))
         assert row.endswith("| - |" if iou is None else f"| {100 * iou:.1f} % |")
-    for words in (
-        "STDC1",
-        "AdamW",
-        "PolynomialDecay",
-        "CrossEntropyLoss",
-        "random",
-        "batches of 2",
-    ):
+    for words in ("STDC1", "AdamW", "PolynomialDecay", "CrossEntropyLoss", "batches of 2"):
         assert words in card
+    assert "| initial weights | random |" in card
     assert "{" not in card.replace("{{", "")
     assert card.endswith("\n")
 
@@ -148,12 +142,9 @@ def test_equal_packs_are_equal_archives(tmp_path, filled_run, suffix):
     second = pack_model(filled_run, tmp_path / f"b{suffix}", name="a").path
     assert first.read_bytes() == second.read_bytes()
     assert class_names_of(first) == ("road", "car", "sky")
-    assert "Not measured" in texts_of(pack_model(filled_run, tmp_path / "folder").path)
     if suffix == ".zip":
         names = zipfile.ZipFile(first).namelist()
-        assert names == [
-            f"a/{n}" for n in ("README.md", "config.yml", "model.pdparams", "pack.json")
-        ]
+        assert names == ["a/README.md", "a/config.yml", "a/model.pdparams", "a/pack.json"]
 
 
 def test_a_pack_from_a_server(zoo, expected, monkeypatch, home):
@@ -234,11 +225,8 @@ def test_a_pack_without_a_config(zoo, tmp_path, monkeypatch):
 
 
 def test_unpacking_writes_no_other_file(zoo, tmp_path, home):
-    archive = tampered(
-        zoo,
-        tmp_path / "more.tar",
-        **{"ours/evil.sh": "x", "ours/plugins/.hidden.py": "x", "b": "x"},
-    )
+    files = dict.fromkeys(("ours/evil.sh", "ours/plugins/.hidden.py", "b"), "x")
+    archive = tampered(zoo, tmp_path / "more.tar", **files)
     config_of(archive)
     (folder,) = (home / "unpacked").iterdir()
     assert sorted(path.name for path in folder.rglob("*")) == [
@@ -251,6 +239,7 @@ def test_unpacking_writes_no_other_file(zoo, tmp_path, home):
 
 def test_only_packs_are_replaced(filled_run, tmp_path):
     pack = pack_model(filled_run, tmp_path / "pack").path
+    assert "Not measured" in (pack / "README.md").read_text()
     pack_model(filled_run, pack)
     (pack / "notes.txt").write_text("mine")
     before = {path: path.stat().st_mtime_ns for path in pack.iterdir()}

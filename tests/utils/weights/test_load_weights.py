@@ -219,3 +219,18 @@ def test_not_strict_loads_matching_keys(save):
     assert report.left_out == ("seg_heads.1.conv.bias",)
     assert report.ignored == ("x",)
     assert "does not fit" in load_error(Network(), save({"x": np.ones(1)}), strict=False)
+
+
+def test_the_report_names_the_layers_of_each_source(save):
+    path = save(arrays_of(Network(num_classes=7)))
+    report = weights.load_weights(Network(num_classes=5), path, fine_tune=True)
+    assert str(report) == (
+        f"weights: 10 arrays from {path}: backbone, seg_heads.0.conv, seg_heads.1.conv; left as "
+        "initialized (2): seg_heads.0.conv_out.weight, seg_heads.1.conv_out.weight"
+    )
+    encoder = {f"backbone.{key}": value for key, value in arrays_of(Encoder()).items()}
+    report = weights.load_weights(Network(), save(encoder), strict=False)
+    assert f"6 arrays from {path}: backbone; left as initialized (6): seg_heads." in str(report)
+    assert str(weights.load_weights(Network(), save(arrays_of(Network())))) == (
+        f"weights: 12 arrays from {path}"
+    )
