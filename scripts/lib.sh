@@ -93,7 +93,8 @@ encoder_of() {
     esac
 }
 
-# train CONFIG DATA_ROOT [ARGUMENT…]: run liteseg train with $DEVICES, $OUTPUT and $PYTHON.
+# train CONFIG DATA_ROOT [ARGUMENT…]: run liteseg train with $DEVICES, $OUTPUT, $PYTHON, and on
+# several machines $NODES, $MASTER and $NODE_RANK.
 train() {
     local config=$1 data python=${PYTHON:-$ROOT/.venv/bin/python} devices=${DEVICES:-}
     data=$(cd "$2" && pwd)
@@ -105,6 +106,11 @@ train() {
     # Paddle's count, not nvidia-smi's: Paddle built for the CPU sees no GPU.
     [[ -n $devices ]] || devices=$("$python" -c \
         'import liteseg, paddle; print(max(1, paddle.device.cuda.device_count()))')
+    if [[ ${NODES:-1} != 1 ]]; then
+        [[ -n ${MASTER:-} ]] || die "NODES is '$NODES', so MASTER must be HOST:PORT of one of them."
+        set -- --nodes "$NODES" --master "$MASTER" "$@"
+        [[ -z ${NODE_RANK:-} ]] || set -- --node-rank "$NODE_RANK" "$@"
+    fi
     set -- train --config "$config" --devices "$devices" \
         --output "${OUTPUT:-$ROOT/output/$(basename "$config" .yml)}" \
         --set "train_dataset.dataset_root=$data" --set "val_dataset.dataset_root=$data" "$@"

@@ -9,6 +9,9 @@
 #              for t also scratch (without an ImageNet encoder, at 480x360) and 600
 #   DATA_ROOT  the CamVid folder (default: data/camvid)
 #   DEVICES    number of devices (default: all GPUs that Paddle sees, or the CPU)
+#   NODES      number of machines that run this command (default: 1), with
+#   MASTER     HOST:PORT of one of them, and optionally
+#   NODE_RANK  number of this machine, from 0
 #   OUTPUT     the run directory (default: output/NAME_OF_THE_CONFIG)
 #   PYTHON     a Python with liteseg (default: .venv, else `python`)
 #

@@ -7,6 +7,9 @@
 #   SCALE      scale of the images in evaluation: 0.5 (default), 0.75 or 1.0
 #   DATA_ROOT  the folder with leftImg8bit/ and gtFine/ (default: data/cityscapes)
 #   DEVICES    number of devices (default: all GPUs that Paddle sees, or the CPU)
+#   NODES      number of machines that run this command (default: 1), with
+#   MASTER     HOST:PORT of one of them, and optionally
+#   NODE_RANK  number of this machine, from 0
 #   OUTPUT     the run directory (default: output/NAME_OF_THE_CONFIG)
 #   PYTHON     a Python with liteseg (default: .venv, else `python`)
 #

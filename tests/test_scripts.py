@@ -28,7 +28,8 @@ STREETS = [
     for split in ("train", "val")
     for key in ("type=Streets", "dataset_root=data/streets")
 ]
-SETTINGS = ("MODEL", "SCALE", "RECIPE", "DATA_ROOT", "DEVICES", "OUTPUT", "PYTHON", "PADDLE")
+SETTINGS = ("MODEL", "SCALE", "RECIPE", "DATA_ROOT", "DEVICES", "OUTPUT", "PYTHON", "PADDLE",
+            "NODES", "MASTER", "NODE_RANK")  # fmt: skip
 
 # A Python whose virtual environments hold copies of it, and that logs its arguments.
 FAKE_PYTHON = """\
@@ -154,6 +155,17 @@ def test_published_recipes_accept_streets_as_the_scripts_suggest(name):
     assert check(load_config(f"pp_liteseg/pp_liteseg_stdc1_{name}", STREETS)) == []
 
 
+def test_scripts_pass_on_the_nodes(clone, fake_python):
+    (clone / "data" / "train").mkdir(parents=True)
+    data = {"DATA_ROOT": clone / "data", "PYTHON": fake_python}
+    done = run(clone, "train_camvid.sh", NODES=2, **data)
+    assert done.returncode == 2
+    assert "MASTER must be HOST:PORT" in done.stderr
+    done = run(clone, "train_camvid.sh", NODES=2, MASTER="a:6170", NODE_RANK=1, **data)
+    assert done.returncode == 0, done.stderr
+    assert calls(clone, "python3")[-1].endswith("--node-rank 1 --nodes 2 --master a:6170")
+
+
 def test_quickstart_reuses_existing_results(clone, fake_python):
     first = run(clone, "quickstart.sh", PYTHON=fake_python)
     assert first.returncode == 0, first.stderr
@@ -215,7 +227,10 @@ def test_ci_installs_chromium(clone, fake_python, tmp_path):
     done = run(clone, "../.ci/run", PYTHON=fake_python, PATH=folder)
     assert done.returncode == 0, done.stderr
     assert len(calls(clone, "apt-get")) == 4
-    assert calls(clone, "apt-get")[-1] == "apt-get install -y --no-install-recommends chromium"
+    assert (
+        calls(clone, "apt-get")[-1]
+        == "apt-get install -y --no-install-recommends chromium iproute2"
+    )
     tests = [line for line in calls(clone, "python") if "-m pytest" in line]
     assert len(tests) == 2
     for argument in tests[1].split()[3:]:

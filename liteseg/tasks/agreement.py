@@ -62,6 +62,7 @@ def require_same_setup(cfg: CheckedConfig, **datasets: Optional[SegmentationData
     """
     if world_size() == 1:
         return
+    connect()
     facts: Optional[dict[str, Any]] = None
     if local_rank() == 0:
         facts = {

@@ -52,7 +52,7 @@ _SIOCGIFADDR = 0x8915  # ioctl of netdevice(7): the address of a network interfa
 def run_on_nodes(command: Sequence[str], nodes: Nodes, logs: Path) -> None:
     """Run `liteseg COMMAND` in the processes of this node, together with those of the others.
 
-    The first process of the node shares this console; all write to `logs/HOST/workerlog.N`. SIGTERM
+    The first process of the node shares this console; all write to `logs/HOST.NODE/workerlog.N`. SIGTERM
     and Ctrl-C are passed on to the processes. After a failure of any node all of them stop, and
     start again with `--resume auto` if restarts are left.
 
@@ -62,11 +62,13 @@ def run_on_nodes(command: Sequence[str], nodes: Nodes, logs: Path) -> None:
         ProcessFailed: a process of any node failed otherwise.
         SystemExit: a signal ended the processes.
     """
-    logs = logs / socket.gethostname()
+    host = socket.gethostname()
     if nodes.master.startswith("etcd://"):
-        _run_elastic(command, nodes, logs)
+        _run_elastic(command, nodes, logs / host)
         return
     if not nodes.count.isdecimal() or not int(nodes.count):
+        if ":" not in nodes.count:
+            raise UserError(f"--nodes {nodes.count}: not a number of machines; give 1 or more")
         raise UserError(
             f"--nodes {nodes.count}: needs etcd to count the nodes, and --master is "
             f"{nodes.master}; give --master etcd://HOST:PORT, or a fixed number of --nodes"
@@ -74,7 +76,7 @@ def run_on_nodes(command: Sequence[str], nodes: Nodes, logs: Path) -> None:
     for restart in range(nodes.max_restarts + 1):
         group = meet(nodes)
         try:
-            failure = _run(command, nodes, group, logs)
+            failure = _run(command, nodes, group, logs / f"{host}.{group.rank}")
         finally:
             group.close()
         if failure is None:

@@ -172,7 +172,7 @@ def test_two_nodes_train_as_one_process(undisturbed, folder):
     # The other node has only the log of its process, which nobody else may read.
     assert [path.name for path in other.iterdir()] == ["launch"]
     (logs,) = (other / "launch").iterdir()
-    assert logs.name == "node-b"
+    assert logs.name == "node-b.1"
     assert logs.stat().st_mode & 0o777 == 0o700
     assert "[node-b, rank 1] " in (logs / "workerlog.0").read_text()
 
