@@ -7,11 +7,13 @@ from __future__ import annotations
 
 import queue
 import threading
+from collections import deque
 from collections.abc import Generator, Iterable
 from concurrent.futures import FIRST_COMPLETED, Future, ThreadPoolExecutor, wait
 from typing import Any, Callable, TypeVar
 
 T = TypeVar("T")
+R = TypeVar("R")
 
 _END = object()
 
@@ -58,6 +60,26 @@ def prefetch(items: Iterable[T], depth: int) -> Generator[T, None, None]:
         thread.join()
 
 
+def map_ahead(
+    function: Callable[[T], R], items: Iterable[T], threads: int, depth: int
+) -> Generator[R, None, None]:
+    """`function` of each item, in order, up to `depth` of them computed ahead in threads.
+
+    The items are taken in the caller's thread. An exception of `function` is raised where its
+    result would have been. Closing the generator waits for the threads.
+    """
+    pool, pending = ThreadPoolExecutor(threads), deque[Future]()
+    try:
+        for item in items:
+            pending.append(pool.submit(function, item))
+            if len(pending) > depth:
+                yield pending.popleft().result()
+        while pending:
+            yield pending.popleft().result()
+    finally:
+        pool.shutdown(wait=True, cancel_futures=True)
+
+
 class BackgroundWriter:
     """Runs jobs in threads while the caller continues; its `with` block ends when all are done.
 
@@ -65,14 +87,20 @@ class BackgroundWriter:
         threads: number of jobs that run at the same time.
         max_pending: number of unfinished jobs at which `submit` waits for one to finish.
         on_error: called in the caller's thread with the exception of a failed job and its key.
+        on_done: called in the caller's thread with the key of a job that has not failed.
     """
 
     def __init__(
-        self, threads: int, max_pending: int, on_error: Callable[[BaseException, Any], None]
+        self,
+        threads: int,
+        max_pending: int,
+        on_error: Callable[[BaseException, Any], None],
+        on_done: Callable[[Any], None] = lambda key: None,
     ):
         self._pool = ThreadPoolExecutor(threads)
         self._max_pending = max_pending
         self._on_error = on_error
+        self._on_done = on_done
         self._pending: dict[Future, Any] = {}
 
     def __enter__(self) -> BackgroundWriter:
@@ -94,3 +122,5 @@ class BackgroundWriter:
             key = self._pending.pop(future)
             if (error := future.exception()) is not None:
                 self._on_error(error, key)
+            else:
+                self._on_done(key)

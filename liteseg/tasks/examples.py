@@ -14,8 +14,9 @@ from liteseg.config.build import build_dataset
 from liteseg.config.schema import CheckedConfig
 from liteseg.deploy.verify import Example
 from liteseg.errors import UserError
-from liteseg.tasks.inputs import find_files
-from liteseg.utils.images import IMAGE_SUFFIXES, read_image
+from liteseg.tasks.inputs import find_jobs
+from liteseg.utils.images import IMAGE_SUFFIXES, decode_image
+from liteseg.utils.storage import read
 
 _STRIDES = 100
 _SYNTHETIC_SIZE = (1024, 512)  # (w, h) where no size is given
@@ -41,8 +42,10 @@ def from_files(paths: Sequence[Union[str, Path]], exif: str = "apply") -> Iterat
     Raises:
         UserError: (at once) a path does not exist; (later) an image cannot be read.
     """
-    files = [path for path, _ in find_files(list(map(Path, paths)), IMAGE_SUFFIXES)]
-    return (Example(read_image(path, exif == "apply")) for path in files)
+    jobs = find_jobs(paths, suffixes=IMAGE_SUFFIXES)
+    return (
+        Example(decode_image(read(job.source), str(job.source), exif == "apply")) for job in jobs
+    )
 
 
 def synthetic(size: Optional[tuple[int, int]]) -> Iterator[Example]:

@@ -32,7 +32,7 @@ def require_replaceable(paths: Iterable[Path], fix: str) -> None:
     Raises:
         UserError: some are not.
     """
-    foreign = [path for path in paths if os.path.lexists(path) and not _is_marked(path)]
+    foreign = [path for path in paths if os.path.lexists(path) and not is_marked(path)]
     if foreign:
         more = f" and {len(foreign) - 1} more" if len(foreign) > 1 else ""
         raise UserError(
@@ -41,7 +41,8 @@ def require_replaceable(paths: Iterable[Path], fix: str) -> None:
         )
 
 
-def _is_marked(path: Path) -> bool:
+def is_marked(path: Path) -> bool:
+    """Whether a file has the mark of liteseg's results."""
     if path.is_symlink() or not path.is_file():
         return False
     with open(path, "rb") as file:

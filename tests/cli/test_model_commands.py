@@ -118,17 +118,24 @@ def test_predict_reports_skipped_inputs(filled_run, tmp_path, capsys):
     write(tmp_path / "in" / "a.png", draw(0))
     (tmp_path / "in" / "b.png").write_bytes(b"not an image")
     command = ["predict", f"{tmp_path / 'in'}", "--weights", f"{filled_run}", "--what", "mask"]
-    assert main([*command, "--output", f"{tmp_path / 'out'}"]) == 2
-    captured = capsys.readouterr()
-    assert re.search(r"^skipped: .*b\.png", captured.err, re.MULTILINE)
-    assert f"1 of 2 inputs predicted, results are in {tmp_path / 'out'}" in captured.out
-    assert [path.name for path in (tmp_path / "out").iterdir()] == ["a_label.png"]
+    for predicted, existing in ((1, ""), (0, "1 were left out, because their results exist\n")):
+        options = ["--skip-existing"] * bool(existing)
+        assert main([*command, "--output", f"{tmp_path / 'out'}", *options]) == 1
+        captured = capsys.readouterr()
+        assert re.search(r"^skipped: .*b\.png", captured.err, re.MULTILINE)
+        assert captured.out.endswith(
+            f"{predicted} of 2 inputs predicted, results are in {tmp_path / 'out'}\n{existing}"
+            f"1 failed; their errors are in {tmp_path / 'out' / 'failures.jsonl'}\n"
+        )
+        names = sorted(path.name for path in (tmp_path / "out").iterdir())
+        assert names == ["a_label.png", "failures.jsonl"]
 
 
 def test_predict_arguments(calls, tmp_path):
     recorded = calls("predict.predict", PredictResult(tmp_path, 1, {}))
     options = ["--runtime", "openvino", "--threads", "2", "--precision", "bf16", "--device", "cpu"]
-    assert main(["predict", "a.png", "b", "--model", "m", "--output", "out", *options]) == 0
+    bulk = ["--shard", "1/3", "--skip-existing", "--engine", "ray", "--actors", "2"]
+    assert main(["predict", "a.png", "b", "--model", "m", "--output", "out", *options, *bulk]) == 0
     ((args, found),) = recorded
     assert args == (["a.png", "b"], "out")
     assert found.pop("on_skip")
@@ -143,6 +150,13 @@ def test_predict_arguments(calls, tmp_path):
         "runtime": "openvino",
         "threads": 2,
         "precision": "bf16",
+        "unknown_below": None,
+        "inputs_from": None,
+        "shard": (1, 3),
+        "skip_existing": True,
+        "engine": "ray",
+        "ray_address": None,
+        "actors": 2,
     }
 
 
