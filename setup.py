@@ -54,8 +54,8 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<=3.3.1"],
         # Decodes PNGs in two thirds of OpenCV's time.
         "fast": ["imagecodecs>=2023.3.16"],
-        # Import of COCO masks, and the splits of GTA5.
-        "data": ["pycocotools>=2.0.7", "scipy>=1.9"],
+        # Import of COCO masks, and the splits of GTA5; weights, images and results on S3.
+        "data": ["fsspec>=2024.2", "pycocotools>=2.0.7", "s3fs>=2024.2", "scipy>=1.9"],
         # Result videos in H.264.
         "video": ["av>=12"],
         # Tested on Paddle 3.3 and Python 3.11; paddle2onnx 2 reads the models of Paddle 3.
@@ -69,7 +69,9 @@ setup(
         # playwright uses the installed Chromium, not a download of its own.
         "test": [
             "cityscapesscripts==2.3.0",
+            "flask-cors>=5; python_version >= '3.11'",  # of moto's server
             "hypothesis>=6.100",
+            "moto[s3]>=5; python_version >= '3.11'",
             "mypy>=1.19",
             "playwright>=1.48",
             "pytest>=8.2",

@@ -14,8 +14,8 @@ cd "$ROOT"
 paddle=${PADDLE:-3.3}
 venv=.venv-test
 [[ $paddle == 3.3 ]] || venv=.venv-test-$paddle
-extras=cpu,fast,test,export
-[[ $paddle == 3.3 ]] || extras=cpu,fast,test # the converters need Paddle 3; their tests are skipped
+extras=cpu,fast,data,test,export
+[[ $paddle == 3.3 ]] || extras=cpu,fast,test # tests of the other two are skipped
 make_venv "$venv" "$extras" "$paddle"
 
 if [[ $paddle == 3.3 ]]; then # the other line's NumPy and OpenCV have other type stubs
