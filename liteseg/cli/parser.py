@@ -3,6 +3,9 @@
 from __future__ import annotations
 
 import argparse
+import difflib
+import re
+from collections.abc import Iterable
 from typing import Any, NoReturn, Optional
 
 from liteseg.utils.text import joined
@@ -30,8 +33,30 @@ class Parser(argparse.ArgumentParser):
         words = message.partition("unrecognized arguments: ")[2].split()
         if "required: --config" in message:
             words = self._words
-        hints = filter(None, map(_option_for, words, [*words[1:], ""]))
-        super().error(joined([message, *hints]))
+        hints = list(filter(None, map(_option_for, words, [*words[1:], ""])))
+        if spaced := re.search(r"--set ([\w.]+)( = | =| ?= )(\S+)", " ".join(self._words)):
+            hints = [f"  write it without spaces: --set {spaced[1]}={spaced[3]}"]
+        hints = hints or [*map(self._similar_option, words), _similar_choice(message)]
+        super().error(joined([message, *filter(None, hints)]))
+
+    def _similar_option(self, word: str) -> Optional[str]:
+        """The option of the command that a misspelled one resembles."""
+        parser: argparse.ArgumentParser = self
+        for given in self._words:
+            for action in parser._actions:
+                if isinstance(action.choices, dict) and given in action.choices:
+                    parser = action.choices[given]
+        return _similar(word, parser._option_string_actions) if word.startswith("-") else None
+
+
+def _similar_choice(message: str) -> Optional[str]:
+    found = re.search(r"invalid choice: '(.*)' \(choose from (.*)\)", message)
+    return found and _similar(found[1], re.findall(r"[\w.-]+", found[2]))
+
+
+def _similar(word: str, known: Iterable[str]) -> Optional[str]:
+    near = difflib.get_close_matches(word.partition("=")[0], list(known), 1)
+    return f"  did you mean {near[0]}?" if near else None
 
 
 def _option_for(word: str, value: str) -> Optional[str]:

@@ -10,6 +10,7 @@ import contextlib
 import dataclasses
 import functools
 import math
+import re
 import types
 import typing
 from collections.abc import Mapping
@@ -143,6 +144,8 @@ def _number_hint(text: str, annotation: Any) -> str:
             with contextlib.suppress(ValueError):
                 if matches(kind(written), annotation):
                     return f"; {fix or f'it has a decimal comma; write {written.strip()}'}"
+    if re.fullmatch(r"\d+(,\d+)+", text):  # 20,5 or 20,000 for an integer
+        return "; write a whole number, with digits only"
     return ""
 
 

@@ -112,7 +112,7 @@ def _override(root: Node, text: str) -> Node:
     path, equals, value_text = text.partition("=")
     path = path.strip()
     if not equals or not path:
-        raise UserError(f"--set {text}: write KEY=VALUE, for example batch_size=8")
+        raise UserError(f"--set {text}: write KEY=VALUE without spaces, for example batch_size=8")
     try:
         value = Reader(lambda line: OVERRIDE_ORIGIN).read(value_text)
     except UserError as error:

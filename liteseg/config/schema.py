@@ -216,6 +216,7 @@ _FREEZE = "write the top-level freeze: [backbone]"
 ELSEWHERE: dict[str, str] = {
     **dict.fromkeys(("epochs", "epoch", "num_epochs", "max_epochs", "train_epochs"), _EPOCHS),
     **dict.fromkeys(("max_iters", "num_iters", "iterations"), "it is the top-level iters here"),
+    "num_classes": "write train_dataset.num_classes (and val_dataset.num_classes)",
     **dict.fromkeys(("lr", "lr0", "base_lr"), "write lr_scheduler.learning_rate: <value>"),
     **dict.fromkeys(("backbone_lr_mult", "lr_mult", "custom_cfg", "paramwise_cfg"), _RATES),
     **dict.fromkeys(("freeze", "freeze_at", "freeze_backbone", "frozen_stages"), _FREEZE),

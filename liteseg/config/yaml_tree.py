@@ -49,7 +49,7 @@ for _class in (_Loader, Dumper):
     _class.add_implicit_resolver(_TAG + "int", _INT, list("-+0123456789"))
     _class.add_implicit_resolver(_TAG + "float", _FLOAT, list("-+.0123456789"))
 _Loader.add_implicit_resolver(_TAG + "merge", re.compile(r"^<<$"), ["<"])
-_NO_SPACE = re.compile(r"^\s*(?:- )?([A-Za-z_]\w*):([^\s:/\\].*)$")  # `iters:100`
+_NO_SPACE = re.compile(r"^\s*(?:- )?([A-Za-z_]\w*)(?::| *=)([^\s:/\\].*|(?<==) .+)$")  # `iters:100`
 _COLLECTIONS = {_TAG + "seq", _TAG + "map"}
 _SCALARS = {_TAG + kind for kind in ("str", "int", "float", "bool", "null")}
 
@@ -157,7 +157,7 @@ class Reader:
 
 
 def _add_space(name: str, value: str) -> str:
-    return f"a space is missing after the colon; write `{name}: {value.strip()}`"
+    return f"a colon and a space must follow the key; write `{name}: {value.strip()}`"
 
 
 def _problem(error: yaml.MarkedYAMLError) -> str:

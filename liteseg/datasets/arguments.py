@@ -34,10 +34,13 @@ def require_folder(path: Union[str, Path, None], key: str, content: str) -> Path
     root = Path(os.path.expanduser(path))
     if not os.path.isdir(root):
         found = "is a file" if os.path.exists(root) else "does not exist"
-        where = "" if root.is_absolute() else f" (looked in {Path.cwd()})"
+        where = fix = ""
+        if not root.is_absolute():
+            where = f" in {Path.cwd()}, where liteseg was started"
+            fix = "; give its whole path, or start liteseg in another folder"
         raise UserError(
             f"{key}: {path} {found}{where}; expected the folder with {content}"
-            f"{backslash_advice(str(path))}"
+            f"{backslash_advice(str(path)) or fix}"
         )
     return root
 

@@ -186,7 +186,7 @@ def _read(dataset: SegmentationDataset, index: int, needs_label: bool, measured:
 
 def _facts(dataset: SegmentationDataset, image: Path) -> Optional[ImageFacts]:
     try:
-        return image_facts(image) if dataset.pack is None else None
+        return image_facts(image) if dataset.pack is None and dataset.bands is None else None
     except UserError:  # reported as the error of the sample
         return None
 

@@ -18,8 +18,8 @@ def prepare() -> None:
     with contextlib.suppress(ImportError):  # `liteseg doctor` reports a missing OpenCV
         import cv2  # noqa: F401
 
-    # Paddle's executor logs its start; its warnings and errors stay.
-    os.environ.setdefault("GLOG_minloglevel", "1")
+    # Paddle's C++ code logs its start, and warnings of its own tracing; its errors stay.
+    os.environ.setdefault("GLOG_minloglevel", "2")
     _enable_mkl_on_amd()
     # Warnings of Paddle about C++ extensions, and about batch norm in training.
     warnings.filterwarnings("ignore", message="No ccache found")

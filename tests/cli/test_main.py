@@ -109,6 +109,15 @@ def test_the_result_of_a_command_is_the_exit_code(config_command):
         (["train", "--config", "c.yml", "--batch-size", "4"], "--set batch_size=4"),
         (["train", "--config", "c.yml", "--epochs", "4"], "liteseg counts iterations"),
         (["train", "--config", "c.yml", "--amp"], "--set amp=VALUE"),
+        (["train", "--config", "c.yml", "--ouput", "x"], "did you mean --output?"),
+        (["eval", "--weigths=run"], "did you mean --weights?"),
+        (["data", "pack", "--verfiy"], "did you mean --verify?"),
+        (["trian"], "did you mean train?"),
+        (["data", "chekc"], "did you mean check?"),
+        (["export", "--format", "onx"], "did you mean onnx?"),
+        (["train", "--config", "c.yml", "--set", "iters", "=", "5"], "--set iters=5"),
+        (["train", "--config", "c.yml", "--set", "iters", "=5"], "--set iters=5"),
+        (["train", "--config", "c.yml", "--set", "iters=", "5"], "--set iters=5"),
     ],
 )
 def test_options_of_other_tools_are_answered_with_what_to_write(words, expected, capsys):

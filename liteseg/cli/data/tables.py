@@ -25,7 +25,8 @@ def describe(report: Mapping[str, Any], title: str) -> list[str]:
     hidden = len(sizes) - _SHOWN_SIZES
     more = f" and {hidden} more sizes" if hidden > 0 else ""
     width = max(len(name) for name in report["classes"])
-    lines = [f"{title}: {report['checked']} of {report['images']} images checked: {shown}{more}"]
+    found = f": {shown}{more}" if sizes else ""
+    lines = [f"{title}: {report['checked']} of {report['images']} images checked{found}"]
     if report["histogram"]:  # a label was readable
         lines.append(f"  {'class':{width}}  {'pixels':>14}  share    images  weight")
         for name, row in report["classes"].items():
@@ -49,6 +50,6 @@ def describe(report: Mapping[str, Any], title: str) -> list[str]:
             "  small: below 0.1% of the image, medium: below 1%; typical: median of the images "
             "that contain the class"
         )
-    if colors := report.get("normalize"):
+    if sizes and (colors := report.get("normalize")):
         lines.append(f"  colors: {{type: Normalize, mean: {colors['mean']}, std: {colors['std']}}}")
     return lines
