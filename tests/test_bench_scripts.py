@@ -28,7 +28,7 @@ protocol.serve({about!r}, {{"confusion counts": lambda work: protocol.Case(
 def bench(monkeypatch):
     """The modules of scripts/bench, imported as its scripts do."""
     monkeypatch.syspath_prepend(str(BENCH))
-    names = ("protocol", "prepare", "peer_liteseg", "compare", "scale", "torch_twin")
+    names = ("protocol", "prepare", "peer_liteseg", "compare", "scale", "torch_twin", "exchange")
     yield lambda name: __import__(name)
     for name in names:
         sys.modules.pop(name, None)
@@ -205,3 +205,31 @@ def test_peers_are_compared_with_paddleseg_on_the_same_paddle(bench):
     assert [base(about, [old, new, *ours]) for about in (old, new, *ours)] == [0, 1, 0, 1]
     assert [base(about, [old, *ours]) for about in (old, *ours)] == [0, 0, 0]
     assert base("PyTorch 2.13.0", [old, new, "PyTorch 2.13.0"]) == 0
+
+
+def test_exchange_measures_and_computes(bench, capsys, monkeypatch):
+    exchange = bench("exchange")
+    monkeypatch.setattr(exchange, "MODELS", {"T": exchange.MODELS["T"]})
+    monkeypatch.setattr(exchange, "CROP", (64, 32))
+    assert exchange.main(["--processes", "1", "2", "--repeat", "1"]) == 0
+    measured, computed = capsys.readouterr().out.split("\n\n")
+    header, _, row = (line.strip("| ").split(" | ") for line in measured.splitlines())
+    cells = dict(zip(header, row))
+    assert cells["gradients"] == "32.6 MB"
+    assert cells["exchange, 1 processes"] == "0 ms"
+    assert float(cells["exchange, 2 processes"].split()[0]) > 0
+    assert len(computed.splitlines()) == 7
+
+
+def test_exchange_of_a_ring(bench):
+    exchange = bench("exchange")
+    # Each of two members sends the half that it has not summed, and the one that it has.
+    assert exchange.ring_seconds(10**9, 2, 1.0) == 1.0
+    assert exchange.ring_seconds(10**9, 1, 1.0) == 0.0
+    assert exchange.ring_seconds(10**9, 4, 1.0) == 1.5
+    counts = exchange.Counts(0, 0, exchange.FLOPS * exchange.REACHED / 6)  # 1 s per image
+    assert exchange.efficiency(counts, 2, 1, 8, 1.0, 1.0) == (2000, 0, 1)
+    counts = counts._replace(gradient_bytes=10**9)
+    compute, exchanged, share = exchange.efficiency(counts, 1, 2, 1, 9.0, 1.0)
+    assert (compute, exchanged, share) == (1000, 1000, 0.5)
+    assert exchange.efficiency(counts, 1, 2, 1, 9.0, 1.0, overlap=1.0)[2] == 1
