@@ -2,8 +2,8 @@
 
 Confident learning (Northcutt et al., 2021) over connected regions in place of single samples: the
 confidence that counts as high is a property of the class, the mean probability of the class where
-it is labeled. A contradiction that the network finds everywhere is its own weakness, not an error
-of the labels, so regions count by how rare their pair of classes is.
+it is labeled. A contradiction that the network finds in many images is its own weakness, not an
+error of the labels, so regions count by how unusual their pair of classes and their size are.
 """
 
 from __future__ import annotations
@@ -16,6 +16,7 @@ import numpy as np
 
 # Radius of the smallest region, as a share of the diagonal; thinner ones are imprecise outlines.
 RADIUS = 0.005
+_SMALL = 1e-3  # of an image: what is added to a standard deviation
 
 
 class Region(NamedTuple):
@@ -50,6 +51,7 @@ class RegionFinder:
         ignore_index: label of the pixels that can't be wrong.
 
     Attributes:
+        images: number of images.
         regions: all contradictions, confident or not.
         area: (classes,) labeled pixels of each class.
         confidence: (classes,) sum of the probability of each class where it is labeled.
@@ -57,6 +59,7 @@ class RegionFinder:
 
     def __init__(self, num_classes: int, ignore_index: int = 255):
         self.num_classes, self.ignore_index = num_classes, ignore_index
+        self.images = 0
         self.regions: list[Region] = []
         self.area = np.zeros(num_classes, np.int64)
         self.confidence = np.zeros(num_classes, np.float64)
@@ -69,6 +72,7 @@ class RegionFinder:
             probabilities: (C, h, w) float32.
             label: (h, w) uint8 classes.
         """
+        self.images += 1
         classes = self.num_classes
         counted = label != self.ignore_index
         labeled = np.where(counted, label, 0)
@@ -104,6 +108,7 @@ class RegionFinder:
 
     def merge(self, other: RegionFinder) -> None:
         """Add the images of another finder with the same classes."""
+        self.images += other.images
         self.regions += other.regions
         self.area += other.area
         self.confidence += other.confidence
@@ -112,28 +117,32 @@ class RegionFinder:
         """The confident contradictions with their scores, the most suspicious first.
 
         A region is confident if its mean probability is at least that of the predicted class where
-        it is labeled. Its score is the product of its share of the image, the difference of the
-        two probabilities, and the negative logarithm of how often the network contradicts this
-        label with this prediction.
+        it is labeled. Regions of an image with the same two classes count together, by their share
+        of the image times the difference of the two probabilities. Their score is how far this is
+        above the mean of the other images, in standard deviations (plus 0.1 % of an image), and is
+        divided among them. Regions at or below the mean are left out.
         """
         usual = self.confidence / np.maximum(self.area, 1)
-        confident = [
-            region for region in self.regions if region.confidence >= usual[region.predicted]
-        ]
-        pairs = np.zeros((self.num_classes, self.num_classes), np.int64)
-        for region in confident:
-            pairs[region.label, region.predicted] += region.pixels
-        rarity = -np.log((pairs + 1) / (self.area[:, None] + self.num_classes))
-        scored = [
-            (
-                region.share
-                * (region.confidence - region.label_confidence)
-                * max(float(rarity[region.label, region.predicted]), 0.0),
-                region,
-            )
-            for region in confident
-        ]
+        groups: dict[tuple[int, int], dict[int, list[tuple[float, Region]]]] = {}
+        for region in self.regions:
+            if region.confidence >= usual[region.predicted]:
+                weight = region.share * (region.confidence - region.label_confidence)
+                pair = groups.setdefault((region.label, region.predicted), {})
+                pair.setdefault(region.image, []).append((weight, region))
+        scored = []
+        for images in groups.values():
+            masses = np.array([sum(weight for weight, _ in found) for found in images.values()])
+            for mass, excess, found in zip(masses, self._excess(masses), images.values()):
+                if excess > 0:
+                    scored += [(weight / mass * excess, region) for weight, region in found]
         return sorted(scored, key=lambda item: (-item[0], item[1]))
+
+    def _excess(self, masses: np.ndarray) -> np.ndarray:
+        """Standard deviations above the mean of the other images; those without a region have 0."""
+        others = max(self.images - 1, 1)
+        mean = (masses.sum() - masses) / others
+        variance = ((masses**2).sum() - masses**2) / others - mean**2
+        return (masses - mean) / (np.sqrt(variance.clip(min=0)) + _SMALL)
 
 
 def image_scores(ranked: Sequence[tuple[float, Region]]) -> list[tuple[int, float]]:
