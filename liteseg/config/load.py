@@ -253,12 +253,7 @@ class Config(Mapping[str, Any]):
 
     def changes(self, new: Config) -> list[str]:
         """`key.path: old -> new` of every value of `new` that differs."""
-        old_leaves, new_leaves = _leaves(self.data), _leaves(new.data)
-        return [
-            f"{key}: {old_leaves.get(key, 'not set')} -> {new_leaves.get(key, 'not set')}"
-            for key in {**old_leaves, **new_leaves}
-            if old_leaves.get(key) != new_leaves.get(key)
-        ]
+        return list(_changes(self.data, new.data))
 
     def filled(self, defaults: Mapping[str, Any]) -> Config:
         """The same config with `defaults` (plain nested values) for the keys that are missing."""
@@ -275,14 +270,16 @@ class Config(Mapping[str, Any]):
         return joined(f"{line:<{width}}  # {origin}" for line, origin in lines) + "\n"
 
 
-def _leaves(value: Any, path: str = "") -> dict[str, Any]:
-    """{"a.b.0": scalar} of nested dicts and lists."""
-    if not isinstance(value, (dict, list)):
-        return {path: value}
-    leaves: dict[str, Any] = {}
-    for key, item in value.items() if isinstance(value, dict) else enumerate(value):
-        leaves.update(_leaves(item, f"{path}.{key}" if path else str(key)))
-    return leaves
+def _changes(old: Any, new: Any, path: str = "") -> Iterator[str]:
+    """A section that is turned on or off is one change."""
+    if isinstance(old, list) and isinstance(new, list):
+        old, new = dict(enumerate(old)), dict(enumerate(new))
+    if isinstance(old, dict) and isinstance(new, dict):
+        for key in {**old, **new}:
+            values = old.get(key, "not set"), new.get(key, "not set")
+            yield from _changes(*values, f"{path}.{key}" if path else str(key))
+    elif old != new:
+        yield f"{path}: {old} -> {new}"
 
 
 def _fill(node: Node, defaults: Mapping[str, Any]) -> Node:

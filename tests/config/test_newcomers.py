@@ -7,6 +7,7 @@ import yaml
 
 from liteseg.cli import main
 from liteseg.config.check import check, load_checked
+from liteseg.config.defaults import with_defaults
 from liteseg.config.load import SECTIONS, find_config, load_config
 from liteseg.config.schema import SCHEMA
 from liteseg.errors import UserError
@@ -69,6 +70,14 @@ def test_slips_in_yaml(write, text, line, message):
         load_config(write(text))
     assert f"c.yml:{line}: " in str(error.value)
     assert message in str(error.value)
+
+
+def test_a_section_that_is_turned_on_is_one_change():
+    cfg = load_checked("quickstart", ["early_stop.patience=9", "loss.coef.1=1"])
+    assert with_defaults(load_config("quickstart")).changes(cfg.source) == [
+        "loss.coef.1: 0.5 -> 1",
+        "early_stop: False -> {'patience': 9, 'min_delta': 0.0}",
+    ]
 
 
 def test_what_looks_like_a_slip_and_is_none(write):
