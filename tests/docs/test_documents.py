@@ -129,7 +129,7 @@ def test_commands_exist_and_take_the_named_flags(name, capsys):
         if words[0] == "count":  # the example of a new command
             continue
         assert words[0] in COMMANDS, line
-        nested = words[0] in ("bench", "config", "data") and words[1:]
+        nested = words[0] in ("bench", "config", "data", "models") and words[1:]
         chosen = words[:2] if nested and not words[1].startswith("-") else words[:1]
         described = _help(chosen, capsys)
         for flag in (word.partition("=")[0] for word in words if word.startswith("--")):

@@ -20,7 +20,7 @@ NAME = "index.json"
 FORMAT = "liteseg-zoo-1"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 _MAX_BYTES = 4 << 20
-# What a field of an entry must be; all but `file` may be left out.
+# Checks of the fields of an entry; all but `file` may be left out.
 _FIELDS = {
     "file": lambda v: isinstance(v, str) and v.isprintable() and bool(v),
     "sha256": lambda v: isinstance(v, str) and bool(re.fullmatch(r"[0-9a-fA-F]{64}", v)),
