@@ -96,16 +96,12 @@ def intervals(runs: Runs, units: Units) -> dict[str, Interval]:
     """
     values, without = _estimates(runs, units)
     shares = _shares(runs, units)
-    return {
-        key: _interval(
-            values[key].mean(axis=0),
-            without[key],
-            shares[key],
-            _seed_variance([values[key]]),
-            smallest=-1.0 if key == "kappa" else 0.0,
-        )
-        for key in values
-    }
+    found = {}
+    for key, by_run in values.items():
+        seeds = _seed_variance([by_run])
+        interval = _interval(by_run.mean(axis=0), without[key], shares[key], seeds)
+        found[key] = _between(interval, -1.0 if key == "kappa" else 0.0)
+    return found
 
 
 def differences(first: Runs, second: Runs, units: Units) -> dict[str, Interval]:
@@ -116,16 +112,14 @@ def differences(first: Runs, second: Runs, units: Units) -> dict[str, Interval]:
     """
     (a, a_without), (b, b_without) = _estimates(first, units), _estimates(second, units)
     shares = _shares([*first, *second], units)
-    return {
-        key: _interval(
-            b[key].mean(axis=0) - a[key].mean(axis=0),
-            b_without[key] - a_without[key],
-            shares[key],
-            _seed_variance([a[key], b[key]]),
-        )
-        for key in a
-        if key in b
-    }
+    found = {}
+    for key in (key for key in a if key in b):
+        value = b[key].mean(axis=0) - a[key].mean(axis=0)
+        seeds = _seed_variance([a[key], b[key]])
+        interval = _interval(value, b_without[key] - a_without[key], shares[key], seeds)
+        low, high = (np.clip(end, -1.0, 1.0) for end in interval[1:])
+        found[key] = Interval(value, low, high)
+    return found
 
 
 def _estimates(runs: Runs, units: Units) -> tuple[dict, dict]:
@@ -157,7 +151,9 @@ class _Shares(dict):
 
     def __missing__(self, key: str) -> np.ndarray:
         present = self.by_class.any(axis=0)
-        return self.by_class if key.startswith("class_") else self.by_class[:, present].mean(axis=1)
+        if key.startswith("class_") or not present.any():
+            return self.by_class if key.startswith("class_") else self.by_class[:, 0]
+        return self.by_class[:, present].mean(axis=1)
 
 
 def _shares(runs: Runs, units: Units) -> Mapping[str, np.ndarray]:
@@ -188,7 +184,6 @@ def _interval(
     without: np.ndarray,
     share: np.ndarray,
     seeds: Optional[tuple[np.ndarray, int]],
-    smallest: float = -1.0,
 ) -> Interval:
     """The interval of a metric.
 
@@ -197,7 +192,6 @@ def _interval(
         without: (G, ...) the metric without each unit.
         share: (G, ...) of the units, with sum 1.
         seeds: result of `_seed_variance`.
-        smallest: possible value; the largest is 1.
     """
     deviation = np.where(share > 0, without - value, 0.0)
     # (1 - share) is (G - 1) / G of the ordinary jackknife where all units are equal.
@@ -211,7 +205,23 @@ def _interval(
         # Satterthwaite's approximation for a sum of variances.
         freedom = np.where(terms > 0, variance**2 / np.where(terms > 0, terms, 1.0), freedom)
     reach = _student(freedom) * np.sqrt(variance)
-    return Interval(value, np.maximum(value - reach, smallest), np.minimum(value + reach, 1.0))
+    return Interval(value, value - reach, value + reach)
+
+
+def _between(found: Interval, smallest: float) -> Interval:
+    """The interval of a metric from `smallest` to 1, by the delta method on its logit.
+
+    Near 1 the distribution of a metric is skewed; that of its logit is closer to normal.
+    """
+    value, scale = found.value, 1 - smallest
+    share = (value - smallest) / scale
+    inside = (share > 0) & (share < 1)
+    share = np.where(inside, share, 0.5)
+    reach = (found.high - value) / scale / (share * (1 - share))
+    logit = np.log(share / (1 - share))
+    ends = (smallest + scale * (1 + np.tanh((logit + sign * reach) / 2)) / 2 for sign in (-1, 1))
+    low, high = (np.where(inside, end, value + 0 * reach)[()] for end in ends)
+    return Interval(value, low, high)
 
 
 def _student(freedom: np.ndarray) -> np.ndarray:

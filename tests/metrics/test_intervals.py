@@ -59,9 +59,11 @@ def test_a_plain_mean_has_the_textbook_interval():
     accuracy = hits / 1000
     half = 2.2622 * accuracy.std(ddof=1) / np.sqrt(10)
     assert found.value == pytest.approx(accuracy.mean())
-    assert [found.low, found.high] == pytest.approx(
-        [accuracy.mean() - half, accuracy.mean() + half], abs=1e-5
-    )
+    # On the logit, by the delta method.
+    mean = accuracy.mean()
+    logit, half = np.log(mean / (1 - mean)), half / (mean * (1 - mean))
+    expected = [1 / (1 + np.exp(-end)) for end in (logit - half, logit + half)]
+    assert [found.low, found.high] == pytest.approx(expected, abs=1e-5)
 
 
 def twin(key, first, second, groups, shares):
@@ -176,7 +178,22 @@ def test_seeds_widen_the_interval():
     half = 3.1824 * pooled * np.sqrt(1 / 3 + 1 / 2)
     assert found.high - found.value == pytest.approx(half, rel=1e-3)
     alone = intervals(first, units_of(first[0]))["acc"]
-    assert alone.high - alone.value == pytest.approx(4.3027 * 0.02 / np.sqrt(3), rel=1e-3)
+    # 4.3027 is t with two degrees of freedom; the interval is computed on the logit.
+    reach = 4.3027 * 0.02 / np.sqrt(3) / (0.52 * 0.48)
+    logit = np.log(0.52 / 0.48)
+    assert alone.high == pytest.approx(1 / (1 + np.exp(-logit - reach)), rel=1e-4)
+
+
+def test_metrics_at_their_limits():
+    """Equal in all images: no variance, so the interval is the value; never outside 0 to 1."""
+    perfect = [image(str(i), [100, 0], [100, 0], [100, 0]) for i in range(6)]
+    poor = [image(str(i), [0, 90], [60, 140], [100, 100]) for i in range(5)]
+    poor.append(image("5", [2, 100], [20, 180], [100, 100]))
+    found = intervals([perfect], units_of(perfect))
+    assert [*found["acc"]] == [1, 1, 1]
+    assert found["class_iou"].low[0] == found["class_iou"].high[0] == 1
+    low, value, high = (intervals([poor], units_of(poor))["class_iou"][n][0] for n in (1, 0, 2))
+    assert 0 < low < value < high < 0.1
 
 
 @pytest.fixture(scope="module")
