@@ -56,6 +56,8 @@ setup(
         "fast": ["imagecodecs>=2023.3.16"],
         # Import of COCO masks, and the splits of GTA5; weights, images and results on S3.
         "data": ["fsspec>=2024.2", "pycocotools>=2.0.7", "s3fs>=2024.2", "scipy>=1.9"],
+        # Prediction on a cluster; Ray 2.60 is the tested one, on Python 3.11.
+        "ray": ["fsspec>=2024.2", "ray[data]>=2.40,<3"],
         # Result videos in H.264.
         "video": ["av>=12"],
         # Tested on Paddle 3.3 and Python 3.11; paddle2onnx 2 reads the models of Paddle 3.

@@ -54,7 +54,7 @@ make_venv() {
     fi
     python=$venv/bin/python
     require_libgomp "$python"
-    echo "Installing liteseg into $venv (once; 1.4 GB on disk, 1.9 with export)"
+    echo "Installing liteseg into $venv (once; 1.4 GB on disk, 2.5 with all extras)"
     export PIP_DISABLE_PIP_VERSION_CHECK=1
     "$python" -m pip install -q --upgrade pip -c "$constraints"
     "$python" -m pip install -e "${ROOT}[$extras]" -c "$constraints" |
