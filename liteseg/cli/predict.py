@@ -20,9 +20,7 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "(s3://bucket/photos), numbered sequences (frames/%%06d.png)",
     )
     parser.add_argument(
-        "--model",
-        metavar="EXPORTED",
-        help="folder of `liteseg export` (default: none; instead of --weights)",
+        "--model", metavar="EXPORTED", help="folder of `liteseg export` (default: --weights)"
     )
     add_config(parser, optional="config.yml of the run of --weights")
     add_weights(parser, "default: the newest run in output or, without one, a published model")

@@ -49,7 +49,7 @@ class Pack(NamedTuple):
 
     path: Path
     name: str
-    index: Optional[Path]
+    listed_in: Optional[Path]
 
 
 def pack_model(

@@ -58,6 +58,6 @@ def run(args: argparse.Namespace) -> int:
         index=args.index,
     )
     print(f"{pack.path}: the pack {pack.name}; use it as --weights {pack.path}")
-    if pack.index is not None:
-        print(f"{pack.index} lists it: with LITESEG_ZOO={pack.index.parent} its name is enough")
+    if pack.listed_in is not None:
+        print(f"{pack.listed_in} lists it: with LITESEG_ZOO={pack.listed_in.parent} its name is enough")
     return 0

@@ -54,8 +54,10 @@ def config_of_model(name: str) -> Union[str, Path, None]:
         UserError: the model has no config, or its pack cannot be downloaded or read.
     """
     model = model_of(name)
-    if model is None or model.config is not None:
-        return model and model.config
+    if model is None:
+        return None
+    if model.config is not None:
+        return model.config
     has_pack = is_archive(model.url) and not model.is_encoder
     file = resolve(name).with_name("config.yml") if has_pack else None
     if file is None or not file.is_file():
@@ -153,9 +155,9 @@ def _local(path: Path) -> Path:
         return path
     if not os.path.exists(path):
         raise missing(path)
-    for folder in _IN_A_DIRECTORY:
-        if (path / folder / WEIGHTS_NAME).is_file():
-            return path / folder / WEIGHTS_NAME
+    for place in _IN_A_DIRECTORY:
+        if (path / place / WEIGHTS_NAME).is_file():
+            return path / place / WEIGHTS_NAME
     raise UserError(
         f"{path} contains no {WEIGHTS_NAME}, neither directly nor in checkpoints/best or "
         "checkpoints/last; give a run directory with a checkpoint, or the file"
