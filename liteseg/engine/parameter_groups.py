@@ -11,7 +11,6 @@ from typing import Any, Optional, TypedDict
 from paddle import nn
 
 from liteseg.errors import UserError, quoted
-from liteseg.utils.logging import get_logger
 
 
 class _Named(TypedDict):
@@ -129,7 +128,4 @@ def freeze(model: nn.Layer, patterns: Sequence[str]) -> frozenset[str]:
             frozen |= own
             # `model.train()` after each evaluation would switch a mode that is set once.
             layer.register_forward_pre_hook(_use_statistics)
-    if frozen:
-        sizes = [sum(trained[n].size for n in some if n in trained) for some in (frozen, trained)]
-        get_logger().info(f"frozen: {', '.join(patterns)}: {sizes[0]:,} of {sizes[1]:,} weights")
     return frozenset(frozen)

@@ -2,9 +2,14 @@
 
 from __future__ import annotations
 
+from collections.abc import Collection
+
+from paddle import nn
+
 from liteseg.config.build import build_model
 from liteseg.config.check import checked
 from liteseg.config.load import Config
+from liteseg.config.schema import CheckedConfig
 from liteseg.engine.parameter_groups import freeze, parameter_groups
 from liteseg.errors import UserError
 
@@ -16,14 +21,22 @@ def rate_table(cfg: Config) -> list[str]:
         UserError: the config has errors, or selects parameters that its network does not have.
     """
     valid = checked(cfg)
-    settings, rate = valid.optimizer, valid.lr_scheduler.get("learning_rate")
     model = build_model(valid, pretrained=False)
+    return rates_of(valid, model, freeze(model, valid.freeze or ()))
+
+
+def rates_of(cfg: CheckedConfig, model: nn.Layer, frozen: Collection[str]) -> list[str]:
+    """`rate_table` of a network that is built, with the state-dict keys that do not train."""
     sizes = {name: p.size for name, p in model.named_parameters() if not p.stop_gradient}
-    frozen = sizes.keys() & freeze(model, valid.freeze or ())
-    trained = [name for name in sizes if name not in frozen]
+    still = {
+        name: p.size
+        for name, p in model.named_parameters()
+        if name in frozen and not name.endswith(("._mean", "._variance"))
+    }
+    settings, rate = cfg.optimizer, cfg.lr_scheduler.get("learning_rate")
     selection = (settings.get("custom_cfg"), settings.get("backbone_lr_mult"))
     try:
-        groups = parameter_groups(trained, *selection)
+        groups = parameter_groups(list(sizes), *selection)
     except ValueError as error:
         raise UserError(f"optimizer.{error}") from error
     rows = [("parameters", "arrays", "weights", "lr_mult", "learning rate", "weight decay")]
@@ -32,10 +45,9 @@ def rate_table(cfg: Config) -> list[str]:
         decay = (settings.get("weight_decay") or 0.0) * group.weight_decay_mult
         count = f"{len(group.names):,}", f"{sum(sizes[name] for name in group.names):,}"
         rows.append((group.title, *count, f"{group.lr_mult:g}", highest, f"{decay:g}"))
-    if frozen:
-        weights = sum(sizes[name] for name in frozen)
-        title = ", ".join(valid.freeze or ())
-        rows.append((title, f"{len(frozen):,}", f"{weights:,}", "frozen", "-", "-"))
+    if still:
+        title, weights = ", ".join(cfg.freeze or ()), f"{sum(still.values()):,}"
+        rows.append((title, f"{len(still):,}", weights, "frozen", "-", "-"))
     widths = [max(map(len, column)) for column in zip(*rows)]
     return [
         "  ".join([row[0].ljust(widths[0]), *map(str.rjust, row[1:], widths[1:])]) for row in rows

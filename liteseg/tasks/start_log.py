@@ -13,6 +13,7 @@ from liteseg.engine.checkpoint import ResumeState
 from liteseg.engine.trainer import Trainer
 from liteseg.losses import check_min_kept
 from liteseg.ops.device import precision
+from liteseg.tasks.rates import rates_of
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import cpu_threads, world_size
 
@@ -41,6 +42,9 @@ def log_start(
         warn(warning)
     for change in with_defaults(load_config(cfg.path)).changes(cfg.source):
         log(f"changed from {cfg.path.name}: {change}")
+    rates = rates_of(cfg, trainer.model, options.frozen)
+    for line in rates if len(rates) > 2 else ():  # the header and one group: nothing to report
+        log(line)
     warmup = cfg.lr_scheduler.get("warmup_iters", 0)
     if warmup >= options.iters:
         warn(

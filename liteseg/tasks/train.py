@@ -162,11 +162,7 @@ def _train(
     device = set_up_device(cfg)
     checkpointer = Checkpointer(output / "checkpoints", cfg.keep_checkpoints)
     checkpoint = from_main(lambda: checkpointer.load_last() if resume else None)
-    with shared_errors():
-        train_set = build_dataset(cfg, "train")
-        val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
-        check_samples(cfg.batch_size, train_dataset=train_set, val_dataset=val_set)
-    require_same_setup(cfg, train_dataset=train_set, val_dataset=val_set)
+    train_set, val_set = _build_datasets(cfg)
     given = None if checkpoint else weights
     trainer = build_trainer(cfg, train_set, device, given, pretrained=checkpoint is None)
 
@@ -224,6 +220,18 @@ def _train(
     return _result(trainer, output)
 
 
+def _build_datasets(
+    cfg: CheckedConfig,
+) -> tuple[SegmentationDataset, Optional[SegmentationDataset]]:
+    """The datasets to train on and to evaluate on, which all processes have."""
+    with shared_errors():
+        train_set = build_dataset(cfg, "train")
+        val_set = build_dataset(cfg, "val") if cfg.val_dataset else None
+        check_samples(cfg.batch_size, train_dataset=train_set, val_dataset=val_set)
+    require_same_setup(cfg, train_dataset=train_set, val_dataset=val_set)
+    return train_set, val_set
+
+
 def build_trainer(
     cfg: AnyConfig,
     train_set: SegmentationDataset,
@@ -244,6 +252,8 @@ def build_trainer(
         UserError: the config has errors, or the weights do not fit.
     """
     cfg = load_checked(cfg)
+    if cfg.init_classes and pretrained and not weights:
+        weights = cfg.model.get("pretrained")
     # On several machines only the main process reads weights; `Trainer` sends them to the others.
     reads = is_main() or node_count() == 1
     with shared_errors():

@@ -2,8 +2,8 @@
 
 PP-LiteSeg-T trains on Streets once. Each row of the table is then a short training on CamVid with
 crops of 192x144, evaluated on all of its validation images at 320x240, with the seeds 0, 1 and 2;
-then the second row with other learning rates. Finished trainings are kept in the file of results, so
-that an interrupted experiment continues:
+then the second row with other learning rates. Finished trainings are kept in the file of results,
+so that an interrupted experiment continues:
 
     python scripts/experiments/fine_tuning.py --data data/camvid --output output/fine_tuning
 """
@@ -47,6 +47,7 @@ ARMS: dict[str, tuple[bool, tuple[str, ...]]] = {
         ("init_classes=by_name", "optimizer.backbone_lr_mult=0.1"),
     ),
 }
+TUNED = list(ARMS)[1]
 RATE, OTHER_RATES = 0.002, (0.0002, 0.02)
 
 
@@ -108,15 +109,15 @@ def main() -> None:
     parser.add_argument("--iters", type=int, default=60, help="on CamVid (default: 60)")
     args = parser.parse_args()
     experiment = Experiment(args.data.resolve(), args.output, args.iters)
-    print("| training on CamVid | learning rate | mIoU, 3 seeds | each |\n|---|---|---|---|")
+    rows = []
     for arm in ARMS:
         found = [experiment.camvid(arm, RATE, seed) for seed in range(3)]
         mean, spread = statistics.mean(found), statistics.stdev(found)
         each = ", ".join(f"{miou:.3f}" for miou in found)
-        print(f"| {arm} | {RATE:g} | {mean:.3f} ± {spread:.3f} | {each} |", flush=True)
-    tuned = list(ARMS)[1]
-    for rate in (*OTHER_RATES, RATE):
-        print(f"{tuned}, seed 0, learning rate {rate:g}: {experiment.camvid(tuned, rate, 0):.3f}")
+        rows.append(f"| {arm} | {mean:.3f} ± {spread:.3f} | {each} |")
+        for rate in OTHER_RATES if arm == TUNED else ():
+            print(f"{arm}, learning rate {rate:g}: {experiment.camvid(arm, rate, 0):.3f}")
+    print("| training on CamVid | mIoU, 3 seeds | each |\n|---|---|---|", *rows, sep="\n")
 
 
 if __name__ == "__main__":

@@ -19,7 +19,7 @@ from liteseg.config.plugins import load_components
 from liteseg.errors import UserError
 from liteseg.registry import LOSSES
 from liteseg.tasks.run_config import config_name
-from liteseg.tasks.runs import class_names_of, require_class_order
+from liteseg.tasks.runs import class_names_of, load_to_fine_tune, require_class_order
 from liteseg.utils.weights.load import load_weights, save_pdparams
 
 
@@ -42,12 +42,14 @@ KEY = "seg_heads.0.conv_out.weight"
         (["ground", "bar", "box"], ["box", "ground", "bar"], [(0, 2), (1, 0), (2, 1)], None),
         (["road", "car"], ["sky", "car", "road", "tree"], [(1, 1), (2, 0)], "sky, tree"),
         (["road", "car"], ["road", "car"], [(0, 0), (1, 1)], None),
+        (["traffic sign", "car"], ["Car", "TrafficSign", "Sky"], [(0, 1), (1, 0)], "Sky"),
+        ([], ["road", "car"], [], "road, car"),
     ],
 )
 def test_classes_are_matched_by_name(tmp_path, caplog, old, new, kept, anew, monkeypatch):
     monkeypatch.setattr(logging.getLogger("liteseg"), "propagate", True)
     file = tmp_path / "model.pdparams"
-    source, target = Net(len(old)), Net(len(new))
+    source, target = Net(len(old) or len(new)), Net(len(new))
     save_pdparams(source.state_dict(), file)
     before = target.state_dict()[KEY].numpy()
     with caplog.at_level(logging.INFO, "liteseg"):
@@ -60,6 +62,41 @@ def test_classes_are_matched_by_name(tmp_path, caplog, old, new, kept, anew, mon
     np.testing.assert_array_equal(target.stem.weight.numpy(), source.stem.weight.numpy())
     assert (anew is None) == ("learned anew" not in caplog.text)
     assert anew is None or f"learned anew: {anew}" in caplog.text
+
+
+@pytest.mark.parametrize(
+    ("init", "log"),
+    [
+        (None, "1 of 2 rows kept: Car; learned anew: sky; not used: road"),
+        ("by_name", "1 of 2 rows kept: Car; learned anew: sky; not used: road"),
+        ("anew", "no row is kept; learned anew: sky, Car"),
+    ],
+)
+def test_init_classes(tmp_path, caplog, init, log, monkeypatch):
+    monkeypatch.setattr(logging.getLogger("liteseg"), "propagate", True)
+    (tmp_path / "config.yml").write_text("val_dataset: {type: Dataset, class_names: [road, car]}\n")
+    source, target = Net(2), Net(2)
+    before = target.state_dict()[KEY].numpy()
+    save_pdparams(source.state_dict(), tmp_path / "model.pdparams")
+    with caplog.at_level(logging.INFO, "liteseg"):
+        load_to_fine_tune(target, tmp_path, ["sky", "Car"], init)
+    after = target.state_dict()[KEY].numpy()
+    np.testing.assert_array_equal(after[0], before[0])
+    expected = before[1] if init == "anew" else source.state_dict()[KEY].numpy()[1]
+    np.testing.assert_array_equal(after[1], expected)
+    assert log in caplog.text
+
+
+@pytest.mark.parametrize("named", [True, False])
+def test_init_classes_by_name_needs_names(tmp_path, named):
+    save_pdparams(Net(2).state_dict(), tmp_path / "model.pdparams")
+    if named:
+        (tmp_path / "config.yml").write_text(
+            "val_dataset: {type: Dataset, class_names: [road, car]}\n"
+        )
+    classes = ["class_0", "class_1"] if named else ["road", "car"]
+    with pytest.raises(UserError, match="init_classes: by_name needs the class names of"):
+        load_to_fine_tune(Net(2), tmp_path, classes, "by_name")
 
 
 def test_classes_in_another_order_are_refused_in_inference(tmp_path, caplog, monkeypatch):

@@ -109,6 +109,7 @@ def load_weights(
     strict: bool = True,
     fine_tune: bool = False,
     class_names: tuple[Sequence[str], Sequence[str]] | None = None,
+    adapt_inputs: bool = False,
 ) -> LoadReport:
     """Load weights into `model` from a file, run directory or URL, and log a report.
 
@@ -125,6 +126,7 @@ def load_weights(
         class_names: those of the file and of the model: rows of the classifier layers are matched
             by name (case and punctuation ignored), and those of other classes keep their initial
             values. No names of the file: all rows do.
+        adapt_inputs: a first convolution of three channels may serve another number of channels.
 
     Raises:
         UserError: the file can't be downloaded or read, does not fit (the message has a table of
@@ -136,6 +138,8 @@ def load_weights(
     target = model.state_dict()
     if class_names is not None and tuple(class_names[0]) != tuple(class_names[1]):
         _match_classes(arrays, target, *class_names)
+    if adapt_inputs:
+        _adapt_inputs(arrays, target)
     missing = [key for key in target if key not in arrays]
     extra = [key for key in arrays if key not in target]
     unexpected = [key for key in extra if not key.startswith(_IMAGENET_LAYERS)]
@@ -165,6 +169,29 @@ def load_weights(
     return report
 
 
+def _adapt_inputs(arrays: dict[str, np.ndarray], target: Mapping[str, Tensor]) -> None:
+    """Replace a convolution of RGB in `arrays` by one of the channels of `target`.
+
+    Channels beyond the third begin as the mean of the three; a single channel as their sum, so that
+    a gray image gives the same features as the three equal channels.
+    """
+    for key, tensor in target.items():
+        array = arrays.get(key)
+        if array is None or array.ndim != 4 or len(tensor.shape) != 4 or array.shape[1] != 3:
+            continue
+        channels = tensor.shape[1]
+        if channels == 3 or list(array.shape) != [tensor.shape[0], 3, *tensor.shape[2:]]:
+            continue
+        mean = array.mean(axis=1, keepdims=True, dtype=np.float64).astype(array.dtype)
+        if channels == 1:
+            arrays[key], how = 3 * mean, "the sum of red, green and blue"
+        else:
+            further = [mean] * max(0, channels - 3)
+            arrays[key] = np.concatenate([array[:, :channels], *further], axis=1)
+            how = "as published for the first three, their mean for the others"
+        get_logger().info(f"weights: {key} is adapted from 3 to {channels} channels: {how}")
+
+
 def _match_classes(
     arrays: dict[str, np.ndarray],
     target: Mapping[str, Tensor],
@@ -192,6 +219,7 @@ def _match_classes(
         ("not used", [name for name in names if _plain(name) not in used]),
     )
     found = "; ".join(f"{text}: {', '.join(some)}" for text, some in lists if some)
+    found = found if common else f"no row is kept; {found}"
     get_logger().info(f"weights: the classes of the checkpoint are matched by name: {found}")
 
 
