@@ -14,7 +14,7 @@ cd "$ROOT"
 paddle=${PADDLE:-3.3}
 venv=.venv-test
 [[ $paddle == 3.3 ]] || venv=.venv-test-$paddle
-extras=cpu,fast,data,ray,test,export
+extras=cpu,fast,data,ray,test,video,export
 [[ $paddle == 3.3 ]] || extras=cpu,fast,test # tests of the other two are skipped
 make_venv "$venv" "$extras" "$paddle"
 
