@@ -162,7 +162,7 @@ def _gather(server: socket.socket, nodes: Nodes, deadline: float) -> Group:
             f"--nodes {count}: {len(arrived)} arrived at {nodes.master} within {nodes.wait:g} s "
             f"({', '.join(_name(fact) for fact in facts)}); start the command on the others"
         )
-    problem = problem or _misfit(facts, count)
+    problem = problem or _mismatch(facts, count)
     given = {fact["rank"] for fact in facts}
     free = iter(number for number in range(count) if number not in given)
     group = Group(0, address, f"{address}:{port}")
@@ -212,7 +212,7 @@ def _version_of(package: str) -> Optional[str]:
     return None
 
 
-def _misfit(facts: Sequence[Mapping[str, Any]], count: int) -> str:
+def _mismatch(facts: Sequence[Mapping[str, Any]], count: int) -> str:
     """Why these nodes can't train together; empty if they can."""
     first, seen = facts[0], {}  # type: ignore[var-annotated]
     for fact in facts:

@@ -45,7 +45,7 @@ FORWARD_AND_BACKWARD = 3  # in forward passes
 
 
 class Counts(NamedTuple):
-    """What an iteration of a network costs: `macs` multiply-adds per image, forward."""
+    """Cost of an iteration of a network; `macs` are the multiply-adds of an image, forward."""
 
     gradient_bytes: int
     batch_norms: int

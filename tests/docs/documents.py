@@ -23,6 +23,7 @@ NAMES = (
     "liteseg/datasets/README.md",
     "liteseg/deploy/README.md",
     "scripts/bench/README.md",
+    "scripts/cluster/README.md",
 )
 
 

@@ -96,9 +96,9 @@ def test_every_node_reports_what_does_not_fit(changes, words, master):
 def test_other_versions_are_named():
     facts = {"host": "a", "rank": None, "--nodes": "2", "liteseg": "1.0", "Paddle": "3.3.1"}
     other = {**facts, "host": "b", "address": "10.0.0.2"}
-    assert meeting._misfit([facts, other], 2) == ""
+    assert meeting._mismatch([facts, other], 2) == ""
     for package in ("liteseg", "Paddle"):
-        problem = meeting._misfit([facts, {**other, package: "0.1"}], 2)
+        problem = meeting._mismatch([facts, {**other, package: "0.1"}], 2)
         assert problem.startswith(f"b (10.0.0.2): {package} is 0.1, and {facts[package]} on a; ")
 
 
