@@ -58,6 +58,8 @@ def compare(
             classes, or there are too few images for an interval.
     """
     groups = [_sources(entry) for entry in entries]
+    if not all(groups):
+        raise UserError("an entry is empty; give a run, a file or a folder between the commas")
     if len(groups) < 2:
         raise UserError("one model cannot be compared; give at least two")
     if page:

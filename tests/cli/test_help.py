@@ -67,6 +67,7 @@ SEQUENCE = {
     ("models", "show"): [],
     ("models", "pack"): [],
     ("models", "download"): None,
+    ("compare",): None,
     ("data", "import"): None,  # these have tests of their own
     ("dash",): None,
     ("doctor",): None,
