@@ -6,7 +6,7 @@ Keys are compared with the schema and arguments with the constructors' signature
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Any, Optional, Union
 
@@ -16,9 +16,11 @@ from liteseg.config.component import (
     argument_types,
     build,
     dataset_attribute,
+    dataset_bands,
     given_argument,
     is_registered,
     is_scheme,
+    label_values,
     parameters,
     parts_to_leave,
     with_measured,
@@ -38,7 +40,15 @@ from liteseg.config.schema import (
     CheckedConfig,
 )
 from liteseg.errors import UserError, quoted
-from liteseg.registry import DATASETS, LOSSES, LR_SCHEDULERS, MODELS, TRANSFORMS, Registry, nearest
+from liteseg.registry import (
+    BACKBONES,
+    LOSSES,
+    LR_SCHEDULERS,
+    MODELS,
+    TRANSFORMS,
+    Registry,
+    nearest,
+)
 
 AnyConfig = Union[str, Path, Config, CheckedConfig]
 
@@ -250,7 +260,7 @@ class _Checker:
         if places != [len(built) - 1]:
             found = ", ".join(spec["type"] for spec in specs) or "none"
             self.add(path, f"must end in Normalize, and have only one; found {found}")
-        classes, ignored = _label_values(dataset)
+        classes, ignored = label_values(dataset)
         transform: Any
         for index, transform in enumerate(built):
             here = _join(path, index)
@@ -279,6 +289,7 @@ class _Checker:
             )
         self.number_of_losses()
         self.number_of_classes()
+        self.number_of_channels()
         self.ignored_label()
         early_stop = self.cfg.get("early_stop")
         if isinstance(early_stop, dict) and early_stop and not self.cfg.get("val_dataset"):
@@ -287,22 +298,15 @@ class _Checker:
     def ignored_label(self) -> None:
         """The datasets and the losses must ignore the same label value."""
         keys = ("train_dataset", "val_dataset", "test_dataset")
-        found = {f"{key}.ignore_index": _label_values(self.cfg.get(key))[1] for key in keys}
+        found = {f"{key}.ignore_index": label_values(self.cfg.get(key))[1] for key in keys}
         found = {key: value for key, value in found.items() if value is not None}
         expected = next(iter(found.values()), None)
         for key, value in found.items():
             if value != expected:
                 self.add(key, f"is {value}, expected {expected} as in {next(iter(found))}")
-        if expected is not None:
-            self.ignored_by_losses(self.cfg.get("loss"), "loss", expected)
-
-    def ignored_by_losses(self, spec: Any, path: str, expected: int) -> None:
-        items = enumerate(spec) if isinstance(spec, list) else ()
-        for key, value in spec.items() if isinstance(spec, dict) else items:
-            here = _join(path, key)
-            if key == "ignore_index" and value != expected:
+        for here, value in _entries(self.cfg.get("loss"), "loss"):
+            if expected is not None and here.endswith(".ignore_index") and value != expected:
                 self.add(here, f"is {value}, expected the {expected} of the dataset (leave it out)")
-            self.ignored_by_losses(value, here, expected)
 
     def number_of_losses(self) -> None:
         loss = self.cfg.get("loss")
@@ -321,6 +325,21 @@ class _Checker:
                         f"has {len(given)} entries for {heads} heads; give 1 or {heads}",
                     )
 
+    def number_of_channels(self) -> None:
+        """The backbone must have as many input channels as the datasets have bands."""
+        model: Any = self.cfg.get("model")
+        backbone = model.get("backbone") if isinstance(model, dict) else None
+        expected = given_argument(backbone, BACKBONES, "in_channels")
+        for key in ("train_dataset", "val_dataset", "test_dataset"):
+            try:
+                found = len(dataset_bands(self.cfg.get(key)) or "RGB")
+            except (UserError, TypeError) as error:
+                self.add(key, str(error))
+                continue
+            if expected is not None and self.cfg.get(key) and found != expected:
+                fix = f"expected {expected} as model.backbone.in_channels; set that to {found}"
+                self.add(key, f"has images of {found} channels, {fix}")
+
     def number_of_classes(self) -> None:
         model: Any = self.cfg.get("model")
         if not is_registered(model, MODELS):
@@ -333,7 +352,9 @@ class _Checker:
             self.add("model", "num_classes is missing, and the datasets do not define it")
         elif counts:
             key, classes = next(iter(counts.items()))
-            self.weights_per_class(self.cfg.get("loss"), "loss", classes)
+            for here, value in _entries(self.cfg.get("loss"), "loss"):
+                if here.endswith(".weight") and isinstance(value, list) and len(value) != classes:
+                    self.add(here, f"has {len(value)} entries for {classes} classes")
             if classes == 1:
                 self.add(
                     key,
@@ -343,13 +364,13 @@ class _Checker:
             elif classes > 255:
                 self.add(key, f"{classes}, expected 2 to 255 (labels are 8-bit)")
 
-    def weights_per_class(self, spec: Any, path: str, classes: int) -> None:
-        items = enumerate(spec) if isinstance(spec, list) else ()
-        for key, value in spec.items() if isinstance(spec, dict) else items:
-            here = _join(path, key)
-            if key == "weight" and isinstance(value, list) and len(value) != classes:
-                self.add(here, f"has {len(value)} entries for {classes} classes")
-            self.weights_per_class(value, here, classes)
+
+def _entries(spec: Any, path: str) -> Iterator[tuple[str, Any]]:
+    """(key path, value) of everything in a mapping or list."""
+    items = enumerate(spec) if isinstance(spec, list) else ()
+    for key, value in spec.items() if isinstance(spec, dict) else items:
+        yield _join(path, key), value
+        yield from _entries(value, _join(path, key))
 
 
 def _unknown_key(name: str, keys: Mapping[str, Key], top_level: bool) -> str:
@@ -370,18 +391,6 @@ def num_classes_by_key(cfg: Mapping[str, Any]) -> dict[str, int]:
         names = dataset_attribute(cfg.get(key), "CLASSES")
         found[key] = len(names) if names else dataset_attribute(cfg.get(key), "num_classes")
     return {key: number for key, number in found.items() if _is_positive(number)}
-
-
-def _label_values(spec: Any) -> tuple[Optional[int], Optional[int]]:
-    """The number of classes and the ignored label value of a dataset, where the config has them."""
-    classes = dataset_attribute(spec, "CLASSES")
-    classes = len(classes) if classes else dataset_attribute(spec, "num_classes")
-    ignored = dataset_attribute(spec, "ignore_index")
-    if ignored is None and is_registered(spec, DATASETS):
-        own = DATASETS[spec["type"]].__module__.startswith("liteseg.")
-        ignored = 255 if own else None
-    valid = _is_positive(classes) and isinstance(ignored, int)
-    return (classes, ignored) if valid else (None, None)
 
 
 def _is_positive(value: Any) -> bool:

@@ -5,7 +5,7 @@ from __future__ import annotations
 import inspect
 import typing
 from collections.abc import Mapping, Sequence
-from typing import Any, Callable
+from typing import Any, Callable, Optional
 
 import numpy as np
 
@@ -13,6 +13,7 @@ from liteseg.config.plugins import plugin_location
 from liteseg.config.schema import INNER_DATASET, NESTED, SCHEMA
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS, Registry
+from liteseg.utils.bands import bands_of
 from liteseg.utils.class_weights import WEIGHT_SCHEMES
 
 # Placeholder for class weights that need the training set.
@@ -103,6 +104,28 @@ def dataset_attribute(spec: Any, name: str) -> Any:
         listed = spec.get("classes") if name == "CLASSES" else None
         return listed or dataset_attribute(parts[0], name)
     return given_argument(spec, DATASETS, name)
+
+
+def dataset_bands(spec: Any) -> Optional[list[int]]:
+    """The bands that the dataset of a mapping reads; None for 8-bit RGB.
+
+    Raises:
+        UserError: numbers that are no bands.
+    """
+    channels = dataset_attribute(spec, "img_channels") or 3
+    return bands_of(channels, dataset_attribute(spec, "channels"))
+
+
+def label_values(spec: Any) -> tuple[Optional[int], Optional[int]]:
+    """The number of classes and the ignored label value of a dataset, where the config has them."""
+    classes = dataset_attribute(spec, "CLASSES")
+    classes = len(classes) if classes else dataset_attribute(spec, "num_classes")
+    ignored = dataset_attribute(spec, "ignore_index")
+    if ignored is None and is_registered(spec, DATASETS):
+        own = DATASETS[spec["type"]].__module__.startswith("liteseg.")
+        ignored = 255 if own else None
+    valid = type(classes) is int and classes > 0 and isinstance(ignored, int)
+    return (classes, ignored) if valid else (None, None)
 
 
 def given_argument(spec: Any, registry: Registry, name: str) -> Any:

@@ -6,7 +6,7 @@ import itertools
 import logging
 from collections.abc import Iterator, Sequence
 from pathlib import Path
-from typing import TYPE_CHECKING, NamedTuple, Optional, Union
+from typing import TYPE_CHECKING, Any, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -14,6 +14,7 @@ from liteseg.datasets.label_values import describe_invalid_values
 from liteseg.datasets.pack import Pack
 from liteseg.errors import UserError
 from liteseg.transforms import Compose
+from liteseg.utils.bands import read_bands
 from liteseg.utils.images import image_facts, label_histogram, read_image, read_label
 
 if TYPE_CHECKING:
@@ -44,9 +45,14 @@ class SegmentationDataset:
         samples: list of `Sample`.
         pack: source of the pixels if the files were packed (see `liteseg.datasets.pack`), or None.
         notes: oddities of the files that do not prevent training, one sentence each.
+        decoding: what determines the train ids in addition to the class, as JSON has it; a pack
+            made with another value is refused.
         exif: `apply` turns images upright by their EXIF orientation, `ignore` reads them as stored.
+        bands: numbers of the bands to read as they are stored, from 1; None: 8-bit RGB.
         seed: set by the trainer; together with the draw number it determines the augmentation.
     """
+
+    decoding: Any = None
 
     def __init__(
         self,
@@ -58,6 +64,7 @@ class SegmentationDataset:
         notes: Sequence[str] = (),
         pack: Optional[str] = None,
         exif: str = "apply",
+        bands: Optional[Sequence[int]] = None,
     ):
         if exif not in EXIF:
             raise UserError(f"exif: {exif!r} is not one of {', '.join(EXIF)}")
@@ -67,6 +74,7 @@ class SegmentationDataset:
                 "background 0 and foreground 1"
             )
         self.exif = exif
+        self.bands = None if bands is None else tuple(bands)
         if not isinstance(transforms, Compose):
             transforms = Compose(transforms or ())
         self.transforms = transforms
@@ -99,7 +107,7 @@ class SegmentationDataset:
         the draw number is the index.
 
         Returns:
-            dict of `img` (h, w, 3) uint8, `label` (h, w) uint8 (if there is one), `trans_info`
+            dict of `img` (h, w, C), `label` (h, w) uint8 (if there is one), `trans_info`
             and `index`.
         """
         index, draw = key if isinstance(key, (tuple, list)) else (key, key)
@@ -119,7 +127,7 @@ class SegmentationDataset:
             shuffle: in random order, which depends on `seed` alone.
 
         Yields:
-            (N, 3, h, w) float32 images and (N, h, w) int64 labels.
+            (N, C, h, w) float32 images and (N, h, w) int64 labels.
 
         Raises:
             UserError: a sample cannot be read or has no label, the transforms do not end in
@@ -152,7 +160,7 @@ class SegmentationDataset:
         """Image and label (train ids) before any transform, from the pack if there is one.
 
         Returns:
-            dict of `img` (h, w, 3) uint8, `label` (h, w) uint8 (if there is one) and an empty
+            dict of `img` (h, w, C), `label` (h, w) uint8 (if there is one) and an empty
             `trans_info`. From a pack the arrays are read-only.
 
         Raises:
@@ -172,7 +180,7 @@ class SegmentationDataset:
                 is neither a class nor `ignore_index`.
         """
         files = self.samples[index]
-        sample: dict = {"img": read_image(files.image, self.exif == "apply"), "trans_info": []}
+        sample: dict = {"img": self.read_image(files.image), "trans_info": []}
         if files.label is not None:
             label = sample["label"] = self.checked_label(files.label)
             if label.shape != sample["img"].shape[:2]:
@@ -186,6 +194,19 @@ class SegmentationDataset:
                     f"have the same size{fix if orientation > 1 else ''}"
                 )
         return sample
+
+    def read_image(self, path: Path) -> np.ndarray:
+        """An image file as the dataset reads it: (h, w, C).
+
+        Raises:
+            UserError: the file can't be read, or has other bands.
+        """
+        upright = self.exif == "apply"
+        return (
+            read_image(path, upright)
+            if self.bands is None
+            else read_bands(path, self.bands, upright)
+        )
 
     def load_label(self, index: int) -> Optional[np.ndarray]:
         """Only the label of a sample: (h, w) uint8 train ids, checked as in `load`, or None."""

@@ -48,9 +48,9 @@ class Concat(SegmentationDataset):
                 raise UserError(
                     f"datasets.{index}: has transforms or a pack; give them to Concat instead"
                 )
-        for name in ("ignore_index", "exif"):
+        for name in ("ignore_index", "exif", "bands"):
             if len(values := {getattr(dataset, name) for dataset in datasets}) > 1:
-                found = " and ".join(map(repr, sorted(values)))
+                found = " and ".join(sorted(map(repr, values)))
                 raise UserError(f"datasets: {name} is {found}; give all datasets the same")
         wanted = _class_lists(datasets) if classes is None else _parsed(classes, datasets)
         self._tables = [_table(dataset, wanted) for dataset in datasets]
@@ -61,6 +61,10 @@ class Concat(SegmentationDataset):
                     other = self._sources[label]
                     raise UserError(f"datasets: {label} is in datasets {other} and {index}")
         self._datasets = list(datasets)
+        self.decoding = {
+            "classes": {name: list(names) for name, names in wanted.items()},
+            "datasets": [[type(one).__name__, list(one.classes), one.decoding] for one in datasets],
+        }
         super().__init__(
             transforms,
             _joined(datasets, weights),
@@ -70,6 +74,7 @@ class Concat(SegmentationDataset):
             notes=[note for dataset in datasets for note in dataset.notes],
             pack=pack,
             exif=datasets[0].exif,
+            bands=datasets[0].bands,
         )
 
     def decode_label(self, path: Path) -> np.ndarray:

@@ -15,6 +15,7 @@ from liteseg.datasets.discovery import pair_folders
 from liteseg.datasets.list_file import find_list, named_samples, pairs_of_lines, read_list
 from liteseg.errors import NotOneChannel, UserError
 from liteseg.registry import DATASETS
+from liteseg.utils.bands import bands_of
 from liteseg.utils.images import read_image, read_label
 
 _MOST_COLORS, _SHOWN_COLORS = 256, 8
@@ -33,7 +34,11 @@ class Dataset(SegmentationDataset):
         dataset_root: folder that the paths in the lists are relative to.
         transforms: sequence of transforms, or a `Compose`.
         num_classes: number of classes, 2 to 255.
-        img_channels: 3; gray images are read as RGB.
+        img_channels: number of channels. 3: 8-bit RGB, also of gray images. Another number: the
+            first bands of the files, with the values as they are stored.
+        channels: numbers of the bands to use, from 1, in this order, with the values as they are
+            stored: TIFF, PNG or `.npy` of 8 or 16 bits or floats. Normalize needs their
+            `max_value`.
         train_path: list file of mode `train`, relative to the working directory or to
             `dataset_root`.
         val_path: list file of mode `val`.
@@ -75,11 +80,11 @@ class Dataset(SegmentationDataset):
         colours: Optional[str] = None,
         pack: Optional[str] = None,
         exif: Literal["apply", "ignore"] = "apply",
+        channels: Optional[Sequence[int]] = None,
     ):
         splits = splits_of(mode)
         reject_edge(edge)
-        if img_channels != 3:
-            raise UserError(f"img_channels: {img_channels}; liteseg reads every image as RGB: 3")
+        bands = bands_of(img_channels, channels)
         if not 2 <= num_classes <= 255:
             raise UserError(f"num_classes: {num_classes} is not within 2..255 (labels are 8-bit)")
         if not 0 <= ignore_index <= 255:
@@ -87,7 +92,7 @@ class Dataset(SegmentationDataset):
         root = require_folder(dataset_root, "dataset_root", "the images and labels")
         lists = {"train": train_path, "val": val_path, "test": test_path}
         if image_dir or label_dir:
-            pairs = _pairs_of_folders(root, mode, image_dir, label_dir, lists)
+            pairs = _pairs_of_folders(root, mode, image_dir, label_dir, lists, bands is not None)
         else:
             pairs = []
             for split in splits:
@@ -96,6 +101,7 @@ class Dataset(SegmentationDataset):
         self._color_map: Optional[ColorMap] = None
         if colours:
             self._color_map = ColorMap.read(root / colours, ignore_index)
+            self.decoding = [[code, value] for code, value in self._color_map.values.items()]
             class_names, palette = self._color_map.names, self._color_map.palette.tolist()
         if class_names is None:
             class_names = [f"class_{i}" for i in range(num_classes)]
@@ -107,7 +113,9 @@ class Dataset(SegmentationDataset):
             )
         samples, names = named_samples(pairs, root), [str(name) for name in class_names]
         colors = _palette(palette, num_classes)
-        super().__init__(transforms, samples, names, colors, ignore_index, pack=pack, exif=exif)
+        super().__init__(
+            transforms, samples, names, colors, ignore_index, pack=pack, exif=exif, bands=bands
+        )
 
     def decode_label(self, path: Path) -> np.ndarray:
         """Class numbers of a label file: (h, w) uint8."""
@@ -160,6 +168,7 @@ def _pairs_of_folders(
     image_dir: Optional[str],
     label_dir: Optional[str],
     lists: Mapping[str, Optional[str]],
+    arrays: bool,
 ) -> list[tuple[Path, Optional[Path]]]:
     given = [f"{split}_path" for split, path in lists.items() if path]
     if given:
@@ -167,7 +176,7 @@ def _pairs_of_folders(
     if not image_dir or (not label_dir and mode != "test"):
         missing = "label_dir" if image_dir else "image_dir"
         raise UserError(f"{missing}: not set; image_dir and label_dir go together")
-    return pair_folders(root / image_dir, root / label_dir if label_dir else None)
+    return pair_folders(root / image_dir, root / label_dir if label_dir else None, arrays)
 
 
 def _palette(palette: Optional[Sequence], num_classes: int) -> np.ndarray:

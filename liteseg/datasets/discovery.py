@@ -13,7 +13,9 @@ from liteseg.errors import UserError
 from liteseg.utils.images import IMAGE_SUFFIXES
 
 
-def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optional[Path]]]:
+def pair_folders(
+    images: Path, labels: Optional[Path], arrays: bool = False
+) -> list[tuple[Path, Optional[Path]]]:
     """Each image of a folder with the label of its name, sorted by name.
 
     The label of `street.jpg` is `street.png`, or else `street_<anything>.png`, such as
@@ -22,11 +24,12 @@ def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optio
     Args:
         images: folder of the images.
         labels: folder of the labels; None for images without labels.
+        arrays: `.npy` files are images, too.
 
     Raises:
         UserError: no image, or an image with no label or with several.
     """
-    found = images_in(require_folder(images, "image_dir", "the images"))
+    found = images_in(require_folder(images, "image_dir", "the images"), arrays)
     if not found:
         raise UserError(f"image_dir: {images} contains no image ({', '.join(IMAGE_SUFFIXES)})")
     if labels is None:
@@ -46,12 +49,16 @@ def pair_folders(images: Path, labels: Optional[Path]) -> list[tuple[Path, Optio
     return [(image, match[0]) for image, match in zip(found, matches)]
 
 
-def images_in(folder: Path) -> list[Path]:
-    """The images of a folder, without hidden files (macOS adds `._name.png` next to name.png)."""
+def images_in(folder: Path, arrays: bool = False) -> list[Path]:
+    """The images of a folder, without hidden files (macOS adds `._name.png` next to name.png).
+
+    With `arrays`, `.npy` files are images, too.
+    """
+    suffixes = (*IMAGE_SUFFIXES, *([".npy"] if arrays else ()))
     return sorted(
         path
         for path in folder.iterdir()
-        if path.suffix.lower() in IMAGE_SUFFIXES and not path.name.startswith(".")
+        if path.suffix.lower() in suffixes and not path.name.startswith(".")
     )
 
 

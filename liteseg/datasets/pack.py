@@ -37,6 +37,7 @@ logger = logging.getLogger(__name__)
 FORMAT = "liteseg pack 1"
 INDEX, PIXELS = "index.json", "pixels.bin"
 PARTIAL, PROGRESS = "pixels.partial", "progress.txt"
+_ABOUT = ("dataset", "classes", "ignore_index", "exif", "bands", "decoding")
 _ALIGNMENT = 64  # bytes; each sample begins at a multiple: a cache line
 _HEADER_THREADS = 16
 _MAX_INDEX = 1 << 30  # bytes
@@ -53,6 +54,7 @@ class Entry(NamedTuple):
         height, width: pixels.
         offset: position of the image in `pixels.bin`; the label follows it.
         crc32: checksum of the bytes of image and label; -1 before they are written.
+        pixel: bytes of a pixel of the image: 3 of 8-bit RGB, or 4 for each float32 channel.
     """
 
     name: str
@@ -62,15 +64,15 @@ class Entry(NamedTuple):
     width: int
     offset: int
     crc32: int = -1
+    pixel: int = 3
 
     def is_inside(self, size: int) -> bool:
         """Whether types and position are those of a sample in a pack of `size` bytes."""
         numbers = (*self.image, *(self.label or ()), self.height, self.width, self.offset)
-        channels = 3 if self.label is None else 4
         return (
             isinstance(self.name, str)
             and all(type(number) is int and number >= 0 for number in (*numbers, self.crc32 + 1))
-            and self.offset + self.height * self.width * channels <= size
+            and self.offset + self.bytes <= size
         )
 
     @property
@@ -81,15 +83,16 @@ class Entry(NamedTuple):
     @property
     def bytes(self) -> int:
         """Length in `pixels.bin`."""
-        return self.height * self.width * (3 if self.label is None else 4)
+        return self.height * self.width * (self.pixel + (self.label is not None))
 
     def arrays(self, pixels: np.ndarray) -> tuple[np.ndarray, Optional[np.ndarray]]:
         """Image and label as views of the bytes of `pixels.bin`."""
         size = self.height, self.width
         data = pixels[self.offset : self.offset + self.bytes]
         area = self.height * self.width
-        label = None if self.label is None else data[3 * area :].reshape(size)
-        return data[: 3 * area].reshape(*size, 3), label
+        image = data[: self.pixel * area]
+        label = None if self.label is None else data[self.pixel * area :].reshape(size)
+        return (image if self.pixel == 3 else image.view(np.float32)).reshape(*size, -1), label
 
     def checksum(self, pixels: np.ndarray) -> int:
         """CRC-32 of the sample's current bytes."""
@@ -109,7 +112,7 @@ class Pack:
     def __init__(self, folder: Union[str, Path]):
         self.folder = Path(folder).expanduser()
         index = _read_index(self.folder)
-        self.about = {key: index.get(key) for key in ("dataset", "classes", "ignore_index", "exif")}
+        self.about = {key: index.get(key) for key in _ABOUT}
         try:
             self.bytes = index["bytes"]
             self.entries = [Entry(*entry) for entry in index["samples"]]
@@ -245,19 +248,24 @@ def _plan(dataset: SegmentationDataset) -> tuple[list[Entry], int]:
     """The position of each sample, from the headers of the files; and the bytes of all samples."""
     images = [sample.image for sample in dataset.samples]
     # Opening files is waiting, especially on a network disk, so more threads than cores help.
-    sizes = map_in_threads(_size_of, images, _HEADER_THREADS)
+    sizes = map_in_threads(lambda path: _size_of(dataset, path), images, _HEADER_THREADS)
     entries, offset = {}, 0
     for sample, (width, height) in zip(dataset.samples, sizes):
         entry = _entry(sample, height, width, offset)
+        if dataset.bands is not None:
+            entry = entry._replace(pixel=4 * len(dataset.bands))
         if entry.key not in entries:  # a list may name an image twice
             entries[entry.key] = entry
             offset += -(-entry.bytes // _ALIGNMENT) * _ALIGNMENT
     return list(entries.values()), offset
 
 
-def _size_of(path: Path) -> tuple[int, int]:
+def _size_of(dataset: SegmentationDataset, path: Path) -> tuple[int, int]:
     from PIL import Image  # reads only the header, unlike OpenCV
 
+    if dataset.bands is not None:  # Pillow can't open all of these files
+        height, width = dataset.read_image(path).shape[:2]
+        return width, height
     try:
         with Image.open(path) as image:
             return image.size
@@ -275,13 +283,16 @@ def _entry(sample: Sample, height: int = 0, width: int = 0, offset: int = 0) -> 
 
 
 def _about(dataset: SegmentationDataset) -> dict[str, Any]:
-    """The meaning of the label values."""
-    return {
-        "dataset": type(dataset).__name__,
-        "classes": list(dataset.classes),
-        "ignore_index": dataset.ignore_index,
-        "exif": dataset.exif,
-    }
+    """The meaning of the pixels, as JSON has it."""
+    values = (
+        type(dataset).__name__,
+        list(dataset.classes),
+        dataset.ignore_index,
+        dataset.exif,
+        dataset.bands and list(dataset.bands),
+        dataset.decoding,
+    )
+    return dict(zip(_ABOUT, values))
 
 
 def _require_pack_folder(folder: Path) -> None:

@@ -8,6 +8,8 @@ from typing import Any, NamedTuple, Optional
 import cv2
 import numpy as np
 
+from liteseg.utils.bands import for_display
+
 SIZES = ("small", "medium", "large")
 # Largest share of the image that a small and a medium object cover.
 _SMALL, _MEDIUM = 0.001, 0.01
@@ -23,7 +25,7 @@ class SampleStatistics(NamedTuple):
     """Statistics of one sample.
 
     Attributes:
-        color_sum: (3,) float64, sum of the pixels; `color_squares` of their squares.
+        color_sum: (C,) float64, sum of the pixels; `color_squares` of their squares.
         pixels: number of pixels.
         code: 64-bit perceptual hash of the image.
         constant_image: all pixels have one color.
@@ -43,9 +45,13 @@ class SampleStatistics(NamedTuple):
 
 
 def measure(image: np.ndarray, label: Optional[np.ndarray], num_classes: int) -> SampleStatistics:
-    """The statistics of an (h, w, 3) uint8 image and its (h, w) uint8 label, if there is one."""
+    """The statistics of an (h, w, C) image and its (h, w) uint8 label, if there is one."""
     pixels = image.shape[0] * image.shape[1]
-    mean, deviation = (value.ravel()[:3] for value in cv2.meanStdDev(image))
+    if image.dtype == np.uint8:
+        mean, deviation = (value.ravel()[:3] for value in cv2.meanStdDev(image))
+    else:
+        flat = image.reshape(pixels, -1)
+        mean, deviation = flat.mean(axis=0, dtype=np.float64), flat.std(axis=0, dtype=np.float64)
     counts = np.zeros(256, np.int64)
     if label is not None:
         counts = np.bincount(label.ravel(), minlength=256)
@@ -64,7 +70,7 @@ def measure(image: np.ndarray, label: Optional[np.ndarray], num_classes: int) ->
 
 def _perceptual_hash(image: np.ndarray) -> int:
     """64 bits: which of the lowest frequencies of the gray image are above their median."""
-    gray = cv2.cvtColor(image, cv2.COLOR_RGB2GRAY)
+    gray = cv2.cvtColor(for_display(image), cv2.COLOR_RGB2GRAY)
     small = cv2.resize(gray, (_HASH_SIDE, _HASH_SIDE), interpolation=cv2.INTER_AREA)
     low = cv2.dct(small.astype(np.float32))[:9, :8].ravel()[1 : 1 + _HASH_BITS]  # no mean
     return int.from_bytes(np.packbits(low > np.median(low)).tobytes(), "big")
@@ -87,10 +93,11 @@ def _objects(label: Optional[np.ndarray], present: np.ndarray, num_classes: int)
 class Statistics:
     """Sums of `SampleStatistics` over a dataset; per image it keeps its shares and its hash."""
 
-    def __init__(self, classes: Sequence[str]):
+    def __init__(self, classes: Sequence[str], max_value: float = 255):
         self.classes = classes
-        self.color_sum = np.zeros(3)
-        self.color_squares = np.zeros(3)
+        self.max_value = max_value
+        self.color_sum: Any = 0.0
+        self.color_squares: Any = 0.0
         self.pixels = 0
         self.objects = np.zeros((len(classes), len(SIZES)), np.int64)
         self.shares: list[np.ndarray] = []
@@ -102,8 +109,8 @@ class Statistics:
 
     def add(self, found: SampleStatistics, index: int, image: str, label: Optional[str]) -> None:
         """Count sample `index`; `image` and `label` are its files."""
-        self.color_sum += found.color_sum
-        self.color_squares += found.color_squares
+        self.color_sum = self.color_sum + found.color_sum
+        self.color_squares = self.color_squares + found.color_squares
         self.pixels += found.pixels
         self.objects += found.objects
         self.shares.append(found.shares)
@@ -130,11 +137,12 @@ class Statistics:
         """The statistics of all samples.
 
         Returns:
-            dict of `normalize` {mean, std}, of red, green and blue in units of 255; by class,
+            dict of `normalize` {mean, std}, of each channel in units of `max_value`; by class,
             `objects` {size: number} and `typical_share`, the median share of an image among those
             that contain the class; `constant_images` and `constant_labels`, lists of files.
         """
         mean = self.color_sum / max(self.pixels, 1)
+        mean = np.atleast_1d(mean)
         deviation = np.sqrt(np.maximum(self.color_squares / max(self.pixels, 1) - mean**2, 0))
         shares = np.array(self.shares).reshape(-1, len(self.classes))
         typical = {}
@@ -143,8 +151,8 @@ class Statistics:
             typical[name] = float(np.median(present)) if len(present) else None
         return {
             "normalize": {
-                "mean": [round(float(value) / 255, 4) for value in mean],
-                "std": [round(float(value) / 255, 4) for value in deviation],
+                "mean": [round(float(value) / self.max_value, 4) for value in mean],
+                "std": [round(float(value) / self.max_value, 4) for value in deviation],
             },
             "objects": {
                 name: dict(zip(SIZES, row))

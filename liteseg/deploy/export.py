@@ -62,7 +62,7 @@ def save_paddle(graph: DeployGraph, size: Optional[tuple[int, int]], folder: Pat
     import paddle
 
     width, height = size or (None, None)
-    spec = paddle.static.InputSpec([None, height, width, 3], "uint8", INPUT)
+    spec = paddle.static.InputSpec([None, height, width, graph.channels], graph.dtype, INPUT)
     with warnings.catch_warnings():
         warnings.simplefilter("ignore")
         static = paddle.jit.to_static(graph, input_spec=[spec], full_graph=True)

@@ -23,14 +23,16 @@ class DeployGraph(nn.Layer):
     to the size of the image.
 
     Args:
-        network: maps (N, 3, H, W) to a list whose first item is (N, C, H, W) logits. Its method
+        network: maps (N, C, H, W) to a list whose first item is (N, C, H, W) logits. Its method
             `coarse_logits`, if it has one, returns them before the last upsampling.
-        mean: of R, G, B in units of 255.
-        std: of R, G, B in units of 255.
+        mean: of each channel in units of `max_value`.
+        std: of each channel in units of `max_value`.
         scale: size of the network's input over the size of the image.
         kind: of the output: label, logits, softmax or confidence.
         multiple: zeros at the bottom and right pad the network's input to multiples of it.
         temperature: the logits at full size are divided by it.
+        max_value: largest possible value of the images.
+        dtype: of the images, uint8 or float32.
     """
 
     def __init__(
@@ -42,22 +44,26 @@ class DeployGraph(nn.Layer):
         kind: str,
         multiple: Optional[int] = None,
         temperature: float = 1.0,
+        max_value: float = 255,
+        dtype: str = "uint8",
     ):
         super().__init__()
         self.network = with_exact_pooling(folded(network))
         self.coarse = getattr(self.network, "coarse_logits", self.network)
-        factor = 1 / (255 * np.asarray(std, np.float64))
+        factor = 1 / (max_value * np.asarray(std, np.float64))
         offset = -np.asarray(mean, np.float64) / np.asarray(std, np.float64)
         for name, values in (("factor", factor), ("offset", offset)):
-            buffer = paddle.to_tensor(values.astype(np.float32).reshape(1, 3, 1, 1))
+            buffer = paddle.to_tensor(values.astype(np.float32).reshape(1, -1, 1, 1))
             self.register_buffer(name, buffer)
         self.scale = scale
         self.kind = kind
         self.multiple = multiple
         self.temperature = temperature
+        self.channels = len(mean)
+        self.dtype = dtype
 
     def forward(self, image: paddle.Tensor) -> tuple[paddle.Tensor, paddle.Tensor]:
-        """(N, H, W, 3) uint8 RGB -> the output of `kind`, and the coarse logits (N, C, h, w)."""
+        """(N, H, W, C) -> the output of `kind`, and the coarse logits (N, C, h, w)."""
         # (N,H,W,C) -> (N,C,H,W)
         x = image.astype("float32").transpose([0, 3, 1, 2]) * self.factor + self.offset
         size = x.shape[2:]

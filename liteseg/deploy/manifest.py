@@ -33,14 +33,15 @@ class Manifest:
         name: display name: the config or run that was exported.
         format: paddle, onnx or openvino.
         file: the model file, in the same directory.
-        input: `name`, `dtype` uint8, `layout` NHWC, `channels` RGB, `size` [w, h] or None for any;
-            the model itself normalizes with `mean` and `std` and resizes by `scale`.
+        input: `name`, `layout` NHWC, `size` [w, h] or None for any; `dtype` uint8 with `channels`
+            RGB, or float32 with the numbers of the bands of the files as `channels`, and their
+            `max_value`; the model itself normalizes with `mean` and `std` and resizes by `scale`.
         output: `name` and `kind` of the first output: label (N, H, W) uint8, logits or softmax
             (N, C, H, W) float32, or confidence (N, 2, H, W) uint8: the labels, and their
             probability times 255; at the size of the input. The second output, `coarse`, is the
             logits (N, C, h, w) float32 before upsampling and not divided by `temperature`.
-        mean: of R, G, B in units of 255.
-        std: of R, G, B in units of 255.
+        mean: of each channel in units of 255, or of the `max_value` of the input.
+        std: as `mean`.
         scale: resizing of the image inside the model (`test_config.scales`).
         pad_multiple: the model pads its resized input with zeros (after normalization) at the
             bottom and right, to multiples of this many pixels (`test_config.pad_multiple`); None:
@@ -82,6 +83,17 @@ class Manifest:
     def size(self) -> Optional[tuple[int, int]]:
         """(w, h) of the images, None for any."""
         return tuple(self.input["size"]) if self.input["size"] else None
+
+    @property
+    def bands(self) -> Optional[list[int]]:
+        """Numbers of the bands of image files that the model takes; None: 8-bit RGB."""
+        channels = self.input.get("channels", "RGB")
+        return None if channels == "RGB" else channels
+
+    @property
+    def max_value(self) -> float:
+        """Largest possible value of the images."""
+        return self.input.get("max_value", 255)
 
     def write(self, folder: Path) -> None:
         """Write `liteseg.json`.
@@ -146,7 +158,10 @@ def _require_types(manifest: Manifest) -> None:
         "input": size is None
         or (len(size) == 2 and all(type(n) is int and 0 < n <= _LARGEST_SIDE for n in size)),
         "output": manifest.output["kind"] in OUTPUTS,
-        "mean, std or scale": len(numbers) == 7
+        "channels": manifest.bands is None
+        or all(type(band) is int and 0 < band <= 512 for band in manifest.bands),
+        "max_value": _within(manifest.max_value, 1e-9, 1e12),
+        "mean, std or scale": len(numbers) == 2 * len(manifest.bands or "RGB") + 1
         and all(type(n) in (int, float) and abs(n) < 1e4 for n in numbers)
         and 0 < manifest.scale <= 64,
         "pad_multiple": manifest.pad_multiple is None

@@ -269,7 +269,7 @@ class PPLiteSeg(nn.Layer):
             for channels, inter in zip(decoder_channels, head_channels)
         )
         if pretrained:
-            load_weights(self, pretrained, fine_tune=True)
+            load_weights(self, pretrained, fine_tune=True, adapt_inputs=True)
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
         """(N, 3, H, W) normalized images -> logits (N, C, H, W), finest level first.

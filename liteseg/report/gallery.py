@@ -11,6 +11,7 @@ import numpy as np
 
 from liteseg.metrics import ConfusionMatrix
 from liteseg.report.visualize import captioned, colorize, error_map, overlay, panel
+from liteseg.utils.bands import for_display
 from liteseg.utils.text import decimal
 
 _LONGEST_SIDE = 512  # pixels of a tile: a report and a dashboard contain many
@@ -129,10 +130,11 @@ def sample_tiles(
 
     Args:
         dataset: with `palette` and `ignore_index`.
-        sample: `label` (h, w) and, if there is one, `img` (H, W, 3).
+        sample: `label` (h, w) and, if there is one, `img` (H, W, C).
         prediction: (h, w) class indices.
     """
     image, label, ignored = sample.get("img"), sample["label"], dataset.ignore_index
+    image = None if image is None else for_display(image)
     # The transforms may have resized or padded the image: then it can't be overlaid.
     below = image if image is not None and image.shape[:2] == prediction.shape else None
     tiles = {} if image is None else {"input": image}

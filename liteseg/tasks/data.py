@@ -18,6 +18,7 @@ from liteseg.datasets.statistics import SIZES, Statistics, find_similar
 from liteseg.datasets.streets.generate import generate
 from liteseg.errors import UserError, grouped_errors
 from liteseg.report.data_page import SplitPage, Tile, draw_tile, write_data_page
+from liteseg.utils.bands import for_display
 from liteseg.utils.files import require_kind
 
 SPLITS = ("train", "val", "test")
@@ -88,7 +89,9 @@ def check_data(
             continue
         dataset.pack = None  # check the files themselves
         datasets[name] = dataset
-        statistics[name] = Statistics(dataset.classes)
+        normalize = dataset.transforms.normalize
+        white = 255 if normalize is None else normalize.max_value
+        statistics[name] = Statistics(dataset.classes, white)
         found = report.splits[name] = check_dataset(
             dataset,
             workers,
@@ -123,7 +126,11 @@ def _split_page(
         for index in indices:
             sample = dataset.load(index)
             tile = draw_tile(
-                dataset.samples[index].name, sample["img"], sample["label"], number, dataset.palette
+                dataset.samples[index].name,
+                for_display(sample["img"]),
+                sample["label"],
+                number,
+                dataset.palette,
             )
             examples.setdefault(name, []).append(tile)
     return SplitPage(

@@ -15,7 +15,7 @@ from liteseg.config.schema import CheckedConfig
 from liteseg.deploy.verify import Example
 from liteseg.errors import UserError
 from liteseg.tasks.inputs import find_jobs
-from liteseg.utils.images import IMAGE_SUFFIXES, decode_image
+from liteseg.utils.images import IMAGE_SUFFIXES
 from liteseg.utils.storage import read
 
 _STRIDES = 100
@@ -36,16 +36,16 @@ def from_dataset(cfg: CheckedConfig, split: str) -> Iterator[Example]:
     return (Example(sample["img"], sample.get("label")) for sample in samples)
 
 
-def from_files(paths: Sequence[Union[str, Path]], exif: str = "apply") -> Iterator[Example]:
-    """Image files, and those in folders; `exif` as in `Segmenter`.
+def from_files(
+    paths: Sequence[Union[str, Path]], decode: Callable[[bytes, str], np.ndarray]
+) -> Iterator[Example]:
+    """Image files, and those in folders; `decode` is that of a `Segmenter`.
 
     Raises:
         UserError: (at once) a path does not exist; (later) an image cannot be read.
     """
     jobs = find_jobs(paths, suffixes=IMAGE_SUFFIXES)
-    return (
-        Example(decode_image(read(job.source), str(job.source), exif == "apply")) for job in jobs
-    )
+    return (Example(decode(read(job.source), str(job.source))) for job in jobs)
 
 
 def synthetic(size: Optional[tuple[int, int]]) -> Iterator[Example]:

@@ -150,9 +150,19 @@ def _graph(trained: Segmenter, kind: str) -> DeployGraph:
             "--set test_config.is_slide=false"
         )
     normalize = network.normalize
-    mean, std = normalize.mean.tolist(), normalize.std.tolist()
-    options = (network.test.pad_multiple, network.temperature)
-    return DeployGraph(network.model, mean, std, views[0][0], kind, *options)
+    mean, std = normalize.for_channels(len(trained.bands or "RGB"))
+    options: dict[str, Any] = {"multiple": network.test.pad_multiple}
+    if trained.bands is not None:
+        options.update(max_value=normalize.max_value, dtype="float32")
+    return DeployGraph(
+        network.model,
+        mean.tolist(),
+        std.tolist(),
+        views[0][0],
+        kind,
+        temperature=network.temperature,
+        **options,
+    )
 
 
 def _describe(
@@ -164,6 +174,10 @@ def _describe(
     size: Optional[tuple[int, int]],
 ) -> Manifest:
     normalize = trained.trained_network.normalize
+    mean, std = normalize.for_channels(graph.channels)
+    bands: dict[str, Any] = {}
+    if trained.bands is not None:
+        bands = {"channels": list(trained.bands), "max_value": normalize.max_value}
     transforms = val_transform_specs(cfg)
     return Manifest(
         name=cfg.path.parent.name if cfg.path.name == "config.yml" else cfg.path.stem,
@@ -171,15 +185,16 @@ def _describe(
         file=file,
         input={
             "name": INPUT,
-            "dtype": "uint8",
+            "dtype": graph.dtype,
             "layout": "NHWC",
             "channels": "RGB",
             "size": list(size) if size else None,
             **({"exif": "ignore"} if trained.exif == "ignore" else {}),
+            **bands,
         },
         output={"name": OUTPUTS[graph.kind], "kind": graph.kind},
-        mean=[round(float(value), 7) for value in normalize.mean],
-        std=[round(float(value), 7) for value in normalize.std],
+        mean=[round(float(value), 7) for value in mean],
+        std=[round(float(value), 7) for value in std],
         scale=graph.scale,
         temperature=graph.temperature,
         pad_multiple=graph.multiple,
@@ -200,7 +215,7 @@ def _calibration(
     if isinstance(source, int):
         found: Iterator[Example] = itertools.islice(examples.from_dataset(cfg, "train"), source)
     else:
-        found = examples.from_files([source], trained.exif)
+        found = examples.from_files([source], trained.decode)
     fitted = (examples.fitted(example, trained.transforms, size) for example in found)
     return (trained.transforms({"img": example.image})["img"][None] for example in fitted)
 
@@ -217,7 +232,7 @@ def _examples(
     if count is None and description.precision != "int8":
         count = VERIFICATION_IMAGES
     if images:
-        source = examples.from_files(images, trained.exif)
+        source = examples.from_files(images, trained.decode)
     else:
         try:
             source = examples.from_dataset(cfg, "val")

@@ -259,7 +259,11 @@ def load_to_fine_tune(
             "give a run directory with its config.yml, and class_names to the dataset"
         )
     report = load_weights(
-        model, weights, fine_tune=True, class_names=None if names is None else (names, classes)
+        model,
+        weights,
+        fine_tune=True,
+        class_names=None if names is None else (names, classes),
+        adapt_inputs=True,
     )
     if names is None and not report.left_out:
         get_logger().info(

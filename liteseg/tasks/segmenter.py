@@ -10,7 +10,7 @@ import numpy as np
 
 from liteseg.config.build import build_model
 from liteseg.config.check import AnyConfig, load_checked
-from liteseg.config.component import build, dataset_attribute
+from liteseg.config.component import build, dataset_attribute, dataset_bands
 from liteseg.config.schema import CheckedConfig
 from liteseg.config.test_config import TestConfig
 from liteseg.deploy import manifest
@@ -21,7 +21,9 @@ from liteseg.tasks.background import prefetch
 from liteseg.tasks.runs import Weights, config_of, names_and_palette, require_class_order
 from liteseg.tasks.val_transforms import build_val_transforms
 from liteseg.tasks.video import Video
-from liteseg.utils.images import read_image
+from liteseg.utils.bands import decode_bands
+from liteseg.utils.image_files import read_bytes
+from liteseg.utils.images import decode_image
 from liteseg.utils.weights.load import load_weights
 
 if TYPE_CHECKING:  # an exported model needs no Paddle
@@ -127,6 +129,8 @@ class Segmenter:
         class_names: one for each class.
         palette: (classes, 3) uint8 RGB.
         exif: how image files are to be read: `apply` or `ignore` their EXIF orientation.
+        bands: numbers of the bands to read from image files, from 1; images are then (H, W, number
+            of bands) of any type. None: 8-bit RGB.
 
     Attributes:
         thresholds: (classes,) float: pixels with a lower probability than that of their class are
@@ -142,9 +146,11 @@ class Segmenter:
         class_names: Sequence[str],
         palette: np.ndarray,
         exif: str = "apply",
+        bands: Optional[Sequence[int]] = None,
     ):
         self.network = network
         self.exif = exif
+        self.bands = bands
         self.transforms = transforms
         self.class_names: Sequence[str] = tuple(class_names)
         self.palette = np.asarray(palette, np.uint8)
@@ -214,8 +220,9 @@ class Segmenter:
         transforms = build_val_transforms(cfg)
         assert transforms.normalize is not None  # checked by build_val_transforms
         network = TrainedNetwork(model, transforms.normalize, cfg.test_config)
-        exif = dataset_attribute(cfg.val_dataset or cfg.train_dataset, "exif") or "apply"
-        return cls(network, transforms, names, palette, exif)
+        spec = cfg.val_dataset or cfg.train_dataset
+        exif = dataset_attribute(spec, "exif") or "apply"
+        return cls(network, transforms, names, palette, exif, dataset_bands(spec))
 
     @classmethod
     @exclusive
@@ -241,7 +248,8 @@ class Segmenter:
         transforms = [build(spec, TRANSFORMS, path) for spec in description.transforms]
         palette = np.asarray(description.palette, np.uint8)
         exif = description.input.get("exif", "apply")
-        segmenter = cls(network, Compose(transforms), description.class_names, palette, exif)
+        names, bands = description.class_names, description.bands
+        segmenter = cls(network, Compose(transforms), names, palette, exif, bands)
         segmenter.thresholds = (
             np.asarray(description.thresholds) if any(description.thresholds) else None
         )
@@ -251,7 +259,8 @@ class Segmenter:
         """Predict the labels of one image; `segmenter(image)` is the same.
 
         Args:
-            image: (H, W, 3) uint8 RGB, the path of an image file, or a PIL image.
+            image: (H, W, 3) uint8 RGB, the path of an image file, or a PIL image; with `bands`,
+                (H, W, number of bands) or a path.
 
         Returns:
             (H, W) uint8 class indices.
@@ -305,7 +314,9 @@ class Segmenter:
 
     def _pixels(self, image: AnyImage) -> np.ndarray:
         if isinstance(image, (str, Path)):
-            return read_image(image, self.exif == "apply")
+            return self.decode(read_bytes(image), str(image))
+        if self.bands is not None:
+            return _require_channels(image, len(self.bands))
         if hasattr(image, "getexif"):  # of PIL
             from PIL import ImageOps
 
@@ -313,6 +324,17 @@ class Segmenter:
             image = np.asarray(upright.convert("RGB"))
         _require_rgb(image)
         return image
+
+    def decode(self, data: bytes, name: str) -> np.ndarray:
+        """The image (H, W, C) in the bytes of a file; `name` is for errors.
+
+        Raises:
+            UserError: it is no image, damaged, or has other bands.
+        """
+        upright = self.exif == "apply"
+        if self.bands is None:
+            return decode_image(data, name, upright)
+        return decode_bands(data, name, self.bands, upright)
 
     def predict_batch(self, images: Sequence[AnyImage]) -> list[np.ndarray]:
         """Predict the labels of several images; those of one size share a forward pass."""
@@ -347,6 +369,13 @@ class Segmenter:
         frames = Video(video) if isinstance(video, (str, Path)) else video
         for frame in prefetch(frames, _FRAMES_AHEAD):
             yield frame, self.predict(frame)
+
+
+def _require_channels(image: Any, channels: int) -> np.ndarray:
+    if not isinstance(image, np.ndarray) or image.ndim != 3 or image.shape[2] != channels:
+        found = getattr(image, "shape", type(image).__name__)
+        raise ValueError(f"image is {found}; expected an array (H, W, {channels}) or a path")
+    return image.astype(np.float32)
 
 
 def _require_rgb(image: Any) -> None:

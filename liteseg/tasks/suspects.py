@@ -22,6 +22,7 @@ from liteseg.report.visualize import captioned, overlay, panel, write_png
 from liteseg.tasks.background import prefetch
 from liteseg.tasks.runs import Weights, config_of
 from liteseg.tasks.segmenter import Segmenter
+from liteseg.utils.bands import for_display
 from liteseg.utils.files import atomic_write, check_writable
 from liteseg.utils.logging import get_logger, progress
 
@@ -203,7 +204,7 @@ def _draw(
     """Draw image, label, prediction and regions of each image side by side."""
     ranks = {index: rank for rank, (index, _) in enumerate(images, 1)}
     for index, sample in _loaded(dataset, part):
-        image, label = sample["img"], sample["label"]
+        image, label = for_display(sample["img"]), sample["label"]
         own = [region for _, region in regions if region.image == index][:_MARKED]
         marked = image.copy()
         width = max(2, image.shape[1] // 240)

@@ -64,17 +64,18 @@ def label_value(name: str, value: int) -> int:
 
 
 def fills(im_padding_value: Fill, label_padding_value: Optional[int]) -> dict:
-    """{"img": (red, green, blue), "label": value, "label_given": bool} from PaddleSeg's arguments.
+    """{"img": levels, "label": value, "label_given": bool} from PaddleSeg's arguments.
+
+    `levels` has one entry for each of red, green and blue, or for each channel if more are given.
 
     Fractions are truncated, as by PaddleSeg's conversion to uint8: 127.5 becomes 127. A label value
     that is not given is 255 until `Transform.follow_labels`.
     """
     value = im_padding_value
     levels: list = list(value) if isinstance(value, (list, tuple)) else [value]
-    ok = len(levels) in (1, 3) and all(is_number(x) and 0 <= x <= 255 for x in levels)
-    expect(ok, "im_padding_value", value, "a gray level from 0 to 255, or a list of three")
-    red, green, blue = levels * 3 if len(levels) == 1 else levels
-    color = int(red), int(green), int(blue)
+    ok = bool(levels) and all(is_number(x) and 0 <= x <= 255 for x in levels)
+    expect(ok, "im_padding_value", value, "a gray level from 0 to 255, or a list of them")
+    color = tuple(int(level) for level in (levels * 3 if len(levels) == 1 else levels))
     given = label_padding_value is not None
     label = label_value(
         "label_padding_value", 255 if label_padding_value is None else label_padding_value

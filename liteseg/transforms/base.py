@@ -1,7 +1,8 @@
 """Base class of the transforms, and operations on samples that they share.
 
-A sample is a dict of "img" (h, w, 3) uint8 RGB and, if present, "label" (h, w) uint8 and
-"trans_info", a list of (operation, (h, w) before) that a prediction is resized or cropped back by.
+A sample is a dict of "img", (h, w, 3) uint8 RGB or (h, w, C) float32, and, if present, "label"
+(h, w) uint8 and "trans_info", a list of (operation, (h, w) before) that a prediction is resized or
+cropped back by.
 """
 
 from __future__ import annotations
@@ -22,11 +23,20 @@ class Transform:
         keeps_geometry: whether a prediction can be mapped back to the input, because pixels stay
             in place or "trans_info" records the change; None: not declared.
         fills: colors and label of pixels outside the input (see `arguments.fills`).
+        white: largest value of the images, the `max_value` of Normalize.
     """
 
     random: Optional[bool] = None
     keeps_geometry: Optional[bool] = None
     fills: dict = {}
+    white: float = 255
+
+    def follow_range(self, white: float) -> None:
+        """Adapt the fill, which is given in 255ths, to images with values up to `white`."""
+        if self.fills and white != self.white:
+            levels = self.fills["img"]
+            self.fills["img"] = tuple(level * white / self.white for level in levels)
+        self.white = white
 
     def _declare_identity(self, unchanged: bool) -> None:
         """Declare that the arguments switch the transform off, if they do."""

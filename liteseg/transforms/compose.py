@@ -45,6 +45,10 @@ class Compose:
                     f"transforms has Normalize in place {place} of {len(self.transforms)}, "
                     "expected last: the other transforms work on 8-bit images"
                 )
+        if self.normalize is not None:
+            for transform in others:
+                if isinstance(transform, Transform):
+                    transform.follow_range(self.normalize.max_value)
         self.stages = _fused(others)
 
     def follow_labels(self, num_classes: int, ignore_index: int) -> None:

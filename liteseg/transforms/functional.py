@@ -1,16 +1,21 @@
-"""Operations on pure arrays: images (h, w, 3) uint8 RGB, labels (h, w) uint8. No Paddle.
+"""Operations on pure arrays: images (h, w, C), labels (h, w) uint8. No Paddle.
 
-No function writes into its input; some return it, or a view of it. The color operations equal
-Pillow's (ImageEnhance, and 8-bit HSV for the hue) within 2 gray levels.
+Images are uint8 RGB or float32 with any number of channels. No function writes into its input; some
+return it, or a view of it. The color operations equal Pillow's (ImageEnhance, and 8-bit HSV for the
+hue) within 2 gray levels.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import NamedTuple
+from typing import Any, Callable, NamedTuple, Union
 
 import cv2
 import numpy as np
+
+from liteseg.errors import UserError
+
+Levels = Union[float, Sequence[float]]  # a fill: of all channels, or of each
 
 # ITU-R 601 luma, Pillow's conversion to "L".
 LUMA = np.array([0.299, 0.587, 0.114])
@@ -42,7 +47,43 @@ def resize(array: np.ndarray, size: tuple[int, int], interp: int = cv2.INTER_LIN
     """`array` at `size` (h, w). Linear has no anti-aliasing when it shrinks, as in PaddleSeg."""
     if array.shape[:2] == tuple(size):
         return array
-    return cv2.resize(array, (size[1], size[0]), interpolation=interp)
+    return _like(array, cv2.resize(array, (size[1], size[0]), interpolation=interp))
+
+
+def _like(array: np.ndarray, result: np.ndarray) -> np.ndarray:
+    """A result of OpenCV, which drops the axis of a single channel, with the axes of `array`."""
+    return result if result.ndim == array.ndim else result[..., None]
+
+
+def by_fours(operation: Callable, array: np.ndarray, levels: Levels) -> np.ndarray:
+    """`operation(array, levels)` of OpenCV functions that fill at most four channels.
+
+    Args:
+        operation: called with (h, w, up to 4) and as many fill levels.
+        array: (h, w, C), or (h, w) with a single level.
+        levels: fill of all channels, or one for each.
+
+    Raises:
+        UserError: neither one level nor one for each channel.
+    """
+    if array.ndim == 2:
+        return operation(array, levels)
+    channels = array.shape[2]
+    values = [levels] * channels if isinstance(levels, (int, float)) else list(levels)
+    if len(values) != channels and len(set(values)) == 1:
+        values = values[:1] * channels
+    if len(values) != channels:
+        raise UserError(
+            f"im_padding_value: {len(values)} levels for images with {channels} channels; give one "
+            "level, or one for each channel"
+        )
+    if channels <= 4:
+        return _like(array, operation(array, tuple(values)))
+    parts = [
+        operation(np.ascontiguousarray(array[..., i : i + 4]), tuple(values[i : i + 4]))
+        for i in range(0, channels, 4)
+    ]
+    return np.concatenate([part.reshape(*part.shape[:2], -1) for part in parts], axis=2)
 
 
 def resize_window(image: np.ndarray, size: tuple[int, int], window: Window) -> np.ndarray:
@@ -57,7 +98,7 @@ def resize_window(image: np.ndarray, size: tuple[int, int], window: Window) -> n
     if (round(source.shape[0] * fy), round(source.shape[1] * fx)) == source.shape[:2]:
         return resize(image, size)[window.slices]  # so near 1 that cv2 would only copy the part
     # Factors instead of a size: the part is then sampled at the distances of the whole image.
-    part = cv2.resize(source, None, fx=fx, fy=fy)
+    part = _like(source, cv2.resize(source, None, fx=fx, fy=fy))
     return part[Window(window.top - row, window.left - col, *window[2:]).slices]
 
 
@@ -98,27 +139,52 @@ def _nearest(length: int, target: int, start: int, count: int) -> np.ndarray:
     return np.minimum(positions.astype(np.intp), length - 1)
 
 
-def pad(array: np.ndarray, size: tuple[int, int], value: int | Sequence[int]) -> np.ndarray:
+def pad(array: np.ndarray, size: tuple[int, int], value: Levels) -> np.ndarray:
     """`array` padded at the bottom and right with `value` to at least `size` (h, w)."""
     below = max(size[0] - array.shape[0], 0)
     right = max(size[1] - array.shape[1], 0)
     if below == right == 0:
         return array
-    return cv2.copyMakeBorder(array, 0, below, 0, right, cv2.BORDER_CONSTANT, value=value)
+
+    def padded(part: np.ndarray, fill: Any) -> np.ndarray:
+        return cv2.copyMakeBorder(part, 0, below, 0, right, cv2.BORDER_CONSTANT, value=fill)
+
+    return by_fours(padded, array, value)
 
 
-def brightness(image: np.ndarray, factor: float) -> np.ndarray:
+def flip(array: np.ndarray, axis: int) -> np.ndarray:
+    """`cv2.flip`: 0 upside down, 1 left to right."""
+    return _like(array, cv2.flip(array, axis))
+
+
+def rotate(
+    array: np.ndarray, matrix: np.ndarray, size: tuple[int, int], interp: int, value: Levels
+) -> np.ndarray:
+    """`cv2.warpAffine` to `size` (w, h), filled with `value` outside of the input."""
+
+    def rotated(part: np.ndarray, fill: Any) -> np.ndarray:
+        return cv2.warpAffine(part, matrix, size, flags=interp, borderValue=fill)
+
+    return by_fours(rotated, array, value)
+
+
+def brightness(image: np.ndarray, factor: float, white: float = 255) -> np.ndarray:
     """Every channel times `factor`."""
+    if image.dtype != np.uint8:
+        return np.clip(image * np.float32(factor), 0, white)
     return _affine(image, factor * np.eye(3))
 
 
-def contrast(image: np.ndarray, factor: float) -> np.ndarray:
-    """The distance of every channel from the image's mean luma times `factor`."""
+def contrast(image: np.ndarray, factor: float, white: float = 255) -> np.ndarray:
+    """The distance of every channel from the image's mean luma (of all channels) times `factor`."""
+    if image.dtype != np.uint8:
+        mean = np.float32(image.mean(dtype=np.float64))
+        return np.clip(mean + (image - mean) * np.float32(factor), 0, white)
     mean = int(np.dot(LUMA, cv2.mean(image)[:3]) + 0.5)
     return _affine(image, factor * np.eye(3), (1 - factor) * mean)
 
 
-def saturation(image: np.ndarray, factor: float) -> np.ndarray:
+def saturation(image: np.ndarray, factor: float, white: float = 255) -> np.ndarray:
     """The distance of every channel from the pixel's luma times `factor`."""
     return _affine(image, factor * np.eye(3) + (1 - factor) * LUMA)
 
@@ -133,18 +199,20 @@ def _affine(image: np.ndarray, matrix: np.ndarray, offset: float = 0.0) -> np.nd
     return cv2.transform(image, np.hstack([matrix, column]))
 
 
-def sharpness(image: np.ndarray, factor: float) -> np.ndarray:
+def sharpness(image: np.ndarray, factor: float, white: float = 255) -> np.ndarray:
     """Blend of Pillow's 3x3 smoothing (factor 0) and the image (1); sharper above 1."""
     kernel = np.full((3, 3), (1 - factor) / 13)
     kernel[1, 1] = factor + 5 * (1 - factor) / 13
-    blended = cv2.filter2D(image, -1, kernel)
+    blended = _like(image, cv2.filter2D(image, -1, kernel))
+    if image.dtype != np.uint8:
+        blended = np.clip(blended, 0, white)
     # Pillow keeps the one-pixel border.
     blended[[0, -1]] = image[[0, -1]]
     blended[:, [0, -1]] = image[:, [0, -1]]
     return blended
 
 
-def hue(image: np.ndarray, shift: float) -> np.ndarray:
+def hue(image: np.ndarray, shift: float, white: float = 255) -> np.ndarray:
     """Rotate the hue by `shift`, in 255ths of the circle.
 
     Within 2 gray levels of Pillow for 99.7% of all colors. The others have a hue of exactly a whole

@@ -1,8 +1,9 @@
 """Transforms that crop, pad, flip and rotate image and label together.
 
-All read "img" (h, w, 3) uint8 and, if present, "label" (h, w) uint8, and replace them (by views
-where possible). Pixels outside the input are filled with `im_padding_value` (a gray level or one
-level per channel; 127.5 becomes 127 in uint8) and `label_padding_value`.
+All read "img" (h, w, C) and, if present, "label" (h, w) uint8, and replace them (by views where
+possible). Pixels outside the input are filled with `im_padding_value` (a gray level or one level
+per channel, in 255ths of the `max_value` of Normalize; 127.5 becomes 127) and
+`label_padding_value`.
 """
 
 from __future__ import annotations
@@ -216,10 +217,10 @@ class RandomVerticalFlip(Transform):
 def _random_flip(sample: dict, axis: int, prob: float, rng: np.random.Generator) -> dict:
     """Flip along cv2's `axis`: 0 upside down, 1 left to right."""
     if rng.random() < prob:
-        # Not a reversed view: a later copy of it would cost much more than cv2.flip.
+        # Not a reversed view: a later copy of it would cost much more than a flip.
         for key in ("img", "label"):
             if key in sample:
-                sample[key] = cv2.flip(sample[key], axis)
+                sample[key] = F.flip(sample[key], axis)
     return sample
 
 
@@ -259,8 +260,7 @@ class RandomRotation(Transform):
         matrix[:, 2] += (size[0] / 2 - center[0], size[1] / 2 - center[1])
         for key, interp in (("img", cv2.INTER_LINEAR), ("label", cv2.INTER_NEAREST)):
             if key in sample:
-                options = {"flags": interp, "borderValue": self.fills[key]}
-                sample[key] = cv2.warpAffine(sample[key], matrix, size, **options)
+                sample[key] = F.rotate(sample[key], matrix, size, interp, self.fills[key])
         return sample
 
 

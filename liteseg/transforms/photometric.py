@@ -1,16 +1,17 @@
 """Transforms of the pixel values: color jitter, blur, noise, normalization.
 
-All read and write "img" (h, w, 3) uint8 and leave "label" unchanged.
+All read and write "img" (h, w, C) and leave "label" unchanged.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import TYPE_CHECKING, Callable, Optional
+from typing import TYPE_CHECKING, Callable
 
 import cv2
 import numpy as np
 
+from liteseg.errors import UserError
 from liteseg.registry import TRANSFORMS
 from liteseg.transforms import arguments as args
 from liteseg.transforms import functional as F
@@ -26,7 +27,9 @@ class RandomDistort(Transform):
 
     Reads and writes "img". Each operation is applied with its own probability, by a factor from
     1 - range to 1 + range (1 changes nothing); the hue shifts by -range to range, in 255ths of the
-    circle. The results equal Pillow's within 2 gray levels (see `functional`).
+    circle. The results equal Pillow's within 2 gray levels (see `functional`). Images that are not
+    8-bit RGB have no saturation and no hue, so these need the probability 0; contrast is then the
+    distance from the mean of all channels.
 
     Args:
         brightness_range: maximum distance of the brightness factor from 1.
@@ -42,6 +45,7 @@ class RandomDistort(Transform):
 
     Raises:
         ValueError: a range is negative or a probability is not from 0 to 1.
+        UserError: at the call, for colors that the image does not have.
     """
 
     random, keeps_geometry = True, True
@@ -74,10 +78,17 @@ class RandomDistort(Transform):
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
         image = sample["img"]
+        colored = {F.saturation, F.hue}
+        if image.dtype != np.uint8 and any(op[3] for op in self.operations if op[0] in colored):
+            raise UserError(
+                "RandomDistort: saturation and hue need 8-bit RGB images, and `channels` of the "
+                "dataset gives others; set saturation_prob: 0 and hue_prob: 0"
+            )
         for index in rng.permutation(len(self.operations)):
             function, neutral, reach, prob = self.operations[index]
             if rng.random() < prob:
-                image = function(image, rng.uniform(neutral - reach, neutral + reach))
+                amount = rng.uniform(neutral - reach, neutral + reach)
+                image = function(image, amount, self.white)
         sample["img"] = image
         return sample
 
@@ -118,7 +129,13 @@ class RandomBlur(Transform):
         kind = self.blur_type
         if kind == "random":
             kind = rng.choice(list(_BLURS), p=[0.3, 0.3, 0.4])
-        sample["img"] = _BLURS[kind](sample["img"], side)
+        image = sample["img"]
+        if kind == "median" and image.dtype != np.uint8:
+            raise UserError(
+                "RandomBlur: the median needs 8-bit RGB images, and `channels` of the dataset "
+                "gives others; set blur_type: gaussian or blur"
+            )
+        sample["img"] = _BLURS[kind](image, side).reshape(image.shape)
         return sample
 
 
@@ -130,7 +147,7 @@ class RandomNoise(Transform):
 
     Args:
         prob: probability of adding noise.
-        max_sigma: maximum standard deviation in gray levels.
+        max_sigma: maximum standard deviation in 255ths of the largest value.
     """
 
     random, keeps_geometry = True, True
@@ -144,54 +161,97 @@ class RandomNoise(Transform):
         if rng.random() < self.prob:
             sigma = np.float32(rng.random() * self.max_sigma)
             noise = sigma * rng.standard_normal(sample["img"].shape, dtype=np.float32)
-            sample["img"] = cv2.add(sample["img"], noise, dtype=cv2.CV_8U)
+            if sample["img"].dtype == np.uint8:
+                sample["img"] = cv2.add(sample["img"], noise, dtype=cv2.CV_8U)
+            else:
+                noise *= np.float32(self.white / 255)
+                sample["img"] = np.clip(sample["img"] + noise, 0, self.white)
         return sample
 
 
 @TRANSFORMS.register
 class Normalize(Transform):
-    """(img / 255 - mean) / std.
+    """(img / max_value - mean) / std.
 
-    Reads "img" uint8, writes "img" float32, still (h, w, 3). In training, `Compose` leaves it to
-    `planes`, on the device.
+    Reads "img" uint8 or float32, writes "img" float32, still (h, w, C). In training, `Compose`
+    leaves it to `planes`, on the device.
 
     Args:
-        mean: of the channels R, G, B in units of 255; a single value is used for all three.
+        mean: of the channels, such as R, G, B, in units of `max_value`; a single value is used for
+            all of them.
         std: the same for the standard deviation.
+        max_value: largest possible value of the images, such as 4095 for 12 bits.
 
     Raises:
-        ValueError: not one or three numbers, or a std that is not above 0.
+        ValueError: no numbers, a std or `max_value` that is not above 0, or lists of different
+            lengths.
     """
 
     random, keeps_geometry = False, True
 
-    def __init__(self, mean: Sequence[float] = (0.5,) * 3, std: Sequence[float] = (0.5,) * 3):
+    def __init__(
+        self,
+        mean: Sequence[float] = (0.5,) * 3,
+        std: Sequence[float] = (0.5,) * 3,
+        max_value: float = 255,
+    ):
         for name, values in (("mean", mean), ("std", std)):
-            ok = isinstance(values, Sequence) and len(values) in (1, 3)
+            ok = isinstance(values, Sequence) and len(values) > 0
             ok = ok and all(args.is_number(value) for value in values)
-            args.expect(ok, name, values, "a list of one or three numbers")
+            args.expect(ok, name, values, "a list of numbers, one or one for each channel")
         args.expect(all(value > 0 for value in std), "std", std, "numbers above 0")
-        self.mean = np.broadcast_to(np.asarray(mean, np.float32), 3)
-        self.std = np.broadcast_to(np.asarray(std, np.float32), 3)
-        self._statistics: Optional[list[Tensor]] = None  # mean and variance in gray levels
+        lengths = {len(mean), len(std)} - {1}
+        args.expect(len(lengths) < 2, "std", std, f"{len(mean)} numbers, as in mean, or one")
+        self.max_value = args.positive("max_value", max_value)
+        self.mean, self.std = (
+            np.asarray(values * 3 if len(values) == 1 else values, np.float32)
+            for values in (list(mean), list(std))
+        )
+        self._statistics: dict[int, list[Tensor]] = {}  # mean and variance, by number of channels
+
+    def for_channels(self, channels: int) -> tuple[np.ndarray, np.ndarray]:
+        """Mean and std of each channel, float32.
+
+        The default, three equal values, also serves another number of channels.
+
+        Raises:
+            UserError: neither one value nor one for each channel.
+        """
+        found = []
+        for name, values in (("mean", self.mean), ("std", self.std)):
+            if len(values) != channels and len(set(values.tolist())) > 1:
+                raise UserError(
+                    f"Normalize: {name} has {len(values)} values for images with {channels} "
+                    "channels; give one for each (`liteseg data stats` prints them)"
+                )
+            found.append(values if len(values) == channels else np.repeat(values[:1], channels))
+        return found[0], found[1]
 
     def _apply(self, sample: dict, rng: np.random.Generator) -> dict:
-        levels = np.arange(256, dtype=np.float32)[:, None] / 255
-        sample["img"] = cv2.LUT(sample["img"], ((levels - self.mean) / self.std)[None])
+        image = sample["img"]
+        mean, std = self.for_channels(image.shape[2])
+        if image.dtype == np.uint8 and image.shape[2] == 3:
+            levels = np.arange(256, dtype=np.float32)[:, None] / np.float32(self.max_value)
+            sample["img"] = cv2.LUT(image, ((levels - mean) / std)[None])
+        else:
+            scaled = image.astype(np.float32) / np.float32(self.max_value)
+            sample["img"] = (scaled - mean) / std
         return sample
 
     def batch(self, images: Tensor) -> Tensor:
-        """Normalize on the device: (N, H, W, 3) values 0..255 -> (N, 3, H, W) float32."""
+        """Normalize on the device: (N, H, W, C) -> (N, C, H, W) float32."""
         return self.planes(images.transpose([0, 3, 1, 2]))
 
     def planes(self, images: Tensor) -> Tensor:
-        """Normalize on the device: (N, 3, H, W) values 0..255 -> the same shape in float32."""
+        """Normalize on the device: (N, C, H, W) -> the same shape in float32."""
         import paddle
         from paddle.nn.functional import batch_norm
 
-        if self._statistics is None:  # once: a copy to the device is a CPU-GPU sync point
-            levels = 255 * self.mean, (255 * self.std) ** 2
-            self._statistics = [paddle.to_tensor(values) for values in levels]
-        mean, variance = self._statistics
-        # One pass; x * a + b with (1, 3, 1, 1) tensors takes five times as long on CPU.
+        channels = images.shape[1]
+        if channels not in self._statistics:  # once: a copy to the device is a CPU-GPU sync point
+            mean, std = self.for_channels(channels)
+            levels = self.max_value * mean, (self.max_value * std) ** 2
+            self._statistics[channels] = [paddle.to_tensor(v.astype("float32")) for v in levels]
+        mean, variance = self._statistics[channels]
+        # One pass; x * a + b with (1, C, 1, 1) tensors takes five times as long on CPU.
         return batch_norm(images.astype("float32"), mean, variance, epsilon=0.0)

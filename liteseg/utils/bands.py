@@ -25,6 +25,25 @@ _MOST_BANDS = 512
 _BACK = {6: 8, 8: 6}  # the orientations whose inverse is another one
 
 
+def bands_of(img_channels: int, channels: Optional[Sequence[int]]) -> Optional[list[int]]:
+    """The bands that a dataset with these arguments reads; None for 8-bit RGB.
+
+    Raises:
+        UserError: not whole numbers from 1, a band twice, or numbers that differ.
+    """
+    if channels is None:
+        if not 1 <= img_channels <= _MOST_BANDS:
+            raise UserError(f"img_channels: {img_channels} is not within 1..{_MOST_BANDS}")
+        return None if img_channels == 3 else list(range(1, img_channels + 1))
+    bands = list(channels)
+    whole = all(type(band) is int and 1 <= band <= _MOST_BANDS for band in bands)
+    if not bands or not whole or len(set(bands)) < len(bands):
+        raise UserError(f"channels: {bands}; expected different numbers of bands, from 1")
+    if img_channels not in (3, len(bands)):
+        raise UserError(f"img_channels: {img_channels}, and channels has {len(bands)}; remove it")
+    return bands
+
+
 def read_bands(path: Union[str, Path], bands: Sequence[int], exif: bool = False) -> np.ndarray:
     """Read the values of some bands of an image file as they are stored.
 
@@ -52,9 +71,8 @@ def decode_bands(
         image = _npy(data, path)
     else:
         require_readable(data, path)
-        image = _tiff(data, path) if data.startswith(TIFF) else None
-        if image is None:
-            image = _by_opencv(data, path)
+        whole = _tiff(data, path) if data.startswith(TIFF) else None
+        image = _by_opencv(data, path) if whole is None else whole
     if image.ndim == 2:
         image = image[..., None]
     if max(bands) > image.shape[2]:

@@ -106,7 +106,7 @@ def test_datasets_that_do_not_fit(two, tmp_path):
     with pytest.raises(UserError, match="is in datasets 0 and 1"):
         Concat([two[0], two[0]], [])
     other = dataset(tmp_path / "b", ["vehicle", "air", "street"], ignore_index=9)
-    with pytest.raises(UserError, match="ignore_index is 9 and 255"):
+    with pytest.raises(UserError, match="ignore_index is 255 and 9"):
         Concat([two[0], other], [], MAP)
     with pytest.raises(UserError, match="datasets: is empty"):
         Concat([], [])

@@ -162,7 +162,7 @@ def test_missing_files_are_reported_together(root):
     [
         ({"mode": "training"}, "mode: 'training' is not one of train, val"),
         ({"edge": True}, "edge"),
-        ({"img_channels": 1}, "img_channels: 1"),
+        ({"img_channels": 0}, "img_channels: 0"),
         ({"num_classes": 0}, "num_classes: 0"),
         ({"num_classes": 256}, "num_classes: 256"),
         ({"ignore_index": -100}, "ignore_index: -100"),

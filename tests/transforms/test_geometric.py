@@ -184,7 +184,7 @@ def test_padding_by_aspect_ratio(ratio, expected):
         ("RandomRotation", {"max_rotation": -3}, "max_rotation is -3"),
         ("Padding", {"target_size": (0, 5)}, "target_size is (0, 5)"),
         ("PaddingByAspectRatio", {"aspect_ratio": 0}, "aspect_ratio is 0"),
-        ("PaddingByAspectRatio", {"im_padding_value": [1, 2]}, "im_padding_value is [1, 2]"),
+        ("PaddingByAspectRatio", {"im_padding_value": [1, 256]}, "im_padding_value is [1, 256]"),
     ],
 )
 def test_wrong_arguments(name, arguments, message):

@@ -78,9 +78,11 @@ class STDCNet(nn.Layer):
             pretrained encoder; "kaiming" (N(0, 2 / fan-in)) trains far better from scratch.
         count_include_pad: whether the means of the shortcuts count the padding, as PyTorch does by
             default: for weights that were trained there.
+        in_channels: of the images. Weights of three channels are adapted: the first three stay,
+            each further one is their mean, and a single one is their sum (a gray image).
 
     Raises:
-        ValueError: `init` is unknown.
+        ValueError: `init` is unknown, or `in_channels` is not above 0.
     """
 
     feat_channels = (32, 64, 256, 512, 1024)
@@ -91,11 +93,17 @@ class STDCNet(nn.Layer):
         pretrained: Optional[str],
         init: str,
         count_include_pad: bool = False,
+        in_channels: int = 3,
     ):
         super().__init__()
+        if in_channels < 1:
+            raise ValueError(f"in_channels: {in_channels} is not above 0")
         if init not in _INITIALIZERS:
             raise ValueError(f"init: {init!r} is not one of {', '.join(_INITIALIZERS)}")
-        blocks: list[nn.Layer] = [conv_bn_relu(3, 32, stride=2), conv_bn_relu(32, 64, stride=2)]
+        blocks: list[nn.Layer] = [
+            conv_bn_relu(in_channels, 32, stride=2),
+            conv_bn_relu(32, 64, stride=2),
+        ]
         self._stage_ends = [1, 2]
         channels = 64
         for count, out_channels in zip(modules, self.feat_channels[2:]):
@@ -109,7 +117,7 @@ class STDCNet(nn.Layer):
         self.features = nn.Sequential(*blocks)
         self._initialize(init)
         if pretrained:
-            load_weights(self, pretrained)
+            load_weights(self, pretrained, adapt_inputs=True)
 
     def _initialize(self, init: str) -> None:
         for layer in self.sublayers():
@@ -119,7 +127,7 @@ class STDCNet(nn.Layer):
                 nn.initializer.Normal(0.0, std)(layer.weight)
 
     def forward(self, x: paddle.Tensor) -> list[paddle.Tensor]:
-        """(N, 3, H, W) -> features at 1/2, 1/4, 1/8, 1/16 and 1/32 (sizes rounded up)."""
+        """(N, in_channels, H, W) -> features at 1/2, 1/4, 1/8, 1/16 and 1/32 (sizes rounded up)."""
         outputs = []
         for i, block in enumerate(self.features, 1):
             x = block(x)
@@ -137,8 +145,9 @@ class STDC1(STDCNet):
         pretrained: Optional[str] = None,
         init: str = "published",
         count_include_pad: bool = False,
+        in_channels: int = 3,
     ):
-        super().__init__((2, 2, 2), pretrained, init, count_include_pad)
+        super().__init__((2, 2, 2), pretrained, init, count_include_pad, in_channels)
 
 
 @BACKBONES.register
@@ -150,5 +159,6 @@ class STDC2(STDCNet):
         pretrained: Optional[str] = None,
         init: str = "published",
         count_include_pad: bool = False,
+        in_channels: int = 3,
     ):
-        super().__init__((4, 5, 3), pretrained, init, count_include_pad)
+        super().__init__((4, 5, 3), pretrained, init, count_include_pad, in_channels)

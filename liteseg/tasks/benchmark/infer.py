@@ -31,6 +31,7 @@ from liteseg.tasks import examples
 from liteseg.tasks.runs import Weights, config_of
 from liteseg.tasks.segmenter import Segmenter
 from liteseg.utils.files import atomic_write
+from liteseg.utils.images import read_image
 from liteseg.utils.logging import progress
 from liteseg.utils.runtime import cpu_threads
 
@@ -116,8 +117,9 @@ class _Inputs:
     image: Union[str, Path, None]  # None: a synthetic street
 
     def load(self, size: Size) -> np.ndarray:
-        source = examples.from_files([self.image]) if self.image else examples.synthetic(size)
-        image = next(source).image
+        image = (
+            read_image(self.image) if self.image else next(examples.synthetic(size)).image
+        )
         return image if image.shape[1::-1] == size else cv2.resize(image, size)
 
     def batches_of(self, default: Size) -> Iterator[tuple[int, Size]]:
