@@ -64,7 +64,7 @@ def run(args: argparse.Namespace) -> int:
         print(safe(f"{result.predictions} predictions are in {args.save_pred}"))
     if not result.metrics["images"]:
         print(f"the images of {args.split} have no labels: there is nothing to evaluate")
-    else:
+    elif result.miou is not None:  # otherwise, a line of the log gives the reason
         print(format_table(result.metrics))
     if args.calibration and result.metrics["images"]:
         print(format_calibration(result.metrics["calibration"]))

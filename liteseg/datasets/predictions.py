@@ -14,7 +14,7 @@ from PIL import Image
 
 from liteseg.datasets.arguments import first_few
 from liteseg.datasets.base import Sample, format_size
-from liteseg.datasets.cityscapes import LABEL_IDS_SUFFIX, Cityscapes
+from liteseg.datasets.cityscapes import Cityscapes
 from liteseg.datasets.color_map import ColorMap, default_palette
 from liteseg.datasets.label_values import describe_invalid_values
 from liteseg.datasets.parallel import map_in_threads
@@ -173,7 +173,8 @@ class PredictionFolder:
 
     def __init__(self, predictions: Path, labels: Path, format: Optional[LabelFormat] = None):
         found = _label_files(labels, format)
-        if format is None and any(file.name.endswith(LABEL_IDS_SUFFIX) for file in found):
+        official = tuple(Cityscapes.LABEL_SUFFIXES)
+        if format is None and any(file.name.endswith(official) for file in found):
             format = cityscapes_format()
             found = _label_files(labels, format)
         self.format = format or LabelFormat()
@@ -301,7 +302,7 @@ def _pairs(labels: dict[Path, str], folder: Path) -> list[Sample]:
     """Each label with its prediction: of the same name, or one that continues the other at a `_`.
 
     `a_000019_leftImg8bit.png` belongs to `a_000019_gtFine_labelIds.png`, `x_label.png` to `x.png`,
-    and `x.png` to `x_L.png`. Names that occur in several folders are compared with their folders.
+    `x.png` to `x_L.png`, and `x_pred.png` to `x_mask.png`. Names that occur in several folders are compared with their folders.
     """
     files = _images_below(folder, "--predictions")
     names = {place: place.rpartition("/")[2] for place in labels.values()}
@@ -315,9 +316,9 @@ def _pairs(labels: dict[Path, str], folder: Path) -> list[Sample]:
     unused = []
     for file in files:
         stem = file.relative_to(folder).with_suffix("").as_posix() if whole else file.stem
-        known = next((start for start in [stem, *_starts(stem)] if start in keys), None)
-        if known is None and len(longer[stem]) == 1:
-            known = longer[stem][0]
+        starts = [stem, *_starts(stem)]
+        one = (longer[start][0] for start in starts if len(longer[start]) == 1)
+        known = next((start for start in starts if start in keys), None) or next(one, None)
         if known is None:
             unused.append(file)
         else:

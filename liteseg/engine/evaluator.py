@@ -223,16 +223,6 @@ def evaluate(
     return {**results, "seconds": seconds, "images_per_second": speed, "timings": dict(clock.spent)}
 
 
-def nothing_counted(metrics: Mapping[str, Any], dataset: Any) -> Optional[str]:
-    """Why the metrics of labeled images measure nothing; None if they do."""
-    if not metrics["images"] or np.any(metrics.get("confusion", True)):
-        return None
-    return (
-        f"all pixels of all {metrics['images']} labels are ignored (ignore_index "
-        f"{dataset.ignore_index}), so there is no mIoU; check them with `liteseg data check`"
-    )
-
-
 @contextlib.contextmanager
 def _eval_mode(model: Union[paddle.nn.Layer, LabelNetwork]) -> Iterator[None]:
     """Eval mode inside; afterwards each layer has its mode back (frozen ones stay frozen)."""

@@ -21,9 +21,10 @@ import numpy as np
 import paddle
 
 from liteseg.engine.checkpoint import Checkpointer
-from liteseg.engine.evaluator import Evaluator, evaluate, nothing_counted
+from liteseg.engine.evaluator import Evaluator, evaluate
 from liteseg.engine.trainer import Hook, Trainer
 from liteseg.errors import UserError
+from liteseg.metrics import nothing_counted
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import gathered, is_main, world_size
 

@@ -151,6 +151,16 @@ def area_metrics(hits: Any, label_area: Any, pred_area: Any) -> dict[str, np.nda
     }
 
 
+def nothing_counted(metrics: Mapping[str, Any], dataset: Any) -> Optional[str]:
+    """Why the metrics of labeled images measure nothing; None if they do."""
+    if not metrics["images"] or np.any(metrics.get("confusion", True)):
+        return None
+    return (
+        f"all pixels of all {metrics['images']} labels are ignored (ignore_index "
+        f"{dataset.ignore_index}), so there is no mIoU; check them with `liteseg data check`"
+    )
+
+
 def mean_of_present(values: np.ndarray, present: np.ndarray) -> np.ndarray:
     """Means over the last axis, (...), of (..., C) values where `present`; NaN without any."""
     count = present.sum(axis=-1)

@@ -17,9 +17,10 @@ from liteseg.config.schema import CheckedConfig
 from liteseg.datasets import Cityscapes, SegmentationDataset, train_id_to_id
 from liteseg.deploy import manifest
 from liteseg.engine.calibration import Calibration
-from liteseg.engine.evaluator import Evaluator, LabelNetwork, nothing_counted
+from liteseg.engine.evaluator import Evaluator, LabelNetwork
 from liteseg.engine.evaluator import evaluate as evaluate_model
 from liteseg.errors import UserError
+from liteseg.metrics import nothing_counted
 from liteseg.ops.device import select_device
 from liteseg.ops.exclusive import exclusive
 from liteseg.report.gallery import Gallery

@@ -12,7 +12,7 @@ from liteseg.datasets.parallel import map_in_threads
 from liteseg.datasets.predictions import UNKNOWN, LabelFormat, PredictionFolder
 from liteseg.engine.per_image import PerImage
 from liteseg.errors import UserError
-from liteseg.metrics import ConfusionMatrix
+from liteseg.metrics import ConfusionMatrix, nothing_counted
 from liteseg.registry import DATASETS
 from liteseg.report.gallery import Gallery
 from liteseg.tasks.eval_result import DEFAULT_BOUNDARY, EvalOutput, EvalResult
@@ -105,6 +105,8 @@ def _metrics(
     found = {**matrix.compute(), "confusion": matrix.matrix.tolist()}
     found.update(images.compute([images.state]))
     seconds = time.perf_counter() - begin
+    if problem := nothing_counted(found, pairs):
+        logging.get_logger().warning(problem)
     if unknown := int(matrix.missed.sum()):
         logging.get_logger().warning(
             f"{unknown} labeled pixels ({unknown / matrix.labeled.sum():.1%}) are predicted as "

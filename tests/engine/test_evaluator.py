@@ -17,10 +17,10 @@ import pytest
 from toy_training import ToyImages, ToyNet, make_trainer
 
 from liteseg.config.test_config import TestConfig
-from liteseg.engine.evaluator import Evaluator, evaluate, nothing_counted
+from liteseg.engine.evaluator import Evaluator, evaluate
 from liteseg.engine.loader import GuardedDataset, guarded, raise_if_error
 from liteseg.errors import UserError
-from liteseg.metrics import ConfusionMatrix
+from liteseg.metrics import ConfusionMatrix, nothing_counted
 
 Sample = namedtuple("Sample", "image label name")
 

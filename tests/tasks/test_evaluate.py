@@ -2,6 +2,10 @@
 
 from __future__ import annotations
 
+import csv
+import json
+import sys
+
 import cv2
 import numpy as np
 import pytest
@@ -12,6 +16,8 @@ from liteseg.cli import main
 from liteseg.datasets import train_id_to_id
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
+from liteseg.tasks.evaluate import require_exported
+from liteseg.utils.weights.load import read_pdparams, save_pdparams
 
 
 def read(path):
@@ -146,3 +152,108 @@ def test_a_report_replaces_no_config(filled_run):
         liteseg.evaluate(config, filled_run, report=config)
     assert main(["eval", "--config", str(config), "--weights", "x", "--json", str(config)]) == 2
     assert config.read_bytes() == before
+
+
+@pytest.mark.parametrize("format", ["paddle", "onnx", "openvino"])
+def test_an_exported_model_has_the_metrics_of_its_run(filled_run, exported, format):
+    folder, config = exported(format), filled_run / "config.yml"
+    expected = liteseg.evaluate(None, filled_run).metrics
+    found = liteseg.evaluate(config, folder, batch_size=1).metrics
+    assert found["miou"] == pytest.approx(expected["miou"], abs=2e-3)
+    assert found["boundary_iou"] == pytest.approx(expected["boundary_iou"], abs=1e-2)
+    assert [image["name"] for image in found["per_image"]] == ["0", "1", "2"]
+    assert main(["eval", "--config", str(config), "--model", str(folder), "--quiet"]) == 0
+
+
+def test_an_export_next_to_the_config_of_its_run(filled_run, exported, tmp_path):
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for file in exported("paddle").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    with pytest.raises(UserError, match="does not name its dataset; give the config"):
+        liteseg.evaluate(None, folder)
+    (tmp_path / "config.yml").write_text((filled_run / "config.yml").read_text())
+    assert liteseg.evaluate(None, folder).metrics["images"] == 3
+
+
+def test_bad_exports(filled_run, exported, tmp_path):
+    config = filled_run / "config.yml"
+    folder = tmp_path / "export"
+    folder.mkdir()
+    for file in exported("paddle").iterdir():
+        (folder / file.name).write_bytes(file.read_bytes())
+    described = folder / "liteseg.json"
+    content = json.loads(described.read_text())
+    content["class_names"] = ["road", "sky", "car"]
+    described.write_text(json.dumps(content))
+    with pytest.raises(UserError, match="has the 3 classes road, sky, car; the dataset has 3"):
+        liteseg.evaluate(config, folder)
+    with pytest.raises(UserError, match="runtime and precision are for exported models"):
+        liteseg.evaluate(config, filled_run, runtime="openvino")
+    with pytest.raises(UserError, match=r"contains no liteseg\.json"):
+        require_exported(filled_run)
+    assert main(["eval", "--weights", "a", "--model", "b"]) == 2
+
+
+def test_scores_that_are_nan(filled_run, tmp_path):
+    weights = filled_run / "checkpoints" / "best" / "model.pdparams"
+    state = dict(read_pdparams(weights))
+    state = {
+        key: np.where(array > 0, 3e38, array).astype(array.dtype) for key, array in state.items()
+    }
+    save_pdparams(state, tmp_path / "model.pdparams")
+    with pytest.raises(UserError, match=r"0.png: the model's scores are NaN or infinite"):
+        liteseg.evaluate(filled_run / "config.yml", tmp_path / "model.pdparams", num_workers=0)
+
+
+def test_a_table_of_the_images(filled_run, tmp_path):
+    path = tmp_path / "sub" / "images.csv"
+    result = liteseg.evaluate(None, filled_run, per_image=path, sequence="^[01]")
+    rows = list(csv.DictReader(path.open()))
+    assert [row["name"] for row in rows] == ["0", "1", "2"]
+    assert [row["sequence"] for row in rows] == ["0", "1", ""]
+    segmenter = liteseg.Segmenter.from_pretrained(filled_run)
+    for row in rows:
+        data = filled_run.parent / "data"
+        label = cv2.imread(str(data / f"{row['name']}_label.png"), cv2.IMREAD_UNCHANGED)
+        matrix = ConfusionMatrix(3, class_names=segmenter.class_names)
+        matrix.update(segmenter.predict(read(data / f"{row['name']}.png")), label)
+        expected = matrix.compute()
+        assert float(row["miou"]) == pytest.approx(expected["miou"], abs=2e-3)
+        assert float(row["accuracy"]) == pytest.approx(expected["acc"], abs=2e-3)
+        assert int(row["pixels"]) == (label != 255).sum()
+        for name, iou in expected["class_iou"].items():
+            assert float(row[f"iou/{name}"]) == pytest.approx(iou, abs=5e-3)
+        assert 0 <= float(row["boundary_iou"]) <= 1
+    assert result.metrics["boundary"] == {"width": 0.02, "tolerance": 0.0075}
+
+
+def test_a_table_in_parquet(filled_run, tmp_path, monkeypatch):
+    parquet = pytest.importorskip("pyarrow.parquet", reason="pyarrow is not installed")
+    path = tmp_path / "images.parquet"
+    liteseg.evaluate(None, filled_run, per_image=path, boundary=None)
+    table = parquet.read_table(path)
+    assert table.column("name").to_pylist() == ["0", "1", "2"]
+    assert table.column_names[-3:] == ["iou/road", "iou/car", "iou/sky"]
+    assert "boundary_iou" not in table.column_names
+    monkeypatch.setitem(sys.modules, "pyarrow.parquet", None)
+    with pytest.raises(UserError, match="Parquet needs pyarrow"):
+        liteseg.evaluate(None, filled_run, per_image=path)
+
+
+def test_a_split_without_labeled_pixels_has_no_metrics(city, tmp_path, capsys):
+    """The labels of the Cityscapes test split are dummies: all pixels are void."""
+    name = "berlin_000000_000019_leftImg8bit.png"
+    write(city.parent / "data/leftImg8bit/train/berlin" / name, draw(5))
+    label = (
+        city.parent / "data/gtFine/train/berlin" / name.replace("leftImg8bit", "gtFine_labelIds")
+    )
+    write(label, np.zeros(SIZE, np.uint8))
+    path = tmp_path / "found.json"
+    assert main(["eval", "--weights", str(city), "--split", "train", "--json", str(path)]) == 0
+    found = json.loads(path.read_text())
+    assert found["miou"] is found["acc"] is found["kappa"] is found["mdice"] is None
+    assert found["images"] == 1
+    out = capsys.readouterr().out
+    assert "all pixels of all 1 labels are ignored" in out
+    assert "0.0000" not in out

@@ -7,10 +7,12 @@ from dataclasses import asdict, dataclass
 from typing import Any, Optional
 
 from liteseg.config.check import AnyConfig, load_checked
+from liteseg.tasks.eval_result import DEFAULT_BOUNDARY, EvalOutput
 from liteseg.tasks.evaluate import prepare
 from liteseg.tasks.runs import Weights
 from liteseg.utils.runtime import peak_memory
 
+_ROUNDS = 3
 PHASES = ("data", "network", "counting")
 
 
@@ -28,6 +30,8 @@ class EvalBenchmark:
         seconds: of the whole evaluation.
         phases: {phase: seconds}: waiting for `data`, `network` with arg-max, `counting`.
         peak_mib: peak memory: of the GPU if it is used, else main memory.
+        images_ratio: seconds with the metrics of every image, boundaries and intervals, over those
+            of the plain evaluation; None: not measured.
     """
 
     config: str
@@ -39,6 +43,7 @@ class EvalBenchmark:
     seconds: float
     phases: dict[str, float]
     peak_mib: float
+    images_ratio: Optional[float] = None
 
     def as_json(self) -> dict[str, Any]:
         """The content of `liteseg bench eval --json`."""
@@ -54,12 +59,15 @@ def benchmark_evaluation(
     images: Optional[int] = None,
     batch_size: Optional[int] = None,
     num_workers: Optional[int] = None,
+    per_image: bool = False,
 ) -> EvalBenchmark:
     """Measure an evaluation. Arguments as in `liteseg.evaluate`, except for:
 
     Args:
         weights: random weights by default.
         images: number of images, repeated if there are fewer; by default each one once.
+        per_image: also measure `images_ratio`, by the fastest of `_ROUNDS` evaluations of each
+            kind, in turn.
 
     Raises:
         UserError: the config or the data has errors, or the weights do not fit.
@@ -69,6 +77,14 @@ def benchmark_evaluation(
         samples = setup.dataset.samples
         setup.dataset.samples = [samples[i % len(samples)] for i in range(images)]
     found = setup.run()
+    ratio = None
+    if per_image:
+        counted, plain = [], [found["seconds"]]
+        for _ in range(_ROUNDS):
+            evaluator = EvalOutput(boundary=DEFAULT_BOUNDARY).evaluator(setup.dataset)
+            counted.append(setup.run([evaluator])["seconds"])
+            plain.append(setup.run()["seconds"])
+        ratio = min(counted) / min(plain)
     return EvalBenchmark(
         config=str(setup.cfg.path),
         device=setup.device,
@@ -79,4 +95,5 @@ def benchmark_evaluation(
         seconds=found["seconds"],
         phases={phase: found["timings"].get(phase, 0.0) for phase in PHASES},
         peak_mib=peak_memory() / 2**20,
+        images_ratio=ratio,
     )
