@@ -41,11 +41,10 @@ def shared_errors() -> Iterator[None]:
         return
     connect()
     problems = gathered_objects((host_and_rank(), problem))
-    own = problem and (host_and_rank(), problem)
-    found = own or next((one for one in problems if one[1]), None)
-    if found:
-        same = all(text == found[1] for _, text in problems)
-        raise UserError(found[1] if same else f"{found[0]}: {found[1]}")
+    name, first = next((one for one in problems if one[1]), ("", ""))
+    if first:
+        everywhere = all(text == first for _, text in problems)
+        raise UserError(first if everywhere else f"{name}: {first}")
 
 
 def require_same_setup(cfg: CheckedConfig, **datasets: Optional[SegmentationDataset]) -> None:

@@ -190,6 +190,9 @@ def _environment(rank: int, master: str, endpoints: list[str], gpu: bool) -> dic
         "PADDLE_MASTER": master,
         "PADDLE_TRAINER_ID": str(rank),
         "PADDLE_TRAINERS_NUM": str(len(endpoints)),
+        "PADDLE_LOCAL_RANK": str(rank),
+        "PADDLE_LOCAL_SIZE": str(len(endpoints)),
+        "PADDLE_NNODES": "1",
         "PADDLE_TRAINER_ENDPOINTS": ",".join(endpoints),
         "PADDLE_CURRENT_ENDPOINT": endpoints[rank],
         # The connections of one machine stay on it.

@@ -80,7 +80,7 @@ class Group:
 
     def receive(self, timeout: float) -> Optional[Failure]:
         """The failure of another node, waiting up to `timeout` seconds; passed on to the rest."""
-        ready, _, _ = select.select(list(self.peers), [], [], timeout)
+        ready, _, _ = select.select(list(self.peers), [], [], timeout)  # without peers it waits
         for peer in ready:
             name = self.peers[peer]
             try:
@@ -166,15 +166,15 @@ def _gather(server: socket.socket, nodes: Nodes, deadline: float) -> Group:
     given = {fact["rank"] for fact in facts}
     free = iter(number for number in range(count) if number not in given)
     group = Group(0, address, f"{address}:{port}")
-    for fact, peer in arrived:
+    for fact, member in arrived:
         number = next(free, 0) if fact["rank"] is None else fact["rank"]
-        if peer is None:
+        if member is None:
             group.rank = number
             continue
         with contextlib.suppress(OSError):
             name = f"{facts[0]['host']} ({address})"
-            _send(peer, {"problem": problem, "rank": number, "name": name})
-        group.peers[_probed(peer)] = _name(fact)
+            _send(member, {"problem": problem, "rank": number, "name": name})
+        group.peers[_probed(member)] = _name(fact)
     if problem:
         group.close()
         raise UserError(problem)

@@ -52,9 +52,9 @@ _SIOCGIFADDR = 0x8915  # ioctl of netdevice(7): the address of a network interfa
 def run_on_nodes(command: Sequence[str], nodes: Nodes, logs: Path) -> None:
     """Run `liteseg COMMAND` in the processes of this node, together with those of the others.
 
-    The first process of the node shares this console; all write to `logs/HOST.NODE/workerlog.N`. SIGTERM
-    and Ctrl-C are passed on to the processes. After a failure of any node all of them stop, and
-    start again with `--resume auto` if restarts are left.
+    All processes write to `logs/HOST.NODE/workerlog.N`, the first one also to this console. SIGTERM
+    and Ctrl-C are passed on to them. After a failure of any node all nodes stop, and start again
+    with `--resume auto` if restarts are left.
 
     Raises:
         UserError: the nodes do not find each other or do not fit together, or a process reported a
@@ -82,20 +82,22 @@ def run_on_nodes(command: Sequence[str], nodes: Nodes, logs: Path) -> None:
         if failure is None:
             return
         if failure.code == 2 or restart == nodes.max_restarts:
-            break
+            raise (UserError if failure.code == 2 else ProcessFailed)(failure.report)
         get_logger().warning(f"{failure.report}\nrestart {restart + 1} of {nodes.max_restarts}")
-        command = [*command, "--resume", "auto"]
-    raise (UserError if failure.code == 2 else ProcessFailed)(failure.report)
+        command = [*command, "--resume", "auto", "--output", str(logs.parent)]
 
 
 def _run(command: Sequence[str], nodes: Nodes, group: Group, logs: Path) -> Optional[Failure]:
     """Run Paddle's launcher until all is done (None) or a node fails, and stop it then."""
     options = ["--nnodes", nodes.count, "--master", group.master, "--rank", str(group.rank)]
     with _launcher(command, nodes, group.address, options, logs) as (process, received):
-        failure = None
+        failure: Optional[Failure] = None
         while failure is None and process.poll() is None:
-            failure = group.receive(POLL) if group.peers else time.sleep(POLL)
-        if failure is None and process.returncode:
+            failure = group.receive(POLL)
+        if failure is not None:  # mostly these processes lose their connection and end, too
+            with contextlib.suppress(subprocess.TimeoutExpired):
+                process.wait(ANSWER_WITHIN)
+        elif process.returncode:
             failure = _failure(process.returncode, logs)
             if failure is None:  # a connection was lost: another node reports the reason
                 deadline = time.monotonic() + _GRACE
@@ -126,7 +128,7 @@ def _run_elastic(command: Sequence[str], nodes: Nodes, logs: Path) -> None:
             address = peer.getsockname()[0]
     except (OSError, ValueError) as error:
         raise UserError(f"--master {nodes.master}: cannot be reached: {error}") from None
-    command = [*command, "--resume", "auto"]
+    command = [*command, "--resume", "auto", "--output", str(logs.parents[1])]
     with _launcher(command, nodes, address, options, logs) as (process, received):
         process.wait()
     if received and process.returncode:

@@ -9,6 +9,7 @@ from __future__ import annotations
 import contextlib
 import functools
 import math
+import os
 from collections.abc import Iterator, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
@@ -310,6 +311,11 @@ def training_options(cfg: CheckedConfig, device: str) -> TrainOptions:
 def set_up_device(cfg: CheckedConfig) -> str:
     """Select `cpu` or `gpu`, connect to the other processes, and seed everything."""
     device = select_device(cfg.device)
+    if world_size() > 1 and device == "cpu" and "FLAGS_selected_gpus" in os.environ:
+        raise UserError(
+            "device: cpu, and Paddle's launcher has selected GPUs; hide them from it with "
+            "CUDA_VISIBLE_DEVICES= (empty)"
+        )
     if cfg.deterministic:
         get_logger().info(make_deterministic(device))
     if cfg.cudnn_exhaustive_search and device == "gpu":

@@ -129,7 +129,9 @@ def _send(parts: list[Any]) -> None:
 
     arrays = [np.frombuffer(part, np.uint8) for part in parts]
     sizes = np.array([len(array) for array in arrays], np.int64)
-    for array in (np.array([len(sizes)], np.int64), sizes, *arrays):
+    _broadcast(np.array([len(sizes)], np.int64))
+    _broadcast(sizes)
+    for array in arrays:
         _broadcast(array)
 
 
