@@ -39,10 +39,9 @@ def read_regular(path: str | Path, limit: int = 2 << 30) -> bytes:
         OSError: as `open_regular`; the file is larger.
     """
     with open_regular(path) as file:
-        content = file.read(limit + 1)
-    if len(content) > limit:
-        raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
-    return content
+        if os.fstat(file.fileno()).st_size > limit:
+            raise OSError(errno.EFBIG, f"larger than {limit} bytes", str(path))
+        return file.read()  # with a number of bytes it would allocate as many
 
 
 def read_json(path: str | Path, limit: int = 1 << 20) -> Any:
