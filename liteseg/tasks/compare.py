@@ -147,11 +147,9 @@ def _sources(entry: Union[str, Path, Sequence[Union[str, Path]]]) -> list[str]:
 
 def _kind(source: str) -> str:
     path = Path(source).expanduser()
-    if manifest.find(source):
-        return "model"
-    if path.suffix.lower() == ".json":
-        return "json"
-    is_model = any((path / name).exists() for name in _OF_MODELS)
+    if path.suffix.lower() == ".json" and not path.is_dir():
+        return "json"  # perhaps in the folder of the export that it evaluates
+    is_model = manifest.find(source) or any((path / name).exists() for name in _OF_MODELS)
     return "predictions" if path.is_dir() and not is_model else "model"
 
 
