@@ -17,7 +17,8 @@ from pathlib import Path
 
 import atheris
 
-sys.path.insert(0, str(Path(__file__).resolve().parents[2] / "tests" / "fuzz"))
+_TESTS = Path(__file__).resolve().parents[2] / "tests"
+sys.path[:0] = [str(_TESTS / "fuzz"), str(_TESTS)]
 
 with contextlib.redirect_stderr(io.StringIO()), atheris.instrument_imports(include=["liteseg"]):
     from targets import TARGETS, run

@@ -15,6 +15,7 @@ from typing import Callable, NamedTuple
 
 import cv2
 import numpy as np
+from torch_writer import legacy, state_dict, zipped
 
 from liteseg.config.load import load_config
 from liteseg.datasets.color_map import ColorMap
@@ -29,6 +30,7 @@ from liteseg.report.report import ReportData, read_history, write_report
 from liteseg.utils.images import read_image, read_label
 from liteseg.utils.weights.archive import unpack_weights
 from liteseg.utils.weights.load import read_pdparams, read_state
+from liteseg.utils.weights.torch_file import read_torch
 
 
 class Target(NamedTuple):
@@ -108,6 +110,8 @@ _LABEL = cv2.imencode(".png", np.arange(64, dtype=np.uint8).reshape(8, 8))[1].to
 TARGETS = {
     "weights": Target("m.pdparams", pickle.dumps({"w": _STATE["w"]}, 2), read_pdparams),
     "state": Target("training.pdstate", pickle.dumps(_STATE, 4), read_state),
+    "torch zip": Target("m.pth", zipped(state_dict({"w": _STATE["w"]})), read_torch),
+    "torch legacy": Target("m.pth", legacy(state_dict({"w": _STATE["w"]})), read_torch),
     "tar": Target("m.tar", _archive("w"), _unpack),
     "tar.gz": Target("m.tar.gz", _archive("w:gz"), _unpack),
     "zip": Target("m.zip", _archive("zip"), _unpack),
