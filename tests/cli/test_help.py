@@ -67,6 +67,7 @@ SEQUENCE = {
     ("models", "show"): [],
     ("models", "pack"): [],
     ("models", "download"): None,
+    ("models", "import"): None,
     ("compare",): None,
     ("data", "import"): None,  # these have tests of their own
     ("dash",): None,
