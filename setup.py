@@ -54,8 +54,15 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<=3.3.1"],
         # Decodes PNGs in two thirds of OpenCV's time.
         "fast": ["imagecodecs>=2023.3.16"],
-        # Import of COCO masks, and the splits of GTA5; weights, images and results on S3.
-        "data": ["fsspec>=2024.2", "pycocotools>=2.0.7", "s3fs>=2024.2", "scipy>=1.9"],
+        # COCO masks, the splits of GTA5, TIFF of many bands, tables in Parquet; weights, images and results on S3.
+        "data": [
+            "fsspec>=2024.2",
+            "pyarrow>=14",
+            "pycocotools>=2.0.7",
+            "s3fs>=2024.2",
+            "scipy>=1.9",
+            "tifffile>=2023.3",
+        ],
         # Prediction on a cluster; Ray 2.60 is the tested one, on Python 3.11.
         "ray": ["fsspec>=2024.2", "ray[data]>=2.40,<3"],
         # Result videos in H.264.

@@ -153,7 +153,7 @@ def _by_opencv(data: bytes, path: Union[str, Path]) -> np.ndarray:
         if not data.startswith(TIFF):
             raise
         raise UserError(
-            f"{path}: OpenCV can't read this TIFF; for more bands, pip install tifffile"
+            f"{path}: OpenCV can't read this TIFF; for more bands, pip install 'liteseg[data]'"
         ) from None
     if image.ndim == 3 and image.shape[2] in (3, 4):
         code = cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
