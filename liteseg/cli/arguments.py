@@ -3,9 +3,11 @@
 from __future__ import annotations
 
 import argparse
+import os
 from pathlib import Path
 from typing import Any, Optional
 
+from liteseg.errors import UserError
 from liteseg.utils.files import check_writable, require_kind, write_json
 
 SPLITS = ("train", "val", "test")
@@ -110,15 +112,16 @@ def add_device(parser: argparse.ArgumentParser) -> None:
 
 def add_json(parser: argparse.ArgumentParser, content: str = "the results") -> None:
     """Add `--json FILE`."""
-    parser.add_argument(
-        "--json", metavar="FILE", help=f"write {content} as JSON (default: no file)"
-    )
+    parser.add_argument("--json", metavar="FILE", help=f"write {content} as JSON (default: none)")
 
 
 def check_json(args: argparse.Namespace) -> None:
     """Raise a `UserError` now if the file of `--json` cannot be written later."""
     if args.json:
         require_kind(args.json, ".json")
+        config = getattr(args, "config", None) or os.curdir
+        if os.path.realpath(args.json) == os.path.realpath(config):
+            raise UserError(f"--json {args.json}: is the config; give another file")
         check_writable(Path(args.json).parent)
 
 

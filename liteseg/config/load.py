@@ -336,6 +336,8 @@ def find_config(path: Union[str, Path]) -> Path:
         return found
     if os.path.isdir(path):
         raise UserError(f"{path} is a folder; give a YAML file")
+    if os.path.exists(path):
+        raise UserError(f"{path} is not a regular file; give a YAML file")
     from liteseg.utils.weights.source import config_of_model, nearest_names
 
     model = config_of_model(str(path))

@@ -244,12 +244,17 @@ class PredictionSaver(Evaluator):
 
 
 def _require_no_dataset(cfg: CheckedConfig, folder: Path) -> None:
-    """Raise UserError if `folder` has images or labels of the config: they could be replaced."""
+    """Raise UserError if `folder` is one of a dataset of the config: files could be replaced."""
+    target = folder.resolve()
     for split in _SPLITS:
         with contextlib.suppress(UserError):  # the evaluated split reports its errors itself
             samples = build_dataset(cfg, split).samples
-            files = (file for sample in samples for file in sample[:2] if file)
-            if folder.resolve() in {parent.resolve() for parent in {f.parent for f in files}}:
+            folders = {file.parent for sample in samples for file in sample[:2] if file}
+            root = Path(getattr(cfg, f"{split}_dataset").get("dataset_root") or "/none").resolve()
+            # The folders of images and labels, and those above them up to the root.
+            inside = root in (target, *target.parents)
+            taken = {f.resolve() for f in folders}
+            if target in taken or (inside and any(target in f.parents for f in taken)):
                 break
     else:
         return

@@ -114,6 +114,18 @@ def test_an_unwritable_json_file_is_reported_before_the_work(tmp_path, capsys, c
     assert recorded == []
 
 
+def test_the_config_is_not_replaced_by_results(tmp_path, capsys, calls):
+    recorded = calls("evaluate.evaluate")
+    config, link = tmp_path / "c.json", tmp_path / "l.json"
+    config.write_text("iters: 1")
+    link.symlink_to(config)
+    for given in (config, link):
+        command = ["eval", "--config", f"{config}", "--weights", "w", "--json", f"{given}"]
+        assert main(command) == 2
+        assert "is the config" in capsys.readouterr().err
+    assert recorded == []
+
+
 def test_predict_reports_skipped_inputs(filled_run, tmp_path, capsys):
     write(tmp_path / "in" / "a.png", draw(0))
     (tmp_path / "in" / "b.png").write_bytes(b"not an image")

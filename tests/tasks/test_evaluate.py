@@ -128,11 +128,17 @@ def test_an_unwritable_path_is_reported_before_the_work(filled_run, tmp_path):
             liteseg.evaluate(None, filled_run, **path)
 
 
-def test_predictions_never_replace_ground_truth(filled_run):
+def test_predictions_never_replace_ground_truth(filled_run, tmp_path):
     data = filled_run.parent / "data"
     before = {path: path.read_bytes() for path in data.rglob("*") if path.is_file()}
     with pytest.raises(UserError, match="contains images or labels"):
         liteseg.evaluate(filled_run / "config.yml", filled_run, predictions=data)
+    # Nor go into the folders between the images and the root of the dataset.
+    (tmp_path / "list.txt").write_text("data/0.png data/0_label.png\n")
+    values = (f"dataset_root={filled_run.parent}", f"val_path={tmp_path}/list.txt")
+    changes = [f"val_dataset.{value}" for value in values]
+    with pytest.raises(UserError, match="contains images or labels"):
+        liteseg.evaluate(None, filled_run, overrides=changes, predictions=filled_run.parent)
     assert {path: path.read_bytes() for path in data.rglob("*") if path.is_file()} == before
 
 

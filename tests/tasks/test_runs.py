@@ -135,6 +135,13 @@ def test_links_in_a_run_of_others_are_refused(run, tmp_path):
         train("quickstart", resume=run)
 
 
+def test_pipes_are_not_waited_for(tmp_path):
+    for name, read in (("c.yml", load_config), ("w.tar", resolve), ("w.pdparams", resolve)):
+        os.mkfifo(tmp_path / name)
+        with pytest.raises(UserError, match="is not a regular file"):
+            read(tmp_path / name)
+
+
 @pytest.mark.parametrize("name", ["train.log", "checkpoints", "checkpoints/best", "vdl"])
 def test_weights_of_a_run_with_links_that_leave_it_are_refused(run, tmp_path, name):
     if (run / name).exists():

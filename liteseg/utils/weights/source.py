@@ -155,6 +155,8 @@ def _local(path: Path) -> Path:
         return path
     if not os.path.exists(path):
         raise missing(path)
+    if not os.path.isdir(path):
+        raise UserError(f"{path}: is not a regular file; give a weights file or a run directory")
     for place in _IN_A_DIRECTORY:
         if (path / place / WEIGHTS_NAME).is_file():
             return path / place / WEIGHTS_NAME
