@@ -54,7 +54,8 @@ setup(
         "cpu": ["paddlepaddle>=2.6.2,<=3.3.1"],
         # Decodes PNGs in two thirds of OpenCV's time.
         "fast": ["imagecodecs>=2023.3.16"],
-        # COCO masks, the splits of GTA5, TIFF of many bands, tables in Parquet; weights, images and results on S3.
+        # COCO masks, the splits of GTA5, TIFF of many bands, tables in Parquet; weights, images
+        # and results on S3.
         "data": [
             "fsspec>=2024.2",
             "pyarrow>=14",
