@@ -52,12 +52,12 @@ def boundary_counts(
     classes = [values.ravel()[place] for values, place in zip(maps, places)]
     keys = [_keys(*pair, label.shape, margin) for pair in zip(classes, places)]
     square = np.ones((2 * margin + 1, 2 * margin + 1), np.uint8)
-    for name, mine, other in (("labeled", 0, 1), ("predicted", 1, 0)):
+    for name, own, other in (("labeled", 0, 1), ("predicted", 1, 0)):
         # Pixels that are far from the contours of all classes need no search.
-        near = cv2.dilate(contours[other].view(np.uint8), square).ravel()[places[mine]] > 0
-        matched = _matched(keys[mine][near], keys[other], tolerance, columns)
-        counts[f"contour_{name}"] = np.bincount(classes[mine], minlength=256)
-        found = classes[mine][near][matched]
+        near = cv2.dilate(contours[other].view(np.uint8), square).ravel()[places[own]] > 0
+        matched = _matched(keys[own][near], keys[other], tolerance, columns)
+        counts[f"contour_{name}"] = np.bincount(classes[own], minlength=256)
+        found = classes[own][near][matched]
         counts[f"contour_{name}_matched"] = np.bincount(found, minlength=256)
     return counts
 

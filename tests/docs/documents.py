@@ -22,6 +22,7 @@ NAMES = (
     "liteseg/README.md",
     "liteseg/datasets/README.md",
     "liteseg/deploy/README.md",
+    "liteseg/metrics/README.md",
     "scripts/bench/README.md",
     "scripts/cluster/README.md",
 )
