@@ -110,7 +110,7 @@ def test_the_examples_work(tmp_path, monkeypatch, capsys):
                 shutil.copy("output/my/checkpoints/best/model.pdparams", ".")
             assert cli.main([*shlex.split(line)[1:], *more]) == 0, line
     names = sorted(path.name for path in tmp_path.iterdir())
-    written = ["data", "eval.html", "exported", "masks", "output", "predictions"]
+    written = ["data", "eval.html", "exported", "masks", "output", "packed", "predictions", "zoo"]
     assert names == sorted([*written, "model.pdparams", "my.yml", "photos"])
     manifest = tmp_path / "output/my/checkpoints/last/manifest.json"
     assert '"iteration": 2' in manifest.read_text()
