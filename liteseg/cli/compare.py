@@ -104,19 +104,17 @@ def run(args: argparse.Namespace) -> int:
 
 def format_comparison(comparison: Any, shown: int = 5) -> str:
     """A comparison as text, with `shown` images of each direction."""
-    from liteseg.metrics.comparison import letter
-
     lines = []
-    for number, entry in enumerate(comparison.entries):
+    for entry in comparison.entries:
         miou = entry.miou
         found = f"mIoU {decimal(miou.value)}"
         if miou.interval:
             found += " [{:.4f}, {:.4f}]".format(*miou.interval)
         if len(entry.sources) > 1:
             found += f", {len(entry.sources)} runs, standard deviation {decimal(miou.deviation)}"
-        lines.append(f"{letter(number)}  {found}  {', '.join(entry.sources)}")
+        lines.append(f"{entry.letter}  {found}  {', '.join(entry.sources)}")
     for pair in comparison.pairs:
-        name = letter(pair.number)
+        name = pair.letter
         rows = [*comparison.headline_rows(pair), None, *comparison.class_rows(pair)]
         lines += ["", *_table(f"{name} minus A", name, rows)]
         for word, images in zip(("better", "worse"), pair.most_moved(shown)):

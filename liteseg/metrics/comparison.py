@@ -97,11 +97,13 @@ class Entry:
     """A model: one evaluation, or those of trainings that differ in the seed only.
 
     Attributes:
+        letter: short name: A for the first entry.
         sources: of the evaluations.
         metrics: means over the runs with intervals, by the keys of `metric_arrays`.
         deviation: standard deviation of each metric over the runs, NaN for a single one.
     """
 
+    letter: str
     sources: list[str]
     metrics: dict[str, Interval]
     deviation: dict[str, np.ndarray]
@@ -120,11 +122,13 @@ class Pair:
 
     Attributes:
         number: place of the entry among all, from 1.
+        letter: its short name.
         differences: with intervals, by the keys of `metric_arrays`.
         moved: all images with labels by descending difference of their mIoU.
     """
 
     number: int
+    letter: str
     differences: dict[str, Interval]
     moved: list[Moved]
 
@@ -244,8 +248,7 @@ def _pair(low: Optional[float], high: Optional[float]) -> Optional[tuple[float, 
     return None if low is None or high is None else (low, high)
 
 
-def letter(number: int) -> str:
-    """The short name of an entry, by its place from 0."""
+def _letter(number: int) -> str:
     return chr(ord("A") + number) if number < 26 else f"#{number + 1}"
 
 
@@ -269,15 +272,16 @@ def compare_runs(groups: Sequence[Sequence[Run]], kind: str = "auto") -> Compari
             f"possible; compare at least 2{other}"
         )
     entries = []
-    for runs, images in zip(groups, aligned):
+    for number, (runs, images) in enumerate(zip(groups, aligned)):
         found = intervals(images, units)
         by_run = [metric_arrays(total_counts(one)) for one in images]
         spread = {key: _deviation([values[key] for values in by_run]) for key in found}
-        entries.append(Entry([run.source for run in runs], found, spread))
-    pairs = [
-        Pair(number, differences(aligned[0], images, units), _moved(aligned[0], images))
-        for number, images in enumerate(aligned[1:], 1)
-    ]
+        sources = [run.source for run in runs]
+        entries.append(Entry(_letter(number), sources, found, spread))
+    pairs = []
+    for number, images in enumerate(aligned[1:], 1):
+        found = differences(aligned[0], images, units)
+        pairs.append(Pair(number, _letter(number), found, _moved(aligned[0], images)))
     return Comparison(entries, pairs, first.classes, len(first.images), units)
 
 

@@ -8,7 +8,7 @@ from pathlib import Path
 
 import jinja2
 
-from liteseg.metrics.comparison import Comparison, Row, letter
+from liteseg.metrics.comparison import Comparison, Row
 from liteseg.utils.files import atomic_write
 from liteseg.utils.text import decimal, redacted
 
@@ -28,7 +28,6 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
     )
     page = environment.get_template("comparison.html.jinja").render(
         comparison=comparison,
-        letter=letter,
         shown=_IMAGES,
         date=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
         decimal=decimal,

@@ -8,6 +8,7 @@ import re
 import shlex
 import sys
 import types
+from pathlib import Path
 
 import cv2
 import numpy as np
@@ -253,6 +254,26 @@ def test_own_data_from_the_text_alone(tmp_path, monkeypatch):
     segmenter = liteseg.Segmenter.from_pretrained("exported/shapes")
     assert segmenter.class_names == ("ground", "box", "ball")
     np.testing.assert_array_equal(segmenter.palette[1], (200, 30, 30))
+
+
+def test_the_comparison_in_python(tmp_path, monkeypatch, capsys):
+    monkeypatch.chdir(tmp_path)
+    rng = np.random.default_rng(0)
+    for index in range(6):
+        label = rng.integers(0, 3, (32, 48), dtype=np.uint8)
+        wrong = np.where(rng.random(label.shape) < 0.4, 0, label)
+        for folder, values in (("labels", label), ("base", wrong), ("wide", label)):
+            Path(folder).mkdir(exist_ok=True)
+            assert cv2.imwrite(f"{folder}/{index}.png", values.astype(np.uint8))
+    for name in ("base", "wide"):
+        command = ["eval", "--predictions", name, "--labels", "labels", "--json", f"{name}.json"]
+        assert main(command) == 0
+    capsys.readouterr()
+    execute(block("liteseg/metrics/README.md", "# compare.py"))
+    value, verdict = capsys.readouterr().out.split()
+    expected = [json.loads(Path(f"{name}.json").read_text())["miou"] for name in ("base", "wide")]
+    assert float(value) == pytest.approx(expected[1] - expected[0], abs=1e-9)
+    assert verdict == "better"
 
 
 def test_every_public_name_is_there_and_documented():
