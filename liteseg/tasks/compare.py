@@ -12,9 +12,9 @@ from liteseg.errors import UserError
 from liteseg.metrics import ImageCounts
 from liteseg.metrics.comparison import Comparison, Run, compare_runs, require_same_images
 from liteseg.report.comparison import write_comparison
+from liteseg.tasks.sequences import sequence_function
 from liteseg.utils.files import check_writable, read_json, require_kind
 from liteseg.utils.logging import get_logger
-from liteseg.utils.sequences import sequence_function
 
 _MAX_JSON = 1 << 30  # bytes
 _OF_MODELS = ("config.yml", "checkpoints", "model.pdparams")  # files of a run or weights folder

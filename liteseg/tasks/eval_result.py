@@ -15,9 +15,9 @@ from liteseg.metrics.image_counts import BoundaryOptions, ImageCounts, image_met
 from liteseg.report.gallery import Gallery
 from liteseg.report.image_table import image_table, sequence_table, thumbnails_of
 from liteseg.report.report import ReportData, write_report
+from liteseg.tasks.sequences import sequence_function
 from liteseg.utils.files import atomic_write, check_writable, require_kind
 from liteseg.utils.logging import get_logger
-from liteseg.utils.sequences import sequence_function
 
 DEFAULT_BOUNDARY = BoundaryOptions()
 _TABLES = (".csv", ".parquet")

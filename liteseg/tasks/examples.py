@@ -15,8 +15,8 @@ from liteseg.config.schema import CheckedConfig
 from liteseg.deploy.verify import Example
 from liteseg.errors import UserError
 from liteseg.tasks.inputs import find_jobs
+from liteseg.tasks.storage import read
 from liteseg.utils.images import IMAGE_SUFFIXES
-from liteseg.utils.storage import read
 
 _STRIDES = 100
 _SYNTHETIC_SIZE = (1024, 512)  # (w, h) where no size is given

@@ -18,10 +18,10 @@ from pathlib import Path
 from typing import IO, NamedTuple, Optional, Union
 
 from liteseg.errors import UserError
+from liteseg.tasks.storage import Location, child, is_url, kind_of, location, scan
 from liteseg.utils.images import IMAGE_SUFFIXES
 from liteseg.utils.logging import get_logger
 from liteseg.utils.results import is_marked
-from liteseg.utils.storage import Location, child, is_url, kind_of, location, scan
 
 VIDEO_SUFFIXES = (".mp4", ".avi", ".mov", ".mkv", ".webm", ".m4v", ".mpg", ".mpeg", ".wmv")
 SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)

@@ -20,9 +20,10 @@ from liteseg.errors import UserError
 from liteseg.report.visualize import encode_palette_png, encode_png, overlay, with_legend
 from liteseg.tasks.inputs import RESULTS, Job, Shard, in_shard
 from liteseg.tasks.segmenter import Segmenter
+from liteseg.tasks.storage import Location, child, exists, write
+from liteseg.utils.bands import for_display
 from liteseg.utils.logging import get_logger
 from liteseg.utils.results import require_replaceable
-from liteseg.utils.storage import Location, child, exists, write
 from liteseg.utils.text import redacted
 
 KINDS = ("mask", "palette", "overlay")
@@ -63,14 +64,14 @@ def encoded(
 
     Args:
         segmenter: has the class names and colors.
-        image: (H, W, 3) uint8 RGB.
+        image: (H, W, C), as the segmenter reads it.
         kinds: keys of `ENDINGS`.
         label: (H, W) uint8, as `predicted` returns it.
         confidence: (H, W) uint8, if `kinds` has it.
     """
     for kind in kinds:
         if kind == "overlay":
-            blended = overlay(image, label, segmenter.palette)
+            blended = overlay(for_display(image), label, segmenter.palette)
             present = np.unique(label)
             legend = with_legend(blended, segmenter.class_names, segmenter.palette, present)
             yield encode_png(legend)

@@ -27,10 +27,9 @@ from liteseg.tasks.outputs import KINDS, Failures, OutputFailed, Results, encode
 from liteseg.tasks.predict_video import predict_video
 from liteseg.tasks.runs import Weights, config_of, default_weights
 from liteseg.tasks.segmenter import Segmenter
-from liteseg.utils.images import decode_image
+from liteseg.tasks.storage import Location, check_storage, location, read
 from liteseg.utils.logging import get_logger, progress
 from liteseg.utils.runtime import rank, world_size
-from liteseg.utils.storage import Location, check_storage, location, read
 
 _FIRST = 10_000  # inputs that are listed and checked before the first one is predicted
 # The threads that read and those that write: more for object stores, whose answers take long.
@@ -131,17 +130,18 @@ def predict(
     kinds = KINDS if what == "all" else (what,)
     results = Results(location(output), kinds, overwrite, skip_existing)
     list_jobs = functools.partial(_list, paths, inputs_from, results, shard)
-    jobs = list_jobs()
-    first = list(itertools.islice(jobs, _FIRST))
-    check_storage(results.output)
-    results.require_replaceable(first)
     options: dict[str, Any] = {"device": device, "runtime": runtime, "threads": threads}
     options["precision"] = precision
-    run: Callable[[Finished], None]
     if engine == "ray":
         from liteseg.tasks.ray_engine import Exported, predict_with_ray, require_export
 
         exported = Exported(require_export(model, inputs_from), options, unknown_below)
+    jobs = list_jobs()
+    first = list(itertools.islice(jobs, _FIRST))
+    check_storage(results.output)
+    results.require_replaceable(first)
+    run: Callable[[Finished], None]
+    if engine == "ray":
         run = functools.partial(predict_with_ray, list_jobs, results, exported, ray_address, actors)
     else:
         if isinstance(model, Segmenter):
@@ -285,7 +285,7 @@ def predict_jobs(
         return
     is_local = isinstance(first.source, Path) and isinstance(results.output, Path)
     threads = _THREADS if is_local else _REMOTE_THREADS
-    load = functools.partial(_load, results, segmenter.exif == "apply")
+    load = functools.partial(_load, results, segmenter.decode)
     images = map_ahead(load, itertools.chain([first], jobs), threads, 2 * threads)
     writer = BackgroundWriter(threads, 4 * threads, fail, lambda job: finished(job, ""))
     with writer, contextlib.closing(images) as loaded:
@@ -307,7 +307,9 @@ def predict_jobs(
                 fail(error, job)
 
 
-def _load(results: Results, exif: bool, job: Job) -> tuple[Job, Union[np.ndarray, UserError, str]]:
+def _load(
+    results: Results, decode: Callable[[bytes, str], np.ndarray], job: Job
+) -> tuple[Job, Union[np.ndarray, UserError, str]]:
     """The job with its image, with the error of reading it, or with `THERE` or `_VIDEO`."""
     try:
         if job.problem:
@@ -317,7 +319,7 @@ def _load(results: Results, exif: bool, job: Job) -> tuple[Job, Union[np.ndarray
         results.require_replaceable([job])
         if job.is_video:
             return job, _VIDEO
-        return job, decode_image(read(job.source), job.source, exif)
+        return job, decode(read(job.source), str(job.source))
     except UserError as error:
         return job, error
 

@@ -15,9 +15,9 @@ from liteseg.tasks.background import BackgroundWriter, prefetch
 from liteseg.tasks.inputs import Job
 from liteseg.tasks.outputs import Results, encoded, predicted
 from liteseg.tasks.segmenter import Segmenter
+from liteseg.tasks.storage import write
 from liteseg.tasks.video import Video, VideoWriter
 from liteseg.utils.logging import progress
-from liteseg.utils.storage import write
 
 _READ_AHEAD = 4
 _WRITERS, _MAX_PENDING = 2, 8

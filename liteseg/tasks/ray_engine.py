@@ -14,7 +14,7 @@ import tempfile
 from collections.abc import Iterable, Iterator
 from dataclasses import replace
 from pathlib import Path
-from typing import Any, Callable, NamedTuple, Optional
+from typing import Any, Callable, NamedTuple, Optional, Union
 
 import numpy as np
 
@@ -23,10 +23,13 @@ from liteseg.errors import UserError
 from liteseg.tasks.inputs import Job
 from liteseg.tasks.outputs import Results
 from liteseg.tasks.predict import Finished, open_segmenter, predict_jobs, with_thresholds
+from liteseg.tasks.segmenter import Segmenter
+from liteseg.tasks.storage import location, read
 from liteseg.utils.logging import console_options
-from liteseg.utils.storage import location, read
 
 _BATCH = 32  # inputs per task of an actor; those of a task whose actor died are predicted again
+_FATAL = "\0"  # in front of the message of an error that ends the run
+_BLOCK = 4096  # bytes of names, sent as soon as they are listed
 _OBJECT_STORE = 256 << 20  # bytes of shared memory of a cluster on this machine: models and names
 
 Batch = dict[str, np.ndarray]
@@ -112,12 +115,11 @@ def predict_with_ray(
                 concurrency=actors or (1, most),
             )
         )
-        try:
-            for batch in rows.iter_batches(batch_size=None):
-                for job, message in _unpacked(batch):
-                    finished(job, message)
-        except ray.exceptions.RayError as error:
-            raise _user_error(error) from error
+        for batch in rows.iter_batches(batch_size=None):
+            for job, message in _unpacked(batch):
+                if message.startswith(_FATAL):
+                    raise UserError(message[len(_FATAL) :])
+                finished(job, message)
 
 
 @contextlib.contextmanager
@@ -144,7 +146,7 @@ def _cluster(address: Optional[str]) -> Iterator[Any]:
             ) from error
     context = ray.data.DataContext.get_current()
     before = context.target_max_block_size, context.enable_progress_bars
-    context.target_max_block_size = 1  # a block for each batch of names
+    context.target_max_block_size = _BLOCK
     context.enable_progress_bars = not console_options()["quiet"]
     try:
         yield ray
@@ -162,33 +164,47 @@ class _Lister:
 
     def __call__(self, _: Batch) -> Iterator[Batch]:
         os.chdir(self.folder)  # of the command: inputs may be relative
-        jobs = iter(self.list_jobs())
-        while batch := list(itertools.islice(jobs, _BATCH)):
-            yield _packed((_absolute(job), job.problem) for job in batch)
+        try:
+            jobs = iter(self.list_jobs())
+            while batch := list(itertools.islice(jobs, _BATCH)):
+                yield _packed((_absolute(job), job.problem) for job in batch)
+        except UserError as error:
+            yield _failed(error)
 
 
 class _Actor:
-    """A process with a model."""
+    """A process with a model. Its errors are rows, because those of Ray are long."""
 
     def __init__(
         self, files: Any, options: dict[str, Any], unknown_below: Optional[float], results: Results
     ):
         import ray
 
+        self.results = results
+        self.segmenter: Union[Segmenter, UserError]
         with tempfile.TemporaryDirectory() as folder:
             for name, content in ray.get(files).items():
                 Path(folder, name).write_bytes(content)
-            segmenter = open_segmenter(None, folder, **options)
-        self.segmenter = with_thresholds(segmenter, unknown_below)
-        self.results = results
+            try:
+                segmenter = open_segmenter(None, folder, **options)
+                self.segmenter = with_thresholds(segmenter, unknown_below)
+            except UserError as error:
+                self.segmenter = error
 
     def __call__(self, batch: Batch) -> Batch:
         finished: list[tuple[Job, str]] = []
         jobs = [job._replace(problem=problem) for job, problem in _unpacked(batch)]
-        predict_jobs(
-            self.segmenter, jobs, self.results, lambda job, message: finished.append((job, message))
-        )
+        try:
+            if isinstance(self.segmenter, UserError):
+                raise self.segmenter
+            predict_jobs(self.segmenter, jobs, self.results, lambda *row: finished.append(row))
+        except UserError as error:
+            return _failed(error)
         return _packed(finished)
+
+
+def _failed(error: UserError) -> Batch:
+    return _packed([(Job("", ""), f"{_FATAL}{error}")])
 
 
 def _absolute(job: Job) -> Job:
@@ -207,11 +223,3 @@ def _unpacked(batch: Batch) -> Iterator[tuple[Job, str]]:
     columns = (map(os.fsdecode, batch[name]) for name in ("source", "place", "message"))
     for source, place, message in zip(*columns):
         yield Job(location(source), place), message
-
-
-def _user_error(error: BaseException) -> UserError:
-    """The error of a process of Ray, which its exceptions wrap."""
-    cause: Optional[BaseException] = error
-    while cause is not None and not isinstance(cause, UserError):
-        cause = getattr(cause, "cause", None) or cause.__cause__
-    return cause or UserError(f"--engine ray: {error}")

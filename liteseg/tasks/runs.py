@@ -233,7 +233,12 @@ def class_names_of(source: Weights) -> Optional[tuple[str, ...]]:
         names = None if spec is None else names_and_palette(spec)[0]
     except (UserError, KeyError, TypeError, ValueError):  # not a config of this version
         return None
-    return None if names is None or names[0] == "class_0" else tuple(map(str, names))
+    return None if names is None or _numbered(names) else tuple(map(str, names))
+
+
+def _numbered(names: Sequence[str]) -> bool:
+    """Whether a dataset has numbered its classes, because they have no names."""
+    return names[0] == "class_0"
 
 
 def load_to_fine_tune(
@@ -250,7 +255,7 @@ def load_to_fine_tune(
     Raises:
         UserError: the weights do not fit, or `by_name` lacks the names.
     """
-    names: Optional[Sequence[str]] = None if classes[0] == "class_0" else class_names_of(weights)
+    names: Optional[Sequence[str]] = None if _numbered(classes) else class_names_of(weights)
     if init == "anew":
         names = ()
     elif init == "by_name" and names is None:
@@ -281,7 +286,7 @@ def require_class_order(weights: Weights, names: Sequence[str]) -> None:
         UserError: the same names in another order, which would exchange classes.
     """
     trained, given = class_names_of(weights), tuple(map(str, names))
-    if trained is None or trained == given or given[0] == "class_0":
+    if trained is None or trained == given or _numbered(given):
         return
     found = f"the weights were trained with the classes {', '.join(trained)}"
     if sorted(trained) == sorted(given):

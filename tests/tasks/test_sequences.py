@@ -5,7 +5,7 @@ from __future__ import annotations
 import pytest
 
 from liteseg.errors import UserError
-from liteseg.utils.sequences import sequence_function
+from liteseg.tasks.sequences import sequence_function
 
 
 @pytest.mark.parametrize(

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 
 from liteseg.errors import UserError
-from liteseg.utils.storage import (
+from liteseg.tasks.storage import (
     check_storage,
     child,
     exists,
