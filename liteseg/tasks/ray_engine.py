@@ -194,6 +194,8 @@ class _Actor:
     def __call__(self, batch: Batch) -> Batch:
         finished: list[tuple[Job, str]] = []
         jobs = [job._replace(problem=problem) for job, problem in _unpacked(batch)]
+        if fatal := [(job, job.problem) for job in jobs if job.problem.startswith(_FATAL)]:
+            return _packed(fatal)
         try:
             if isinstance(self.segmenter, UserError):
                 raise self.segmenter
