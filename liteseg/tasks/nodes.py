@@ -119,6 +119,8 @@ def _run_elastic(command: Sequence[str], nodes: Nodes, logs: Path) -> None:
         raise UserError(
             f"--master {nodes.master}: Paddle needs etcd3 for it; run  pip install etcd3"
         )
+    # The code that etcd3 has for protobuf is older than the fast implementation admits.
+    os.environ.setdefault("PROTOCOL_BUFFERS_PYTHON_IMPLEMENTATION", "python")
     options = ["--nnodes", nodes.count, "--master", nodes.master, "--job_id", logs.parents[1].name]
     options += ["--max_restart", str(nodes.max_restarts), "--elastic_level", "1"]
     options += ["--elastic_timeout", f"{nodes.wait:.0f}"]

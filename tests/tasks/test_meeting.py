@@ -2,12 +2,14 @@
 
 from __future__ import annotations
 
+import contextlib
 import dataclasses
 import re
 import socket
 import threading
 from concurrent.futures import ThreadPoolExecutor
 from pathlib import Path
+from types import SimpleNamespace
 
 import pytest
 
@@ -110,9 +112,9 @@ def test_missing_nodes_are_counted(master):
 def test_a_port_in_use(master, monkeypatch):
     monkeypatch.setattr(meeting, "ANSWER_WITHIN", 0.2)
     host, _, port = master.rpartition(":")
-    with socket.create_server((host, int(port))):
-        with pytest.raises(UserError, match=f"port {port} of .* is in use by another program"):
-            meet(Nodes("2", master, wait=20))
+    words = f"port {port} of .* is in use by another program"
+    with socket.create_server((host, int(port))), pytest.raises(UserError, match=words):
+        meet(Nodes("2", master, wait=20))
 
 
 def test_a_master_that_is_not_found(monkeypatch):
@@ -159,3 +161,28 @@ def test_a_program_that_is_no_node_is_left_out(master):
         meet(Nodes("2", master, wait=2))
     scanner.join()
     assert answers == [meeting._GREETING]
+
+
+def test_elastic_options_are_passed_on_to_paddle(tmp_path, monkeypatch):
+    started = []
+
+    @contextlib.contextmanager
+    def launcher(*arguments):
+        started.append(arguments)
+        yield SimpleNamespace(wait=lambda: 0, returncode=0), []
+
+    monkeypatch.setattr("liteseg.tasks.nodes._launcher", launcher)
+    monkeypatch.setattr("importlib.util.find_spec", lambda name: True)
+    with socket.create_server(("127.0.0.1", 0)) as etcd:
+        master = f"etcd://127.0.0.1:{etcd.getsockname()[1]}"
+        nodes = Nodes("2:4", master, max_restarts=3, wait=60)
+        run_on_nodes(["train", "--config", "my.yml"], nodes, tmp_path / "run" / "launch")
+    ((command, _, address, options, _),) = started
+    assert command[-4:] == ["--resume", "auto", "--output", str(tmp_path / "run")]
+    assert address == "127.0.0.1"
+    assert " ".join(options) == (
+        f"--nnodes 2:4 --master {master} --job_id run --max_restart 3 --elastic_level 1 "
+        "--elastic_timeout 60"
+    )
+    with pytest.raises(UserError, match=f"--master {master}: cannot be reached"):
+        run_on_nodes(["train"], nodes, tmp_path / "run" / "launch")
