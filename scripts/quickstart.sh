@@ -30,6 +30,7 @@ cat <<END
 
 mIoU on the Streets val images: $(printf '%.4f' "$miou")
 Overlays: $ROOT/$run/overlays
+Next:     cd $ROOT && .venv/bin/liteseg predict photo.jpg   # with the newest run in output, this one
 Curves:   $ROOT/.venv/bin/visualdl --logdir $ROOT/$run/vdl
 To start over, first run: rm -r $ROOT/$run
 END

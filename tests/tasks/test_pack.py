@@ -23,6 +23,7 @@ from liteseg.errors import UserError
 from liteseg.tasks.pack import pack_model
 from liteseg.tasks.runs import class_names_of, config_of
 from liteseg.utils.files import sha256_of
+from liteseg.utils.weights import index
 from liteseg.utils.weights.load import read_pdparams
 
 IMAGE = np.random.default_rng(0).integers(0, 256, (48, 64, 3), dtype=np.uint8)
@@ -33,6 +34,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LITESEG_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("LITESEG_ZOO", raising=False)
+    monkeypatch.setattr(index, "_FRESH_S", 0.0)
     return tmp_path / "home"
 
 

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import os
 import re
+import time
 from pathlib import Path
 from typing import Any
 from urllib.parse import quote
@@ -13,13 +14,15 @@ from filelock import FileLock
 from liteseg.errors import UserError, quoted
 from liteseg.utils.files import read_json, write_json
 from liteseg.utils.text import redacted
-from liteseg.utils.weights.download import is_url, refresh
+from liteseg.utils.weights.download import cache_path, is_url, refresh
 from liteseg.utils.weights.zoo import Model
 
 NAME = "index.json"
 FORMAT = "liteseg-zoo-1"
 MODEL_NAME = re.compile(r"[A-Za-z0-9][\w.+-]*")
 _MAX_BYTES = 4 << 20
+_FRESH_S = 60.0  # a command reads an index several times
+_read_at: dict[Path, float] = {}
 # Checks of the fields of an entry; all but `file` may be left out.
 _FIELDS = {
     "file": lambda v: isinstance(v, str) and v.isprintable() and bool(v),
@@ -51,7 +54,10 @@ def own_models() -> tuple[Model, ...]:
 def _read(place: str) -> list[Model]:
     if is_url(place):
         url = place if place.lower().endswith(".json") else f"{place.rstrip('/')}/{NAME}"
-        path = refresh(url, check=lambda part: _parse(part, url))
+        path = cache_path(url)
+        if path not in _read_at or time.monotonic() - _read_at[path] > _FRESH_S:
+            refresh(url, check=lambda part: _parse(part, url))
+            _read_at[path] = time.monotonic()
         return _parse(path, url)
     folder = Path(place).expanduser().absolute()
     path = folder if folder.suffix == ".json" else folder / NAME

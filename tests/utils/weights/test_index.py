@@ -13,6 +13,7 @@ from weights_server import serving, weights
 
 from liteseg.errors import UserError
 from liteseg.utils.weights import download
+from liteseg.utils.weights import index as module
 from liteseg.utils.weights.download import cache_path
 from liteseg.utils.weights.index import FORMAT, add_entry
 from liteseg.utils.weights.source import model_of, models, resolve
@@ -31,6 +32,7 @@ def home(tmp_path, monkeypatch):
     monkeypatch.setenv("LITESEG_HOME", str(tmp_path / "home"))
     monkeypatch.setenv("no_proxy", "127.0.0.1")
     monkeypatch.delenv("LITESEG_ZOO", raising=False)
+    monkeypatch.setattr(module, "_FRESH_S", 0.0)
     return tmp_path / "home"
 
 
@@ -57,6 +59,13 @@ def test_a_model_is_downloaded_once_by_name(server, home):
     requested = [name for name, _ in server.requests if name.endswith("pdparams")]
     assert requested == ["/zoo/ours.pdparams"]
     assert [model.name for model in models()][:2] == ["ours", DEFAULT.name]
+
+
+def test_a_command_requests_the_index_once(server, monkeypatch):
+    monkeypatch.setattr(module, "_FRESH_S", 60.0)
+    for _ in range(3):
+        assert resolve("ours")
+    assert [name for name, _ in server.requests] == ["/zoo/index.json", "/zoo/ours.pdparams"]
 
 
 def test_later_downloads_must_equal_the_first(server, home):
