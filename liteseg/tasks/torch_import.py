@@ -123,9 +123,12 @@ def _state_dict(content: Any, file: Path) -> tuple[str, dict[str, np.ndarray]]:
     entries = content if isinstance(content, dict) else {}
     for name in ("", *_STATES):
         state = entries.get(name) if name else entries
-        values = state.values() if isinstance(state, dict) else ()
-        if values and all(isinstance(value, np.ndarray) for value in values):
-            return name, {re.sub(r"^module\.", "", str(k)): v for k, v in state.items()}
+        if not isinstance(state, dict) or not state:
+            continue
+        if all(isinstance(value, np.ndarray) for value in state.values()):
+            arrays = {str(key): value for key, value in state.items()}
+            start = len("module.") if all(key.startswith("module.") for key in arrays) else 0
+            return name, {key[start:]: value for key, value in arrays.items()}
     found = ", ".join(map(quoted, list(entries)[:8])) or f"a {type(content).__name__}"
     raise UserError(
         f"{file} contains no state dict: expected tensors by name, or these under one of "
@@ -141,12 +144,13 @@ def _target(architecture: str, arrays: Mapping[str, np.ndarray], file: Path) -> 
         model = ENCODERS[architecture][0]()
     else:
         classifier = arrays.get("seg_head.0.seg_head.2.weight")
-        if classifier is None or not classifier.ndim:
+        if classifier is None or classifier.ndim != 4 or not 2 <= len(classifier) <= 255:
             beginnings = sorted({key.partition(".")[0] for key in arrays})
             raise UserError(
                 f"{file} is not a PP-LiteSeg of super-gradients: no seg_head.0.seg_head.2.weight "
-                f"is among its {len(arrays)} keys ({', '.join(map(quoted, beginnings[:8]))}); for "
-                "the encoder alone give --as stdc1 or --as stdc2"
+                f"of 2 to 255 classes is among its {len(arrays)} keys (they begin with "
+                f"{', '.join(map(quoted, beginnings[:8]))}); for the encoder alone give --as stdc1 "
+                "or --as stdc2"
             )
         model = PPLiteSeg(len(classifier), ENCODERS[network[0]][0](), **network[1])
     return {key: value.numpy() for key, value in model.state_dict().items()}
@@ -163,7 +167,10 @@ def _converted(
     modules = ENCODERS[NETWORKS.get(architecture, (architecture,))[0]][1]
     prefixes = [p for p in (*_OFFICIAL, *_STAGES) if any(key.startswith(p) for key in arrays)]
     for key, initial in target.items():
-        if key.endswith("._scale") or re.match(r"seg_heads\.[12]\.", key):
+        if key.endswith("._scale"):
+            converted[key], report.changed[key] = initial, "1: a constant that nothing reads"
+            continue
+        if re.match(r"seg_heads\.[12]\.", key):
             converted[key] = initial
             report.initialized.append(key)
             continue
