@@ -62,7 +62,6 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
         "liteseg train --config my.yml --weights output/my --output output/fine_tuned",
         "liteseg train --resume output/my",
         "liteseg train --config quickstart --output output/quickstart",
-        "liteseg train --config my.yml --devices 8 --nodes 2 --master node-0:6170 --resume auto",
     )
 
 

@@ -150,7 +150,7 @@ def _launcher(
     package = str(Path(__file__).resolve().parents[2])
     kept = {key: text for key, text in os.environ.items() if not key.startswith("PADDLE_")}
     environment = {
-        "GLOO_SOCKET_IFNAME": _interface(address),
+        **_interface(address),
         **kept,
         "PYTHONPATH": os.pathsep.join([package, os.environ.get("PYTHONPATH", "")]),
     }
@@ -219,16 +219,16 @@ def _tail(path: Path) -> list[str]:
     return [safe(line) for line in path.read_text(errors="replace").splitlines()[-_LOG_LINES:]]
 
 
-def _interface(address: str) -> str:
-    """The network interface with an address; empty if it can't be found."""
+def _interface(address: str) -> dict[str, str]:
+    """The variable that makes gloo use the network interface of an address; empty without one."""
     with socket.socket(socket.AF_INET, socket.SOCK_DGRAM) as any_socket:
         for _, name in socket.if_nameindex():
             request = struct.pack("256s", name.encode()[:15])
             with contextlib.suppress(OSError):
                 found = fcntl.ioctl(any_socket.fileno(), _SIOCGIFADDR, request)[20:24]
                 if socket.inet_ntoa(found) == address:
-                    return name
-    return ""
+                    return {"GLOO_SOCKET_IFNAME": name}
+    return {}
 
 
 def _paddle_launcher(address: str, parent: int) -> NoReturn:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import logging
+import socket
 import sys
 
 import pytest
@@ -65,11 +66,13 @@ def test_bars_on_terminals_unless_quiet(monkeypatch):
 
 
 @pytest.mark.usefixtures("fresh_logging")
-def test_other_ranks_are_silent(tmp_path, capsys, monkeypatch):
+def test_other_ranks_name_their_host_and_write_no_file(tmp_path, capsys, monkeypatch):
     monkeypatch.setenv("PADDLE_TRAINER_ID", "1")
     with log_file(tmp_path / "train.log"):  # sets up the console, too
         get_logger().log(logging.ERROR, "x")
-    assert capsys.readouterr() == ("", "")
+    output, errors = capsys.readouterr()
+    assert output.endswith(f" [{socket.gethostname()}, rank 1] x\n")
+    assert errors == ""
     assert not (tmp_path / "train.log").exists()
 
 
