@@ -6,6 +6,7 @@ python -m liteseg.tasks.launch FOLDER      one process; FOLDER contains the pick
 from __future__ import annotations
 
 import contextlib
+import io
 import os
 import pickle
 import re
@@ -131,7 +132,8 @@ def connect() -> None:
         return
     if _LAUNCHER not in os.environ:  # started by Paddle's launcher, which may be killed
         end_with_parent(os.getppid(), signal.SIGTERM)
-    paddle.distributed.init_parallel_env()
+    with contextlib.redirect_stderr(io.StringIO()):  # a list of Paddle's own flags
+        paddle.distributed.init_parallel_env()
     if _LAUNCHER in os.environ and is_main():
         _close_to_others(int(os.environ["PADDLE_MASTER"].rpartition(":")[2]))
 

@@ -69,6 +69,7 @@ def test_several_processes_compute_what_one_does(alone, resumed_alone, folder, t
     assert done.returncode == 0, done.stdout + done.stderr
     assert f"batch {devices} devices x {4 // devices} x 1 accumulated = 4 images" in done.stdout
     assert "stays open" not in done.stdout  # the port of Paddle's store
+    assert "FLAGS" not in done.stdout + done.stderr
     found, expected = lines(run, "train"), lines(alone, "train")
     assert [line["step"] for line in found] == [1, 2, 3, 4, 5, 6]
     for line, other in zip(found, expected):
