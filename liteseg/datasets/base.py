@@ -42,7 +42,7 @@ class SegmentationDataset:
         num_classes: valid label values are 0..num_classes-1 and `ignore_index`.
         ignore_index: label of pixels that count neither in the loss nor in the metrics.
         transforms: the `Compose` that `__getitem__` applies.
-        samples: list of `Sample`.
+        samples: sequence of `Sample`.
         pack: source of the pixels if the files were packed (see `liteseg.datasets.pack`), or None.
         notes: oddities of the files that do not prevent training, one sentence each.
         decoding: what determines the train ids in addition to the class, as JSON has it; a pack
@@ -57,7 +57,7 @@ class SegmentationDataset:
     def __init__(
         self,
         transforms: Union[Compose, Sequence, None],
-        samples: list[Sample],
+        samples: Sequence[Sample],
         classes: Sequence[str],
         palette: np.ndarray,
         ignore_index: int = 255,

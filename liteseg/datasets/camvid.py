@@ -194,7 +194,7 @@ def _folders(root: Path, split: str) -> Optional[tuple[Path, Path]]:
 
 
 def _listed(root: Path, column: str) -> Path:
-    path = listed_path(root, column)
+    path = Path(listed_path(root, column))
     moved = root.joinpath(*path.parts[-2:])
     return moved if os.path.isfile(moved) and not os.path.isfile(path) else path
 

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Iterator, Mapping, Sequence
 from pathlib import Path
 from typing import Literal, Optional
 
@@ -12,7 +12,7 @@ from liteseg.datasets.arguments import reject_edge, require_folder, splits_of
 from liteseg.datasets.base import SegmentationDataset
 from liteseg.datasets.color_map import ColorMap, default_palette
 from liteseg.datasets.discovery import pair_folders
-from liteseg.datasets.list_file import find_list, named_samples, pairs_of_lines, read_list
+from liteseg.datasets.list_file import SampleList, add_lines, find_list, lines_of
 from liteseg.errors import NotOneChannel, UserError
 from liteseg.registry import DATASETS
 from liteseg.utils.bands import bands_of
@@ -91,13 +91,16 @@ class Dataset(SegmentationDataset):
             raise UserError(f"ignore_index: {ignore_index} is not within 0..255; labels are 8-bit")
         root = require_folder(dataset_root, "dataset_root", "the images and labels")
         lists = {"train": train_path, "val": val_path, "test": test_path}
+        samples = SampleList(root)
         if image_dir or label_dir:
-            pairs = _pairs_of_folders(root, mode, image_dir, label_dir, lists, bands is not None)
+            for pair in _pairs_of_folders(
+                root, mode, image_dir, label_dir, lists, bands is not None
+            ):
+                samples.add(*pair)
         else:
-            pairs = []
             for split in splits:
-                lines = read_list(find_list(lists[split], root, f"{split}_path"), separator)
-                pairs += pairs_of_lines(lines, root, label_optional=split == "test")
+                lines = lines_of(find_list(lists[split], root, f"{split}_path"), separator)
+                add_lines(samples, lines, root, label_optional=split == "test")
         self._color_map: Optional[ColorMap] = None
         if colours:
             self._color_map = ColorMap.read(root / colours, ignore_index)
@@ -111,7 +114,7 @@ class Dataset(SegmentationDataset):
             raise UserError(
                 f"{given}: {len(class_names)} names ({found}) for num_classes: {num_classes}"
             )
-        samples, names = named_samples(pairs, root), [str(name) for name in class_names]
+        names = [str(name) for name in class_names]
         colors = _palette(palette, num_classes)
         super().__init__(
             transforms, samples, names, colors, ignore_index, pack=pack, exif=exif, bands=bands
@@ -169,7 +172,7 @@ def _pairs_of_folders(
     label_dir: Optional[str],
     lists: Mapping[str, Optional[str]],
     arrays: bool,
-) -> list[tuple[Path, Optional[Path]]]:
+) -> Iterator[tuple[str, Optional[str]]]:
     given = [f"{split}_path" for split, path in lists.items() if path]
     if given:
         raise UserError(f"image_dir and {given[0]}: give folders or lists, not both")

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import os
 from collections import defaultdict
-from collections.abc import Sequence
+from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Optional
 
@@ -15,7 +15,7 @@ from liteseg.utils.images import IMAGE_SUFFIXES
 
 def pair_folders(
     images: Path, labels: Optional[Path], arrays: bool = False
-) -> list[tuple[Path, Optional[Path]]]:
+) -> Iterator[tuple[str, Optional[str]]]:
     """Each image of a folder with the label of its name, sorted by name.
 
     The label of `street.jpg` is `street.png`, or else `street_<anything>.png`, such as
@@ -29,36 +29,47 @@ def pair_folders(
     Raises:
         UserError: no image, or an image with no label or with several.
     """
-    found = images_in(require_folder(images, "image_dir", "the images"), arrays)
+    found = _image_names(require_folder(images, "image_dir", "the images"), arrays)
     if not found:
         raise UserError(f"image_dir: {images} contains no image ({', '.join(IMAGE_SUFFIXES)})")
     if labels is None:
-        return [(image, None) for image in found]
-    exact: dict[str, list[Path]] = defaultdict(list)
-    extended: dict[str, list[Path]] = defaultdict(list)
-    for label in images_in(require_folder(labels, "label_dir", "the labels")):
-        exact[label.stem].append(label)
-        extended[label.stem.rpartition("_")[0]].append(label)
-    matches = [exact.get(image.stem) or extended.get(image.stem, []) for image in found]
-    wrong = [f"{image}: {len(m)} labels" for image, m in zip(found, matches) if len(m) != 1]
+        return ((str(images / name), None) for name in found)
+    exact: dict[str, list[str]] = defaultdict(list)
+    extended: dict[str, list[str]] = defaultdict(list)
+    for label in _image_names(require_folder(labels, "label_dir", "the labels")):
+        stem = os.path.splitext(label)[0]
+        exact[stem].append(label)
+        extended[stem.rpartition("_")[0]].append(label)
+
+    def labels_of(image: str) -> list[str]:
+        stem = os.path.splitext(image)[0]
+        return exact.get(stem) or extended.get(stem, [])
+
+    counts = ((image, len(labels_of(image))) for image in found)
+    wrong = [f"{images / image}: {count} labels" for image, count in counts if count != 1]
     if wrong:
         raise UserError(
             f"{len(wrong)} of {len(found)} images do not have exactly one label in {labels}, with "
             f"the name of the image or that name and _<anything>:\n  {first_few(wrong)}"
         )
-    return [(image, match[0]) for image, match in zip(found, matches)]
+    folders = str(images), str(labels)
+    return (
+        (os.path.join(folders[0], name), os.path.join(folders[1], labels_of(name)[0]))
+        for name in found
+    )
 
 
-def images_in(folder: Path, arrays: bool = False) -> list[Path]:
-    """The images of a folder, without hidden files (macOS adds `._name.png` next to name.png).
+def images_in(folder: Path) -> list[Path]:
+    """The images of a folder, without hidden files (macOS adds `._name.png` next to name.png)."""
+    return [folder / name for name in _image_names(folder)]
 
-    With `arrays`, `.npy` files are images, too.
-    """
+
+def _image_names(folder: Path, arrays: bool = False) -> list[str]:
     suffixes = (*IMAGE_SUFFIXES, *([".npy"] if arrays else ()))
     return sorted(
-        path
-        for path in folder.iterdir()
-        if path.suffix.lower() in suffixes and not path.name.startswith(".")
+        name
+        for name in os.listdir(folder)
+        if name.lower().endswith(suffixes) and not name.startswith(".")
     )
 
 

@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from pathlib import Path
+
 import cv2
 import numpy as np
 import pytest
@@ -24,7 +26,7 @@ def touch(folder, *names):
 
 
 def names(pairs):
-    return [(image.name, label and label.name) for image, label in pairs]
+    return [(Path(image).name, label and Path(label).name) for image, label in pairs]
 
 
 def test_labels_are_paired_by_name(tmp_path):

@@ -50,6 +50,7 @@ def test_bad_label_is_an_error(dataset):
 
 
 def test_images_without_label_are_skipped(dataset, labels):
+    dataset.samples = list(dataset.samples)
     dataset.samples[0] = dataset.samples[0]._replace(label=None)
     counts = count_label_pixels(dataset, progress=False)
     assert counts.sum() == (labels[1:] != 255).sum()
