@@ -29,6 +29,7 @@ SUFFIXES = (*IMAGE_SUFFIXES, *VIDEO_SUFFIXES)
 # What `predict` appends to the name of an input; without a suffix: a folder of frames.
 RESULTS = (
     *("_label.png", "_color.png", "_overlay.png", "_overlay.mp4", "_confidence.png"),
+    "_polygons.json",
     *("_label", "_color", "_confidence"),
 )
 _STREAMS = ("rtsp", "rtsps", "rtmp", "rtp", "srt", "tcp", "udp")
@@ -253,7 +254,7 @@ class _Search:
             )
 
     def _below(self, folder: Location, place: str, patterns: Sequence[tuple]) -> Iterator[Job]:
-        """The jobs of a folder; `patterns` are the ways to go on from it."""
+        """The jobs of a folder; `patterns` are those that remain for what is in it."""
         patterns = _expanded(patterns)
         try:
             folders, files = scan(folder)

@@ -15,6 +15,7 @@ import numpy as np
 import paddle
 import pytest
 from documents import ROOT, block, section, text_of
+from tiny_export import make_export
 
 import liteseg
 from liteseg import cli
@@ -294,3 +295,25 @@ def test_the_config_key_of_a_pack(streets):
 def test_images_of_the_documents_exist():
     assert (ROOT / ".github" / "camvid_val.jpg").is_file()
     assert (ROOT / ".github" / "visualdl.png").is_file()
+
+
+# liteseg/deploy/README.md
+
+
+def test_the_function_of_the_spark_job(tmp_path, monkeypatch):
+    """As `predict_batch_udf` calls it: bytes in an array of objects, rows of a data frame back."""
+    monkeypatch.chdir(tmp_path)
+    model = make_export(tmp_path / "exported" / "my")
+    photos = [np.random.default_rng(i).integers(0, 256, (24, 32, 3), np.uint8) for i in range(3)]
+    contents = [*(cv2.imencode(".png", photo[..., ::-1])[1].tobytes() for photo in photos), b"no"]
+    names = execute(block("liteseg/deploy/README.md", "# spark_labels.py"))
+    rows = names["label_function"]()(np.array(contents, object))
+    assert [row["error"] for row in rows[:3]] == [None] * 3
+    assert rows[3]["label"] is None
+    assert "not an image" in rows[3]["error"]
+    for number, content in enumerate(contents[:3]):
+        (tmp_path / f"{number}.png").write_bytes(content)
+    liteseg.predict(sorted(tmp_path.glob("*.png")), tmp_path / "out", model=model, what="mask")
+    for number, row in enumerate(rows[:3]):
+        assert row["label"] == (tmp_path / "out" / f"{number}_label.png").read_bytes()
+    compile(block("liteseg/deploy/README.md", "# spark_job.py"), "spark_job.py", "exec")
