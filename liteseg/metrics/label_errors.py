@@ -16,6 +16,7 @@ import numpy as np
 
 # Radius of the smallest region, as a share of the diagonal; thinner ones are imprecise outlines.
 RADIUS = 0.005
+_PIXELS = 1 << 18  # of an image that are compared; larger images are compared on a grid
 _SMALL = 1e-3  # of an image: what is added to a standard deviation
 
 
@@ -73,6 +74,8 @@ class RegionFinder:
             label: (h, w) uint8 classes.
         """
         self.images += 1
+        grid = max(1, int((label.size / _PIXELS) ** 0.5))
+        probabilities, label = probabilities[:, ::grid, ::grid], label[::grid, ::grid]
         classes = self.num_classes
         counted = label != self.ignore_index
         labeled = np.where(counted, label, 0)
@@ -96,22 +99,15 @@ class RegionFinder:
                 self.regions.append(
                     Region(
                         index,
-                        (x, y, w, h),
+                        (x * grid, y * grid, w * grid, h * grid),
                         int(pair) // classes,
                         int(pair) % classes,
-                        pixels,
+                        pixels * grid**2,
                         float(sums[0][part] / pixels),
                         float(sums[1][part] / pixels),
                         pixels / max(int(counted.sum()), 1),
                     )
                 )
-
-    def merge(self, other: RegionFinder) -> None:
-        """Add the images of another finder with the same classes."""
-        self.images += other.images
-        self.regions += other.regions
-        self.area += other.area
-        self.confidence += other.confidence
 
     def ranked(self) -> list[tuple[float, Region]]:
         """The confident contradictions with their scores, the most suspicious first.

@@ -26,7 +26,7 @@ from liteseg.utils.bands import for_display
 from liteseg.utils.files import atomic_write, check_writable
 from liteseg.utils.logging import get_logger, progress
 
-REGIONS, IMAGES = "suspects.csv", "images.csv"
+REGIONS, IMAGES, DRAWINGS = "suspects.csv", "images.csv", "images"
 _COLUMNS = ("rank", "image", "label_file", "x", "y", "width", "height", "label", "predicted",
             "pixels", "confidence", "label_confidence", "score")  # fmt: skip
 _READ_AHEAD = 4
@@ -88,7 +88,7 @@ def find_suspects(
     if weights is None and (folds is None or cfg is None):
         raise UserError("--weights is missing: give a run directory; or --config and --folds")
     output = Path(output)
-    for name in (REGIONS, IMAGES):
+    for name in (REGIONS, IMAGES, DRAWINGS):
         if (output / name).exists():
             raise UserError(
                 f"{output / name}: already there, perhaps reviewed; give a new --output"
@@ -111,12 +111,12 @@ def find_suspects(
         _search(Segmenter.from_pretrained(source, cfg, device=device), dataset, part, finder)
     regions = finder.ranked()
     images = image_scores(regions)
+    _write_lists(output, dataset, images, regions)
     shown = {index for index, _ in images[:show]}
     for source, part in zip(networks, parts):
         if wanted := shown.intersection(part.tolist()):
             segmenter = Segmenter.from_pretrained(source, cfg, device=device)
-            _draw(segmenter, dataset, sorted(wanted), images, regions, output)
-    _write_lists(output, dataset, images, regions)
+            _draw(segmenter, dataset, sorted(wanted), images, regions, output / DRAWINGS)
     return SuspectsResult(output, images, regions, len(dataset), len(shown))
 
 
@@ -219,7 +219,7 @@ def _draw(
         texts = [f"{names[r.label]} or {names[r.predicted]} {r.confidence:.2f}" for r in own]
         title = f"{dataset.samples[index].name}: label or prediction? {', '.join(texts)}"
         name = f"{ranks[index]:04d}_{Path(dataset.samples[index].name).name}.png"
-        write_png(output / "images" / name, captioned(panel([image, *labels, marked]), title))
+        write_png(output / name, captioned(panel([image, *labels, marked]), title))
 
 
 def _write_lists(

@@ -11,6 +11,7 @@ the result is the share of the corrupted images among the first 10 % of the list
 from __future__ import annotations
 
 import argparse
+import csv
 import json
 import shutil
 from collections.abc import Callable
@@ -127,17 +128,63 @@ def train_network(root: Path, run: Path, iters: int) -> None:
     )
 
 
+def score(order: list[str], damaged: dict[str, dict[str, str]], total: int) -> dict[str, Any]:
+    """The corrupted images among the first 10 % of the list, by kind, and the rank of each."""
+    first = round(FIRST * total)
+    ranks = {name: rank for rank, name in enumerate(order, 1)}
+    kinds = {kind: {"corrupted": 0, "found": 0} for kind in KINDS}
+    details = {}
+    for name, damage in damaged.items():
+        rank = ranks.get(name)  # None: no region of it is suspicious
+        kinds[damage["kind"]]["corrupted"] += 1
+        kinds[damage["kind"]]["found"] += rank is not None and rank <= first
+        details[name] = {**damage, "rank": rank}
+    found = sum(kind["found"] for kind in kinds.values())
+    return {
+        "images": total,
+        "corrupted": len(damaged),
+        "first": first,
+        "found": found,
+        "share": round(found / len(damaged), 4),
+        "by_chance": FIRST,
+        "kinds": kinds,
+        "details": details,
+    }
+
+
 def main() -> None:
+    from liteseg.tasks.suspects import IMAGES, find_suspects
+
     parser = argparse.ArgumentParser(description=__doc__)
     parser.add_argument("--data", type=Path, required=True, help="CamVid, 11 classes (required)")
     parser.add_argument("--output", type=Path, required=True, help="folder of all (required)")
     parser.add_argument("--iters", type=int, default=400, help="of the training (default: 400)")
     parser.add_argument("--seed", type=int, default=0, help="of the damage (default: 0)")
+    parser.add_argument("--json", type=Path, help="write the result as JSON (default: no file)")
     args = parser.parse_args()
-    damaged: dict[str, Any] = corrupt(args.data, args.output / "camvid", args.seed)
-    run = args.output / "run"
+    damaged = corrupt(args.data, args.output / "camvid", args.seed)
+    run, suspects = args.output / "run", args.output / "suspects"
     if not (run / "report.html").exists():
         train_network(args.output / "camvid", run, args.iters)
+    if not (suspects / IMAGES).exists():
+        find_suspects(run / "checkpoints" / "last", suspects)
+    with open(suspects / IMAGES, encoding="utf-8") as file:
+        order = [Path(row["label_file"]).stem for row in csv.DictReader(file)]
+    total = len(list((args.output / "camvid" / "trainannot").glob("*.png")))
+    lines = (run / "metrics.jsonl").read_text().splitlines()
+    last = [line for line in map(json.loads, lines) if line["phase"] == "eval"][-1]
+    result = {
+        "iterations": last["step"],
+        "val_miou": round(last["miou"], 4),
+        "seed": args.seed,
+        **score(order, damaged, total),
+    }
+    print(
+        f"{result['found']} of {result['corrupted']} corrupted images are among the first "
+        f"{result['first']} of {total}: {result['kinds']}"
+    )
+    if args.json:
+        write_json(args.json, result)
 
 
 if __name__ == "__main__":

@@ -103,12 +103,13 @@ def test_the_scores_are_those_of_the_definition():
     assert parts[0] / parts[1] == pytest.approx(450 / 400, rel=0.05)
 
 
-def test_parts_of_the_images_merge():
-    wrong = scene()
-    wrong[10:40, 10:40] = 0
-    images = [(probabilities(scene()), label) for label in (wrong, scene(), wrong)]
-    whole, first, second = found(*images), found(*images[:1]), RegionFinder(3)
-    for image, pair in enumerate(images[1:], 1):
-        second.update(image, *pair)
-    first.merge(second)
-    assert first.ranked() == whole.ranked()
+def test_large_images_are_compared_on_a_grid():
+    scale = 12
+    label = scene()
+    label[10:40, 10:40] = 0
+    large = [np.kron(x, np.ones((scale, scale), np.uint8)) for x in (scene(), label)]
+    [region] = found((probabilities(large[0]), large[1])).regions
+    for value, expected in zip(region.box, (10, 10, 30, 30)):
+        assert abs(value - expected * scale) <= 4
+    assert region.pixels == pytest.approx(900 * scale**2, rel=0.02)
+    assert region.share == pytest.approx(900 / label.size, rel=0.02)
