@@ -264,6 +264,12 @@ def compare_runs(groups: Sequence[Sequence[Run]], kind: str = "auto") -> Compari
     """
     first = groups[0][0]
     aligned = [[require_same_images(run, first) for run in runs] for runs in groups]
+    unknown = [image.name for image in first.images if image.sequence is None]
+    if kind == "sequences" and unknown:
+        raise UserError(
+            f"{first.source}: the sequence of {unknown[0]} is unknown; give --sequence, a regular "
+            "expression for the names, or --unit images"
+        )
     units = units_of(first.images, kind)
     if units.count < 2:
         other = "; --unit images treats all images as independent" * (kind == "sequences")

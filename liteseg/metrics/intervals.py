@@ -150,10 +150,9 @@ class _Shares(dict):
         self.by_class = by_class
 
     def __missing__(self, key: str) -> np.ndarray:
-        present = self.by_class.any(axis=0)
-        if key.startswith("class_") or not present.any():
-            return self.by_class if key.startswith("class_") else self.by_class[:, 0]
-        return self.by_class[:, present].mean(axis=1)
+        if key.startswith("class_"):
+            return self.by_class
+        return self.by_class.sum(axis=1) / max(self.by_class.any(axis=0).sum(), 1)
 
 
 def _shares(runs: Runs, units: Units) -> Mapping[str, np.ndarray]:

@@ -60,6 +60,9 @@ def compare(
     groups = [_sources(entry) for entry in entries]
     if not all(groups):
         raise UserError("an entry is empty; give a run, a file or a folder between the commas")
+    for group in groups:
+        if doubled := [source for source in group if group.count(source) > 1]:
+            raise UserError(f"{doubled[0]} is in one entry twice; give each training once")
     if len(groups) < 2:
         raise UserError("one model cannot be compared; give at least two")
     if page:

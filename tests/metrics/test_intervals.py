@@ -145,6 +145,15 @@ def test_classes_that_allow_no_interval():
     assert again.verdict().tolist() == ["not distinguishable", "no interval", "no interval"]
 
 
+def test_images_without_labeled_pixels(recwarn):
+    images = [image(str(i), [0, 0], [0, 0], [0, 0]) for i in range(3)]
+    plain = named_intervals(intervals([images], units_of(images)), ("a", "b"))
+    assert plain["miou"] is plain["acc"] is plain["class_iou"]["a"] is None
+    verdict = differences([images], [images], units_of(images))["miou"].verdict()
+    assert verdict == "no interval"
+    assert not recwarn.list
+
+
 def test_one_image_has_no_interval():
     images = random_images(1)
     plain = named_intervals(intervals([images], units_of(images)), CLASSES)

@@ -254,6 +254,8 @@ def test_evaluations_that_do_not_fit(folder, tmp_path, capsys, kind, swapped):
         (["good.json", "bad.json"], ["--labels", "labels"], "none is given"),
         (["good.json", "bad.json"], ["--sequence", "("], "regular expression"),
         (["good.json", "bad.json"], ["--sequence", "$", "--unit", "sequences"], "1 sequence,"),
+        (["good.json", "bad.json"], ["--unit", "sequences"], "the sequence of 00 is unknown"),
+        (["good.json,good.json", "bad.json"], [], "is in one entry twice"),
         (["good.json", "bad.json"], ["--page", "classes.txt"], "classes.txt"),
         (["good.json", "bad.json"], ["--json", "classes.txt"], "classes.txt"),
         (["good.json,", ","], [], "an entry is empty"),
