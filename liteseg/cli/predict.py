@@ -32,11 +32,12 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument(
         "--what",
-        choices=("all", "mask", "palette", "overlay", "confidence"),
+        choices=("all", "mask", "palette", "overlay", "confidence", "polygons"),
         default="all",
         help="NAME_label.png: train ids (mask); NAME_color.png: train ids with a color palette "
         "(palette); NAME_overlay.png: colors over the image, with a legend (overlay); "
-        "NAME_confidence.png: 255 times the probability of the label (confidence; not in all). Of "
+        "NAME_confidence.png: 255 times the probability of the label (confidence; not in all); "
+        "NAME_polygons.json: regions for labelme (polygons; not in all). Of "
         "a video NAME_overlay.mp4; the others, one PNG per frame in NAME_label/, NAME_color/ or "
         "NAME_confidence/, only with this option (default: all)",
     )

@@ -9,6 +9,8 @@ import cv2
 import numpy as np
 
 _IGNORED = 255
+# The first keys: a file that begins with them was written by liteseg, and may be replaced by it.
+MARK = {"version": "5.0.0", "flags": {"liteseg": True}}
 
 
 def encode_labelme(
@@ -41,8 +43,7 @@ def encode_labelme(
     regions.sort(key=lambda region: -region[0])
     height, width = label.shape
     content = {
-        "version": "5.0.0",
-        "flags": {},
+        **MARK,
         "shapes": [
             {
                 "label": name,

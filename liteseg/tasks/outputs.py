@@ -17,6 +17,7 @@ from typing import IO, Optional
 import numpy as np
 
 from liteseg.errors import UserError
+from liteseg.report.polygons import encode_labelme
 from liteseg.report.visualize import encode_palette_png, encode_png, overlay, with_legend
 from liteseg.tasks.inputs import RESULTS, Job, Shard, in_shard
 from liteseg.tasks.segmenter import Segmenter
@@ -32,6 +33,7 @@ ENDINGS = {
     "palette": "_color",
     "overlay": "_overlay",
     "confidence": "_confidence",
+    "polygons": "_polygons",
 }
 FAILURES = "failures.jsonl"
 # With these, nothing more can be written; with others, such as a name that is too long, one file.
@@ -59,8 +61,9 @@ def encoded(
     kinds: Sequence[str],
     label: np.ndarray,
     confidence: Optional[np.ndarray] = None,
+    name: str = "",
 ) -> Iterator[bytes]:
-    """The PNG of each kind of result.
+    """The content of each kind of result: a PNG, or the JSON of polygons.
 
     Args:
         segmenter: has the class names and colors.
@@ -68,6 +71,7 @@ def encoded(
         kinds: keys of `ENDINGS`.
         label: (H, W) uint8, as `predicted` returns it.
         confidence: (H, W) uint8, if `kinds` has it.
+        name: of the image file, relative to the results, for polygons.
     """
     for kind in kinds:
         if kind == "overlay":
@@ -77,6 +81,8 @@ def encoded(
             yield encode_png(legend)
         elif kind == "palette":
             yield encode_palette_png(label, segmenter.palette)
+        elif kind == "polygons":
+            yield encode_labelme(label, segmenter.class_names, name)
         else:
             yield encode_png(label if kind == "mask" or confidence is None else confidence)
 
@@ -100,10 +106,18 @@ class Results:
     def of(self, job: Job) -> list[Location]:
         """The files of an input; of a video without an overlay, the folder of its frames."""
         if not job.is_video:
-            names = [f"{ENDINGS[kind]}.png" for kind in self.kinds]
+            kinds = self.kinds
+            names = [f"{ENDINGS[k]}.{'json' if k == 'polygons' else 'png'}" for k in kinds]
         else:
             names = ["_overlay.mp4" if "overlay" in self.kinds else ENDINGS[self.kinds[0]]]
         return [child(self.output, job.place + name) for name in names]
+
+    def relative(self, job: Job) -> str:
+        """The image of a job as its results name it: relative to them where both are local."""
+        if not (isinstance(job.source, Path) and isinstance(self.output, Path)):
+            return str(job.source)
+        folder = Path(self.output, job.place).parent
+        return Path(os.path.relpath(job.source, folder)).as_posix()
 
     def are_there(self, job: Job) -> bool:
         """Whether the input is left out. A folder of frames may be incomplete, so is made again."""

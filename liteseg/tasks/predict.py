@@ -69,7 +69,7 @@ def predict(
     model: Union[str, Path, Segmenter, None] = None,
     cfg: Optional[AnyConfig] = None,
     overrides: Sequence[str] = (),
-    what: Literal["all", "mask", "palette", "overlay", "confidence"] = "all",
+    what: Literal["all", "mask", "palette", "overlay", "confidence", "polygons"] = "all",
     device: Optional[str] = None,
     runtime: Optional[str] = None,
     threads: Optional[int] = None,
@@ -88,7 +88,8 @@ def predict(
 
     For each image: `NAME_label.png` (train ids), `NAME_color.png` (train ids with a color palette)
     and `NAME_overlay.png` (colors over the image, with a legend); only if requested by `what`,
-    `NAME_confidence.png` (the probability of the label, times 255). For each video:
+    `NAME_confidence.png` (the probability of the label, times 255) or `NAME_polygons.json` (for
+    labelme, to correct the regions in an annotation tool). For each video:
     `NAME_overlay.mp4`; the others only if requested by `what`, as one PNG per frame. Inputs that
     cannot be predicted are listed in `failures.jsonl` in the output.
 
@@ -332,4 +333,5 @@ def _write(
     label: np.ndarray,
     confidence: Optional[np.ndarray],
 ) -> None:
-    results.write(job, encoded(segmenter, image, results.kinds, label, confidence))
+    name = results.relative(job)
+    results.write(job, encoded(segmenter, image, results.kinds, label, confidence, name))

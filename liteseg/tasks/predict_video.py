@@ -37,6 +37,8 @@ def predict_video(segmenter: Segmenter, job: Job, results: Results) -> None:
     source, (target,) = job.source, results.of(job)
     if not (isinstance(source, Path) and isinstance(target, Path)):
         raise UserError(f"{source}: videos are read from and written to local folders; copy it")
+    if "polygons" in results.kinds:
+        raise UserError(f"{source}: polygons are for images; save its frames as images first")
     video = Video(source)
     bar = progress(total=video.count, unit="frame", desc=source.name, leave=False)
     kind = "overlay" if "overlay" in results.kinds else results.kinds[0]

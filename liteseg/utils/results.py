@@ -13,6 +13,8 @@ from liteseg.errors import UserError
 _TEXT = b"tEXtSoftware\0liteseg"
 _PNG_CHUNK = struct.pack(">I", len(_TEXT) - 4) + _TEXT + struct.pack(">I", zlib.crc32(_TEXT))
 _AFTER_HEADER = 33  # bytes of a PNG's signature and first chunk
+#: begin of a file of polygons
+JSON_BEGIN = b'{"version": "5.0.0", "flags": {"liteseg"'
 #: a box that players skip, appended to an mp4 file
 MP4_BOX = struct.pack(">I", 15) + b"freeliteseg"
 
@@ -46,7 +48,8 @@ def is_marked(path: Path) -> bool:
     if path.is_symlink() or not path.is_file():
         return False
     with open(path, "rb") as file:
-        if file.read(_AFTER_HEADER + len(_PNG_CHUNK)).endswith(_PNG_CHUNK):
+        begin = file.read(_AFTER_HEADER + len(_PNG_CHUNK))
+        if begin.endswith(_PNG_CHUNK) or begin.startswith(JSON_BEGIN):
             return True
         file.seek(-min(len(MP4_BOX), os.fstat(file.fileno()).st_size), os.SEEK_END)
         return file.read() == MP4_BOX
