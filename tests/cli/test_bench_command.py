@@ -100,11 +100,14 @@ def test_train(bench, communication):
 
 def test_eval(bench):
     phases = {"data": 0.5, "network": 1.0, "counting": 0.5}
-    result = EvalBenchmark("c.yml", "cpu", 1, 0, 4, 2.0, 2.0, phases, 256.0)
+    ratio = {"seconds": 1.25, "cpu_seconds": 1.5}
+    result = EvalBenchmark("c.yml", "cpu", 1, 0, 4, 2.0, 2.0, phases, 256.0, ratio)
     command = ("eval", "--config", "c.yml", "--weights", "w", "--images", "4", "--split", "train")
+    command += ("--per-image",)
     call, text, content = bench("evaluate.benchmark_evaluation", result, *command)
     options = {"split": "train", "images": 4, "batch_size": None, "num_workers": None}
-    assert call == (("c.yml", "w"), {"overrides": [], **options})
+    assert call == (("c.yml", "w"), {"overrides": [], "per_image": True, **options})
+    assert "1.25 times the seconds, 1.50 times the processor time" in text
     assert "network           250.0    50%" in text
     assert "4 images in 2.0 s, 2.00 images/s on cpu, batch size 1, loaded by a thread" in text
     assert content["phases"] == phases

@@ -86,6 +86,7 @@ def format_table(result: EvalBenchmark) -> str:
     if result.images_ratio is not None:
         lines.append(
             "with the metrics of every image, boundaries and intervals: "
-            f"{result.images_ratio:.2f} times the seconds"
+            f"{result.images_ratio['seconds']:.2f} times the seconds, "
+            f"{result.images_ratio['cpu_seconds']:.2f} times the processor time"
         )
     return joined(lines)

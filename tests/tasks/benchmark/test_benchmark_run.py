@@ -69,3 +69,10 @@ def test_evaluation(cfg, images):
     assert 0 < sum(found.phases.values()) <= found.seconds
     assert found.images_per_second == pytest.approx(found.images / found.seconds)
     assert found.peak_mib > 50
+    assert found.images_ratio is None
+
+
+def test_the_cost_of_the_metrics_of_every_image(cfg):
+    found = benchmark_evaluation(cfg, per_image=True).images_ratio
+    assert set(found) == {"seconds", "cpu_seconds"}
+    assert min(found.values()) > 0
