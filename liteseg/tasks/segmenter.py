@@ -173,7 +173,8 @@ class Segmenter:
 
         Args:
             source: the folder of an exported model, or the model file in it; or a run directory
-                (its best checkpoint), a checkpoint directory, or a weights file, archive or URL.
+                (its best checkpoint), a checkpoint directory, a weights file, archive or URL, or
+                the name of a model (`liteseg models`).
             config: YAML file or loaded config of the weights; by default the `config.yml` of the
                 run. Not for exported models.
             device: `auto`, `cpu` or `gpu`; by default the `device` of the config.

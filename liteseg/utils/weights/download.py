@@ -149,7 +149,8 @@ def refresh(url: str, *, check: Check) -> Path:
         except Unreachable as error:
             if not target.is_file():
                 raise
-            get_logger().warning(f"{error}; using the earlier download, {target}")
+            problem = str(error).partition("; ")[0]
+            get_logger().warning(f"{problem}; using the earlier download, {target}")
     return target
 
 
