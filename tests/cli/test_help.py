@@ -58,11 +58,11 @@ SEQUENCE = {
     ("bench", "data"): ["--samples", "2", *ONE_IMAGE],
     ("bench", "train"): ["--steps", "1", "--warm-up", "1", *ONE_IMAGE],
     ("train",): [*ONE_IMAGE, "--set", "iters=1"],
-    ("eval",): SMALL,
     ("export",): ["--num-images", "1"],
     ("bench", "eval"): ["--images", "1"],
     ("bench", "infer"): ["--calls", "1", "--warm-up", "1"],
     ("predict",): [],
+    ("eval",): SMALL,
     ("models", "list"): [],
     ("models", "show"): [],
     ("models", "pack"): [],
@@ -103,6 +103,9 @@ def test_the_examples_work(tmp_path, monkeypatch, capsys):
     (tmp_path / "my.yml").write_text(find_config("quickstart").read_text(encoding="utf-8"))
     (tmp_path / "photos").mkdir()
     assert cv2.imwrite("photos/1.jpg", np.zeros((64, 128, 3), np.uint8))
+    (tmp_path / "labels").mkdir()
+    assert cv2.imwrite("labels/1.png", np.zeros((64, 128), np.uint8))
+    (tmp_path / "classes.txt").write_text("\n".join("abcdefghi"))
     for words, quick in SEQUENCE.items():
         for line in examples(texts[words]) if quick is not None else ():
             more = ["--set", "iters=2"] if "--resume" in line else quick
@@ -111,7 +114,8 @@ def test_the_examples_work(tmp_path, monkeypatch, capsys):
             assert cli.main([*shlex.split(line)[1:], *more]) == 0, line
     names = sorted(path.name for path in tmp_path.iterdir())
     written = ["data", "eval.html", "exported", "masks", "output", "packed", "predictions", "zoo"]
-    assert names == sorted([*written, "model.pdparams", "my.yml", "photos"])
+    given = ["classes.txt", "labels", "model.pdparams", "my.yml", "photos"]
+    assert names == sorted([*written, *given, "images.csv"])
     manifest = tmp_path / "output/my/checkpoints/last/manifest.json"
     assert '"iteration": 2' in manifest.read_text()
 
