@@ -4,9 +4,11 @@ from __future__ import annotations
 
 import os
 import re
+import signal
 import socket
 import subprocess
 import sys
+import time
 
 import pytest
 import yaml
@@ -98,7 +100,9 @@ wait %1 && wait %2
 """
 
 
-def test_slurm_with_a_shared_file_system(folder, tmp_path):
+@pytest.fixture
+def slurm(folder, tmp_path):
+    """The command and the environment of a batch script with two tasks."""
     for name, text in (("srun", FAKE_SRUN), ("scontrol", "#!/bin/sh\necho 127.0.0.1\necho b\n")):
         (tmp_path / name).write_text(text)
         (tmp_path / name).chmod(0o755)
@@ -110,11 +114,30 @@ def test_slurm_with_a_shared_file_system(folder, tmp_path):
         "SLURM_JOB_NODELIST": "node-[0-1]",
         "SLURM_NNODES": "2",
     }
+    command = ["bash", CLUSTER / "slurm.sh", "--config", folder / "my.yml"]
+    return [*map(str, command), "--output", str(tmp_path / "run"), *SMALL], environment
+
+
+def test_slurm_stops_with_a_checkpoint_before_the_time_limit(slurm, tmp_path):
+    (*command, _), environment = slurm
     run = tmp_path / "run"
-    command = ["bash", CLUSTER / "slurm.sh", "--config", folder / "my.yml", "--output", run, *SMALL]
-    done = subprocess.run(
-        list(map(str, command)), env=environment, capture_output=True, text=True, timeout=300
+    process = subprocess.Popen(
+        [*command, "iters=100000"], env=environment, stderr=subprocess.PIPE, text=True
     )
+    while not (run / "checkpoints/last").exists():
+        assert process.poll() is None, process.stderr.read()
+        time.sleep(0.1)
+    process.send_signal(signal.SIGTERM)  # to the batch script alone
+    _, errors = process.communicate(timeout=120)
+    assert process.returncode == 0, errors
+    assert "stopped by SIGTERM" in (run / "train.log").read_text()
+    assert last_checkpoint(run) == lines(run, "train")[-1]["step"]
+
+
+def test_slurm_with_a_shared_file_system(slurm, tmp_path):
+    command, environment = slurm
+    run = tmp_path / "run"
+    done = subprocess.run(command, env=environment, capture_output=True, text=True, timeout=300)
     assert done.returncode == 0, done.stdout + done.stderr
     assert [line["step"] for line in lines(run, "train")] == [1, 2, 3]
     assert len(list((run / "launch").iterdir())) == 2

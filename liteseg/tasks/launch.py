@@ -1,5 +1,7 @@
 """Tasks in several processes: start them on this machine, watch them, stop them together.
 
+Paddle's launcher starts those of several machines; `nodes.py` lists what it would lose here.
+
 python -m liteseg.tasks.launch FOLDER      one process; FOLDER contains the pickled call
 """
 
