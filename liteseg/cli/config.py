@@ -10,7 +10,7 @@ from collections.abc import Sequence
 from liteseg.cli.arguments import complete
 from liteseg.config.check import check
 from liteseg.config.defaults import with_defaults
-from liteseg.config.load import load_config
+from liteseg.config.load import Config, load_config
 from liteseg.config.plugins import load_plugins
 from liteseg.errors import UserError
 from liteseg.utils.text import joined, safe
@@ -50,16 +50,25 @@ def run(args: argparse.Namespace) -> int:
             load_plugins(cfg)
         print(with_defaults(cfg).annotated(), end="")
         if not check(cfg):
-            from liteseg.tasks.rates import rate_table  # Paddle takes seconds to load
-
-            print(joined(["", *(f"# {line}" for line in rate_table(cfg))]))
+            print(joined(["", *(f"# {line}" for line in _rates(cfg))]))
         return 0
     return max(_check_file(file, args.overrides) for file in args.files)
 
 
+def _rates(cfg: Config) -> list[str]:
+    from liteseg.tasks.rates import rate_table  # Paddle takes seconds to load
+
+    return rate_table(cfg)
+
+
 def _check_file(file: str, overrides: Sequence[str]) -> int:
     try:
-        problems = check(load_config(file, overrides))
+        cfg = load_config(file, overrides)
+        problems = check(cfg)
+        if not problems:
+            selecting = {"custom_cfg", "backbone_lr_mult"} & cfg["optimizer"].keys()
+            if cfg.get("freeze") or selecting:
+                _rates(cfg)  # raises where a name selects nothing
     except UserError as error:
         problems = [str(error)]
     if not problems:

@@ -8,10 +8,12 @@ from paddle import nn
 
 from liteseg.config.build import build_model
 from liteseg.config.check import checked
+from liteseg.config.component import parameters
 from liteseg.config.load import Config
 from liteseg.config.schema import CheckedConfig
 from liteseg.engine.parameter_groups import freeze, parameter_groups
 from liteseg.errors import UserError
+from liteseg.registry import OPTIMIZERS
 
 
 def rate_table(cfg: Config) -> list[str]:
@@ -34,7 +36,10 @@ def rates_of(cfg: CheckedConfig, model: nn.Layer, frozen: Collection[str]) -> li
         if name in frozen and not name.endswith(("._mean", "._variance"))
     }
     settings, rate = cfg.optimizer, cfg.lr_scheduler.get("learning_rate")
-    selection = (settings.get("custom_cfg"), settings.get("backbone_lr_mult"))
+    known = parameters(OPTIMIZERS[settings["type"]])  # those of a plugin may mean something else
+    selection = [
+        settings.get(key) for key in ("custom_cfg", "backbone_lr_mult") if "names" in known
+    ]
     try:
         groups = parameter_groups(list(sizes), *selection)
     except ValueError as error:

@@ -61,8 +61,9 @@ def test_the_table_of_rates(capsys):
     ],
 )
 def test_names_that_the_network_does_not_have(capsys, override, problem):
-    assert main(["config", "show", "quickstart", "--set", override]) == 2
-    assert problem in capsys.readouterr().err
+    for action in ("show", "check"):
+        assert main(["config", action, "quickstart", "--set", override]) == 2
+        assert problem in capsys.readouterr().err
 
 
 @pytest.mark.parametrize(
