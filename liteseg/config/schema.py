@@ -159,7 +159,8 @@ class CheckedConfig:
     )
     keep_checkpoints: int = key(
         5,
-        "kept checkpoints in addition to last and best; of T each has 65 MB with SGD, 98 MB with AdamW",
+        "kept checkpoints in addition to last and best; of T each has 65 MB with SGD, 98 MB with "
+        "AdamW",
         NOT_NEGATIVE,
     )
     num_pictures: int = key(

@@ -19,7 +19,6 @@ from liteseg.metrics.confusion import named
 from liteseg.metrics.image_counts import ImageCounts, metric_arrays, total_counts
 
 LEVEL = 0.95
-UNITS = ("auto", "sequences", "images")
 _BLOCKS = 5  # of a lone sequence: fewer and longer blocks are less correlated
 _OF_ALL_PIXELS = ("acc", "kappa")
 _GRID = 1025
