@@ -13,7 +13,13 @@ from liteseg.config.load import load_config
 from liteseg.config.plugins import load_components
 from liteseg.errors import UserError
 from liteseg.registry import DATASETS
-from liteseg.tasks.runs import config_of, file_of_run, require_own_output, run_directory
+from liteseg.tasks.runs import (
+    config_of,
+    file_of_run,
+    require_own_output,
+    resumes,
+    run_directory,
+)
 from liteseg.tasks.train import train
 from liteseg.utils.weights.source import resolve
 
@@ -221,3 +227,21 @@ def test_secrets_of_a_run_are_not_needed(run):
     message = r"^model: PPLiteSeg: https://\*\*\*@h/a.pdparams\?\*\*\*: .*give the whole address"
     with pytest.raises(UserError, match=message):
         build_model(load_checked("quickstart", ["model.pretrained=https://***@h/a.pdparams?***"]))
+
+
+def test_auto_starts_a_run_or_resumes_it(run, tmp_path):
+    assert run_directory("quickstart", tmp_path, "auto") == (tmp_path, None)
+    assert run_directory("quickstart", None, "auto")[0].name == "quickstart"
+    assert resumes(tmp_path, "auto") is False
+    (tmp_path / "checkpoints" / ".last.tmp").mkdir(parents=True)  # killed in its first checkpoint
+    assert resumes(tmp_path, "auto") is False
+    (tmp_path / "checkpoints" / "last").mkdir()
+    assert resumes(tmp_path, "auto") is True
+
+
+@pytest.mark.parametrize("resume", [True, "auto"])
+def test_a_run_of_another_machine_needs_a_config(resume, tmp_path):
+    if resume is True:
+        (tmp_path / "checkpoints" / "last").mkdir(parents=True)
+    with pytest.raises(UserError, match=r"config.yml is not on this machine, so give --config"):
+        train(output=tmp_path, resume=resume)
