@@ -10,7 +10,7 @@ from typing import Any, NamedTuple, Optional
 
 import numpy as np
 
-from liteseg.errors import UserError
+from liteseg.errors import UserError, quoted
 from liteseg.metrics.confusion import named
 from liteseg.metrics.image_counts import ImageCounts, metric_arrays, total_counts
 from liteseg.metrics.intervals import (
@@ -303,7 +303,7 @@ def require_same_images(run: Run, first: Run) -> list[ImageCounts]:
             for place, names in enumerate(itertools.zip_longest(run.classes, first.classes))
             if names[0] != names[1]
         )
-        found, expected = (repr(name) if name else "missing" for name in names)
+        found, expected = (quoted(name) if name else "missing" for name in names)
         raise UserError(
             f"{run.source}: class {place} is {found}, in {first.source} {expected}; compare "
             "evaluations with the same classes in the same order (of prediction folders, give "
@@ -312,20 +312,22 @@ def require_same_images(run: Run, first: Run) -> list[ImageCounts]:
     images, wanted = ({image.name: image for image in one.images} for one in (run, first))
     if len(images) < len(run.images):
         ((name, count),) = Counter(image.name for image in run.images).most_common(1)
-        raise UserError(f"{run.source}: {count} images are named {name}; give each its own name")
+        raise UserError(
+            f"{run.source}: {count} images are named {quoted(name)}; give each its own name"
+        )
     for here, there, lacking in ((images, wanted, run), (wanted, images, first)):
         if absent := [name for name in there if name not in here]:
             others = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
             raise UserError(
-                f"{lacking.source}: {len(here)} images, without {', '.join(absent[:_SHOWN])}"
+                f"{lacking.source}: {len(here)} images, without {', '.join(map(quoted, absent[:_SHOWN]))}"
                 f"{others} of {(first if lacking is run else run).source}; evaluate the same images"
             )
     for name, image in wanted.items():
         if not np.array_equal(images[name].labeled, image.labeled):
             place = int(np.flatnonzero(images[name].labeled != image.labeled)[0])
             raise UserError(
-                f"{run.source}: the label of {name} has {images[name].labeled[place]} pixels of "
-                f"{run.classes[place]}, in {first.source} {image.labeled[place]}; evaluate both "
+                f"{run.source}: the label of {quoted(name)} has {images[name].labeled[place]} pixels "
+                f"of {quoted(run.classes[place])}, in {first.source} {image.labeled[place]}; evaluate both "
                 "with the same labels"
             )
     if run.boundary and first.boundary and run.boundary != first.boundary:

@@ -8,7 +8,7 @@ from pathlib import Path
 from typing import Any, Optional, Union
 
 from liteseg.deploy import manifest
-from liteseg.errors import UserError
+from liteseg.errors import UserError, quoted
 from liteseg.metrics import ImageCounts
 from liteseg.metrics.comparison import Comparison, Run, compare_runs, require_same_images
 from liteseg.report.comparison import write_comparison
@@ -121,8 +121,9 @@ def read_run(path: Union[str, Path]) -> Run:
         )
     try:
         return _run(str(path), content)
-    except (ValueError, TypeError, AttributeError) as error:
-        raise UserError(f"{path}: per_image is damaged: {error}; evaluate again") from None
+    except (ValueError, TypeError, AttributeError, OverflowError) as error:
+        reason = quoted(str(error))
+        raise UserError(f"{path}: per_image is damaged: {reason}; evaluate again") from None
 
 
 def _run(source: str, content: Mapping[str, Any]) -> Run:

@@ -26,7 +26,10 @@ from liteseg.deploy.operators import require_known_operators
 from liteseg.engine.checkpoint import Checkpointer
 from liteseg.engine.writers import MetricsFile
 from liteseg.errors import UserError
+from liteseg.metrics.comparison import compare_runs
+from liteseg.report.comparison import write_comparison
 from liteseg.report.report import ReportData, read_history, write_report
+from liteseg.tasks.compare import read_run
 from liteseg.utils.images import read_image, read_label
 from liteseg.utils.weights.archive import unpack_weights
 from liteseg.utils.weights.load import read_pdparams, read_state
@@ -81,6 +84,13 @@ def _export(path: Path) -> None:
     manifest.read(path.parent)
 
 
+def _evaluation(path: Path) -> None:
+    run = read_run(path)
+    found = compare_runs([[run], [run]])
+    json.dumps(found.as_json())
+    write_comparison(path.with_suffix(".html"), found)
+
+
 def _json(value: object) -> bytes:
     return json.dumps(value).encode()
 
@@ -104,6 +114,11 @@ _PACK = {
     "format": "liteseg pack 1", "bytes": 100,
     "samples": [["a", [1, 2], [3, 4], 4, 5, 0, 7], ["b", [1, 2], None, 2, 2, 80, 7]],
 }  # fmt: skip
+_COUNTS = {"sequence": None, "intersection": [5, 3], "predicted": [6, 4], "labeled": [7, 3]}
+_EVALUATION = {
+    "class_iou": {"a": 0.5, "b": None}, "boundary": {"width": 0.02, "tolerance": 1},
+    "per_image": [{"name": name, **_COUNTS} for name in "pqr"],
+}  # fmt: skip
 _IMAGE = cv2.imencode(".png", np.arange(192, dtype=np.uint8).reshape(8, 8, 3))[1].tobytes()
 _LABEL = cv2.imencode(".png", np.arange(64, dtype=np.uint8).reshape(8, 8))[1].tobytes()
 
@@ -125,6 +140,7 @@ TARGETS = {
     "old operators": Target(
         "model.pdmodel", b"\x0a\x14\x08\x00\x10\x00\x22\x0e\x1a\x06conv2d", require_known_operators
     ),
+    "evaluation": Target("eval.json", _json(_EVALUATION), _evaluation),
     "metrics": Target("metrics.jsonl", b"\n".join(map(_json, _LINES)), _report),
     "pack": Target("index.json", _json(_PACK), _pack),
     "config": Target("c.yml", b"a: [1, {b: 2.5}]\nc: &x {d: text}\ne: {<<: *x}\n", load_config),

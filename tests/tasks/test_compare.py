@@ -198,12 +198,12 @@ def other_labels(content):
 
 
 BAD_EVALUATIONS = {
-    "fewer images": (lambda c: c["per_image"].pop(4), "11 images, without 04 of"),
+    "fewer images": (lambda c: c["per_image"].pop(4), "11 images, without '04' of"),
     "more images": (lambda c: c["per_image"].append({**c["per_image"][0], "name": "99"}), "99"),
-    "a name twice": (lambda c: c["per_image"].append(c["per_image"][0]), "2 images are named 00"),
+    "a name twice": (lambda c: c["per_image"].append(c["per_image"][0]), "2 images are named '00'"),
     "order of classes": (rename_class, "class 1 is 'sky', in"),
     "number of classes": (drop_class, "class 2 is missing, in"),
-    "other labels": (other_labels, "the label of 03 has"),
+    "other labels": (other_labels, "the label of '03' has"),
     "no counts": (lambda c: c.pop("per_image"), "has no per_image"),
     "empty counts": (lambda c: c.update(per_image=[]), "has no per_image"),
     "no metrics": (lambda c: c.pop("class_iou"), "is not an evaluation"),
