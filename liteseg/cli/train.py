@@ -102,7 +102,8 @@ def _add_nodes(parser: argparse.ArgumentParser) -> None:
 
 def run(args: argparse.Namespace) -> int:
     """Train; the log has the results, and with --quiet they are printed."""
-    if (args.nodes or args.master) and world_size() == 1:
+    on_nodes = args.nodes not in (None, "1") or args.master or args.max_restarts
+    if (on_nodes or args.node_rank is not None) and world_size() == 1:
         return _run_on_nodes(args)
     from liteseg.tasks.train import train
 
@@ -130,7 +131,10 @@ def _run_on_nodes(args: argparse.Namespace) -> int:
     from liteseg.tasks.runs import run_directory
 
     if not (args.nodes and args.master):
-        raise UserError("--nodes and --master go together: give both, or none for one machine")
+        raise UserError(
+            "several machines: give both --nodes and --master, or neither of them, --node-rank and "
+            "--max-restarts for one machine"
+        )
     output, _ = run_directory(args.config, args.output, args.resume)
     wait, restarts = args.node_timeout, args.max_restarts
     nodes = Nodes(args.nodes, args.master, args.node_rank, args.devices, restarts, wait)

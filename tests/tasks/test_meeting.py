@@ -13,6 +13,7 @@ from types import SimpleNamespace
 
 import pytest
 
+from liteseg.cli import main
 from liteseg.errors import UserError
 from liteseg.tasks import meeting
 from liteseg.tasks.meeting import Failure, Nodes, meet
@@ -186,3 +187,11 @@ def test_elastic_options_are_passed_on_to_paddle(tmp_path, monkeypatch):
     )
     with pytest.raises(UserError, match=f"--master {master}: cannot be reached"):
         run_on_nodes(["train"], nodes, tmp_path / "run" / "launch")
+
+
+@pytest.mark.parametrize(
+    "options", [["--nodes", "2"], ["--master", "a:1"], ["--node-rank", "0"], ["--max-restarts=1"]]
+)
+def test_options_of_several_machines_go_together(options, capsys):
+    assert main(["train", "--config", "quickstart", *options]) == 2
+    assert "give both --nodes and --master, or neither" in capsys.readouterr().err
