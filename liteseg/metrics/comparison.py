@@ -317,18 +317,19 @@ def require_same_images(run: Run, first: Run) -> list[ImageCounts]:
         )
     for here, there, lacking in ((images, wanted, run), (wanted, images, first)):
         if absent := [name for name in there if name not in here]:
-            others = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
+            names = ", ".join(map(quoted, absent[:_SHOWN]))
+            more = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
             raise UserError(
-                f"{lacking.source}: {len(here)} images, without {', '.join(map(quoted, absent[:_SHOWN]))}"
-                f"{others} of {(first if lacking is run else run).source}; evaluate the same images"
+                f"{lacking.source}: {len(here)} images, without {names}{more} of "
+                f"{(first if lacking is run else run).source}; evaluate the same images"
             )
     for name, image in wanted.items():
         if not np.array_equal(images[name].labeled, image.labeled):
             place = int(np.flatnonzero(images[name].labeled != image.labeled)[0])
             raise UserError(
-                f"{run.source}: the label of {quoted(name)} has {images[name].labeled[place]} pixels "
-                f"of {quoted(run.classes[place])}, in {first.source} {image.labeled[place]}; evaluate both "
-                "with the same labels"
+                f"{run.source}: the label of {quoted(name)} has {images[name].labeled[place]} "
+                f"pixels of {quoted(run.classes[place])}, in {first.source} "
+                f"{image.labeled[place]}; evaluate both with the same labels"
             )
     if run.boundary and first.boundary and run.boundary != first.boundary:
         raise UserError(

@@ -25,8 +25,8 @@ CORPUS = {
     "weights": [b"\x80\x02})" + b"".join(b"q%ch%c\x86" % (n, n) for n in range(1, 30)) + b"Ns."],
     "state": [b"\x80\x04" + b"}" * 2_000_000 + b"."],
     "metrics": [b'{"step": "<script>1</script>", "phase": "eval", "miou": NaN}', b"[" * 10**5],
-    "evaluation": [b'{"class_iou": {}, "per_image": [{}]}', b'{"class_iou": {"a": 1}, "per_image": [{'
-                   b'"name": "x", "sequence": 1, "intersection": [1e99]}]}', b"[" * 10**5],
+    "evaluation": [b'{"class_iou": {}, "per_image": [{}]}', b"[" * 10**5, b'{"class_iou": '
+                   b'{"a": 1}, "per_image": [{"name": "x", "sequence": 1, "predicted": [1e99]}]}'],
     "export": [b"[]", b'{"file": "../x"}', b"[" * 10**5, b"\xff", b'{"format": 1' + b"0" * 5000],
     "checkpoint": [b'{"sha256": {"../../x": ""}}', b'{"sha256": []}', b"[" * 10**5],
     "operators": [b'{"ops": [{"#": "1.save"}]}', b'{"ops": 1}', b"[" * 10**5],
