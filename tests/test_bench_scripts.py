@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import json
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -11,6 +12,9 @@ import golden_rule
 import numpy as np
 import pytest
 from conftest import ROOT
+from tiny_export import make_export
+
+from liteseg.errors import UserError
 
 BENCH = ROOT / "scripts" / "bench"
 
@@ -28,7 +32,8 @@ protocol.serve({about!r}, {{"confusion counts": lambda work: protocol.Case(
 def bench(monkeypatch):
     """The modules of scripts/bench, imported as its scripts do."""
     monkeypatch.syspath_prepend(str(BENCH))
-    names = ("protocol", "prepare", "peer_liteseg", "compare", "scale", "torch_twin", "exchange")
+    names = ("protocol", "prepare", "peer_liteseg", "compare", "scale", "torch_twin", "bulk")
+    names += ("exchange",)
     yield lambda name: __import__(name)
     for name in names:
         sys.modules.pop(name, None)
@@ -233,3 +238,19 @@ def test_exchange_of_a_ring(bench):
     compute, exchanged, share = exchange.efficiency(counts, 1, 2, 1, 9.0, 1.0)
     assert (compute, exchanged, share) == (1000, 1000, 0.5)
     assert exchange.efficiency(counts, 1, 2, 1, 9.0, 1.0, overlap=1.0)[2] == 1
+
+
+def test_bulk_prediction_is_measured(bench, capsys, tmp_path):
+    bulk = bench("bulk")
+    bulk.main(["--model", f"{make_export(tmp_path)}", "--counts", "2", "1200"])
+    *table, rate, computed = capsys.readouterr().out.splitlines()
+    cells = (row.strip("| ").split(" | ") for row in table[2:])
+    rows = [[float(cell.replace(",", "")) for cell in row] for row in cells]
+    assert [row[0] for row in rows] == [2, 1200]
+    per_second = 1198 / (rows[1][2] - rows[0][2])
+    assert float(rate.split()[0]) == pytest.approx(per_second, rel=0.5)  # of rounded seconds
+    cores, rest = re.fullmatch(r"computed: (\d+) cores for (.*)", computed).groups()
+    assert int(cores) == pytest.approx(10**8 / 86400 / float(rate.split()[0]), abs=0.6)
+    assert rest == "100,000,000 images in a day"
+    with pytest.raises(UserError, match="failed; its message is above"):
+        bulk.main(["--model", f"{tmp_path / 'none'}", "--counts", "1"])

@@ -71,6 +71,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
     parser.add_argument("--images", help="folder (default: a generated image of 64x64)")
     parser.add_argument("--counts", nargs="+", type=int, default=[1000, 10_000, 100_000])
     parser.add_argument("--what", default="mask", help="as of predict (default: mask)")
+    parser.add_argument("--precision", default="fp32", help="as of predict (default: fp32)")
     args = parser.parse_args(argv)
     rows = []
     with tempfile.TemporaryDirectory() as name:
@@ -86,6 +87,7 @@ def main(argv: Optional[Sequence[str]] = None) -> None:
             link(images, count, folder / f"in{count}")
             where = [f"{folder}/in{count}", "--output", f"{folder}/out{count}"]
             options = ["--model", args.model, "--what", args.what, "--threads", "1"]
+            options += ["--precision", args.precision]
             rows.append(measure([*where, *options]))
             wall, cpu, peak = rows[-1]
             print(f"| {count:,} | {wall:.1f} | {cpu:.1f} | {peak:.0f} |", flush=True)
