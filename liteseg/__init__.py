@@ -21,6 +21,7 @@ __all__ = [
     "build_trainer",
     "check",
     "evaluate",
+    "evaluate_predictions",
     "export",
     "load_checked",
     "load_config",
@@ -42,6 +43,7 @@ if TYPE_CHECKING:
     from liteseg.tasks.evaluate import evaluate
     from liteseg.tasks.export import export
     from liteseg.tasks.predict import predict
+    from liteseg.tasks.prediction_folder import evaluate_predictions
     from liteseg.tasks.segmenter import Segmenter
     from liteseg.tasks.train import build_trainer, train
     from liteseg.utils.weights.load import load_weights
@@ -59,6 +61,7 @@ else:
         "build_trainer": "liteseg.tasks.train",
         "check": "liteseg.config.check",
         "evaluate": "liteseg.tasks.evaluate",
+        "evaluate_predictions": "liteseg.tasks.prediction_folder",
         "export": "liteseg.tasks.export",
         "load_checked": "liteseg.config.check",
         "load_config": "liteseg.config.load",

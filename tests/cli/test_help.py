@@ -114,6 +114,7 @@ def test_the_examples_work(tmp_path, monkeypatch, capsys):
             assert cli.main([*shlex.split(line)[1:], *more]) == 0, line
     names = sorted(path.name for path in tmp_path.iterdir())
     written = ["data", "eval.html", "exported", "masks", "output", "packed", "predictions", "zoo"]
+    written.append("data.html")
     given = ["classes.txt", "labels", "model.pdparams", "my.yml", "photos"]
     assert names == sorted([*written, *given, "images.csv"])
     manifest = tmp_path / "output/my/checkpoints/last/manifest.json"

@@ -15,11 +15,11 @@ from PIL import Image
 from test_evaluate_official import scores_of_the_benchmark
 
 import liteseg
+from liteseg import evaluate_predictions
 from liteseg.cli import main
 from liteseg.datasets.cityscapes import CITYSCAPES_CLASSES, id_to_train_id, palette_of
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
-from liteseg.tasks.prediction_folder import evaluate_predictions
 
 COLORS = np.array([(128, 64, 128), (0, 0, 142), (70, 130, 180)], np.uint8)
 

@@ -97,7 +97,8 @@ def benchmark_evaluation(
 def _images_ratio(setup: Evaluation) -> dict[str, float]:
     times = []
     for _ in range(_ROUNDS):
-        for evaluators in ([], [EvalOutput(boundary=DEFAULT_BOUNDARY).evaluator(setup.dataset)]):
+        evaluator: Any = EvalOutput(boundary=DEFAULT_BOUNDARY).evaluator(setup.dataset)
+        for evaluators in ([], [evaluator]):
             begin = time.process_time()
             seconds = setup.run(evaluators)["seconds"]
             times.append((seconds, time.process_time() - begin))
