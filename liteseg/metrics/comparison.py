@@ -274,8 +274,7 @@ def compare_runs(groups: Sequence[Sequence[Run]], kind: str = "auto") -> Compari
     if units.count < 2:
         other = "; --unit images treats all images as independent" * (kind == "sequences")
         raise UserError(
-            f"{first.source}: {units.count} {units.kind.removesuffix('s')}, so no interval is "
-            f"possible; compare at least 2{other}"
+            f"{first.source}: {units}, so no interval is possible; compare at least 2{other}"
         )
     entries = []
     for number, (runs, images) in enumerate(zip(groups, aligned)):
@@ -317,10 +316,10 @@ def require_same_images(run: Run, first: Run) -> list[ImageCounts]:
         )
     for here, there, lacking in ((images, wanted, run), (wanted, images, first)):
         if absent := [name for name in there if name not in here]:
-            names = ", ".join(map(quoted, absent[:_SHOWN]))
+            listed = ", ".join(map(quoted, absent[:_SHOWN]))
             more = f" and {len(absent) - _SHOWN} more" if len(absent) > _SHOWN else ""
             raise UserError(
-                f"{lacking.source}: {len(here)} images, without {names}{more} of "
+                f"{lacking.source}: {len(here)} images, without {listed}{more} of "
                 f"{(first if lacking is run else run).source}; evaluate the same images"
             )
     for name, image in wanted.items():

@@ -41,8 +41,9 @@ class Units:
     count: int
 
     def __str__(self) -> str:
-        names = {"blocks": "blocks of consecutive frames of one sequence"}
-        return f"{self.count} {names.get(self.kind, self.kind)}"
+        kind = self.kind if self.count != 1 else self.kind[:-1]
+        frames = " of consecutive frames of one sequence" * (self.kind == "blocks")
+        return f"{self.count} {kind}{frames}"
 
 
 class Interval(NamedTuple):

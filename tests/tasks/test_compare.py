@@ -16,6 +16,7 @@ import liteseg
 from liteseg.cli import main
 from liteseg.errors import UserError
 from liteseg.metrics import ConfusionMatrix
+from liteseg.metrics.intervals import intervals, named_intervals, units_of
 from liteseg.tasks.compare import _kind, compare, read_run
 from liteseg.tasks.prediction_folder import evaluate_predictions
 
@@ -75,6 +76,35 @@ def test_folders(folder):
     assert bad.value == pytest.approx(miou(folder, "bad") - miou(folder, "good"), abs=1e-12)
     assert found.entries[2].miou.value == pytest.approx(miou(folder, "bad"), abs=1e-12)
     assert "boundary_iou" in found.pairs[1].differences
+
+
+def test_intervals_of_an_evaluation(folder, tmp_path, capsys):
+    """In the text, the JSON and the report of `liteseg eval`; none for a single image."""
+    command = ["eval", "--classes", f"{folder}/classes.txt", "--labels", f"{folder}/labels"]
+    outputs = ["--json", str(tmp_path / "e.json"), "--report", str(tmp_path / "e.html")]
+    assert main([*command, "--predictions", f"{folder}/bad", *outputs]) == 0
+    found = json.loads((tmp_path / "e.json").read_text())
+    images = read_run(tmp_path / "e.json").images
+    expected = named_intervals(intervals([images], units_of(images)), NAMES)
+    assert found["intervals"] == {"units": "12 images", **expected}
+    low, high = found["intervals"]["miou"]
+    assert low < found["miou"] < high
+    printed = capsys.readouterr().out
+    assert f"95 % intervals over 12 images:\n  mIoU {low:.4f} to {high:.4f}  accuracy" in printed
+    ends = [f"{100 * end:.2f}" for end in found["intervals"]["class_iou"]["car"]]
+    assert " - ".join(ends) in printed
+    page = (tmp_path / "e.html").read_text()
+    assert f"95 %: {low:.3f} to {high:.3f}" in page
+    assert "95 % intervals over 12 images." in page
+
+    for name in ("labels", "bad"):
+        (tmp_path / name).mkdir()
+        shutil.copy(folder / name / "03.png", tmp_path / name)
+    command[-1] = f"{tmp_path}/labels"
+    assert main([*command, "--predictions", f"{tmp_path}/bad", *outputs]) == 0
+    assert "no 95 % intervals, which require two units: 1 image\n" in capsys.readouterr().out
+    found = json.loads((tmp_path / "e.json").read_text())["intervals"]
+    assert found["miou"] is found["class_iou"]["car"] is None
 
 
 def test_files_and_seeds(folder, tmp_path, capsys):
