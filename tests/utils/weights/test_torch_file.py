@@ -185,3 +185,16 @@ def test_truncated_and_damaged_files_are_refused(tmp_path, write):
 def test_a_missing_file(tmp_path):
     with pytest.raises(UserError, match=r"cannot read .*absent.pth: No such file"):
         read_torch(tmp_path / "absent.pth")
+
+
+@pytest.mark.parametrize("zipped_format", [True, False])
+def test_files_of_pytorch_itself(tmp_path, zipped_format):
+    torch = pytest.importorskip("torch")
+    layer = torch.nn.Sequential(torch.nn.Conv2d(3, 4, 3), torch.nn.BatchNorm2d(4)).half()
+    content = {"net": layer.state_dict(), "t": torch.arange(12).reshape(3, 4).T, "epoch": 1}
+    path = tmp_path / "model.pth"
+    torch.save(content, path, _use_new_zipfile_serialization=zipped_format)
+    found = read_torch(path)
+    assert_equal(found["t"], content["t"].numpy())
+    for key, tensor in layer.state_dict().items():
+        assert_equal(found["net"][key], tensor.numpy())
