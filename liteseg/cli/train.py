@@ -37,8 +37,8 @@ def add_arguments(parser: argparse.ArgumentParser) -> None:
     parser.add_argument(
         "--weights",
         metavar="W",
-        help="weights file, archive, URL or run directory to start from (fine-tuning; default: "
-        "random weights, and those that `pretrained` in the config names)",
+        help="weights file, archive, URL, run directory or name of a model to start from "
+        "(fine-tuning; default: random weights, and those that `pretrained` in the config names)",
     )
     parser.add_argument(
         "--seed",

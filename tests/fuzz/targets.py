@@ -32,6 +32,7 @@ from liteseg.report.report import ReportData, read_history, write_report
 from liteseg.tasks.compare import read_run
 from liteseg.utils.images import read_image, read_label
 from liteseg.utils.weights.archive import unpack_weights
+from liteseg.utils.weights.index import read_index
 from liteseg.utils.weights.load import read_pdparams, read_state
 from liteseg.utils.weights.torch_file import read_torch
 
@@ -114,6 +115,10 @@ _PACK = {
     "format": "liteseg pack 1", "bytes": 100,
     "samples": [["a", [1, 2], [3, 4], 4, 5, 0, 7], ["b", [1, 2], None, 2, 2, 80, 7]],
 }  # fmt: skip
+_ZOO = {"format": "liteseg-zoo-1", "models": {"a": {
+    "file": "a.zip", "sha256": "0" * 64, "size": 9, "aliases": ["b"], "classes": 3, "scale": 1.0,
+    "miou": 0.5, "data": "Streets val", "config": "quickstart",
+}}}  # fmt: skip
 _COUNTS = {"sequence": None, "intersection": [5, 3], "predicted": [6, 4], "labeled": [7, 3]}
 _EVALUATION = {
     "class_iou": {"a": 0.5, "b": None}, "boundary": {"width": 0.02, "tolerance": 1},
@@ -143,6 +148,7 @@ TARGETS = {
     "evaluation": Target("eval.json", _json(_EVALUATION), _evaluation),
     "metrics": Target("metrics.jsonl", b"\n".join(map(_json, _LINES)), _report),
     "pack": Target("index.json", _json(_PACK), _pack),
+    "zoo": Target("index.json", _json(_ZOO), lambda path: read_index(str(path.parent))),
     "config": Target("c.yml", b"a: [1, {b: 2.5}]\nc: &x {d: text}\ne: {<<: *x}\n", load_config),
     "list": Target("list.txt", b"a.png a_label.png\nb.png b_label.png\n", read_list),
     "colors": Target("c.txt", b"1 2 3 road\n4 5 6 car\n", lambda path: ColorMap.read(path, 255)),

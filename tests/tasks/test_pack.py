@@ -5,6 +5,7 @@ from __future__ import annotations
 import getpass
 import io
 import json
+import os
 import shutil
 import socket
 import tarfile
@@ -237,6 +238,15 @@ def test_unpacking_writes_no_other_file(zoo, tmp_path, home):
         "model.pdparams",
         "pack.json",
     ]
+
+
+def test_a_damaged_pack(zoo, tmp_path):
+    shutil.copytree(zoo / "streets", tmp_path / "pack")
+    with open(tmp_path / "pack" / "model.pdparams", "r+b") as file:
+        file.seek(-100_000, os.SEEK_END)
+        file.write(b"\0\0\0\0")
+    with pytest.raises(UserError, match=r"model.pdparams: SHA-256 is .*the pack is damaged"):
+        liteseg.Segmenter.from_pretrained(tmp_path / "pack")
 
 
 def test_only_packs_are_replaced(filled_run, tmp_path):

@@ -48,10 +48,15 @@ def own_models() -> tuple[Model, ...]:
         UserError: an index cannot be read.
     """
     places = filter(None, map(str.strip, os.environ.get("LITESEG_ZOO", "").split(",")))
-    return tuple(model for place in places for model in _read(place))
+    return tuple(model for place in places for model in read_index(place))
 
 
-def _read(place: str) -> list[Model]:
+def read_index(place: str) -> list[Model]:
+    """The models of the index at an address, or in a folder.
+
+    Raises:
+        UserError: it cannot be read, or is no index.
+    """
     if is_url(place):
         url = place if place.lower().endswith(".json") else f"{place.rstrip('/')}/{NAME}"
         path = cache_path(url)
@@ -107,7 +112,7 @@ def _model(name: str, entry: Any, place: str) -> Model:
 
 
 def add_entry(folder: Path, name: str, entry: dict[str, Any]) -> Path:
-    """Write or replace an entry of the index in `folder`; the other entries are kept.
+    """Write or replace an entry of the index in `folder`; its aliases and other entries are kept.
 
     Raises:
         UserError: there is a file of that name that is no index, or it cannot be written.
@@ -118,5 +123,7 @@ def add_entry(folder: Path, name: str, entry: dict[str, Any]) -> Path:
         if path.exists():
             _parse(path, str(path))
             models = read_json(path, _MAX_BYTES)["models"]
+        kept = {"aliases": models[name]["aliases"]} if "aliases" in models.get(name, {}) else {}
+        entry = {**kept, **{field: value for field, value in entry.items() if value is not None}}
         write_json(path, {"format": FORMAT, "models": {**models, name: entry}})
     return path

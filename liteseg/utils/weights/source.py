@@ -7,7 +7,7 @@ from pathlib import Path
 from typing import Callable, Optional, Union
 
 from liteseg.errors import UserError
-from liteseg.utils.files import read_regular, require_contained
+from liteseg.utils.files import read_json, read_regular, require_contained
 from liteseg.utils.text import redacted
 from liteseg.utils.weights import safe_pickle
 from liteseg.utils.weights.archive import SUFFIXES, WEIGHTS_NAME, unpack_weights
@@ -103,13 +103,23 @@ def resolve(source: str | Path, sha256: Optional[str] = None) -> Path:
         if sha256 is not None:
             verify(path, sha256, str(path), "check that it is the intended file")
     if is_archive(path):
-        return unpack_weights(path, cache_home() / "unpacked")
+        path = unpack_weights(path, cache_home() / "unpacked")
+    _verify_pack(path)
     return path
 
 
 def is_archive(path: str | Path) -> bool:
     """Whether weights have to be unpacked."""
     return str(path).partition("#")[0].partition("?")[0].lower().endswith(SUFFIXES)
+
+
+def _verify_pack(weights: Path) -> None:
+    """Raise UserError if the pack that contains the weights lists another checksum."""
+    try:
+        listed = read_json(weights.with_name("pack.json"))["files"][weights.name]
+    except (OSError, ValueError, KeyError, TypeError):
+        return
+    verify(weights, str(listed), str(weights), "the pack is damaged: get it again, or pack it anew")
 
 
 def _check(url: str) -> Callable[[Path], None]:

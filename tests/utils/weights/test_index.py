@@ -275,11 +275,11 @@ def test_several_indexes_and_folders(server, tmp_path, monkeypatch):
 
 
 def test_an_entry_replaces_its_own_and_no_foreign_file(tmp_path):
-    add_entry(tmp_path, "a", {"file": "1.zip"})
+    add_entry(tmp_path, "a", {"file": "1.zip", "aliases": ["one"], "miou": 0.5})
     add_entry(tmp_path, "b", {"file": "2.zip"})
-    add_entry(tmp_path, "a", {"file": "3.zip"})
+    add_entry(tmp_path, "a", {"file": "3.zip", "miou": None})
     content = json.loads((tmp_path / "index.json").read_text())["models"]
-    assert content == {"a": {"file": "3.zip"}, "b": {"file": "2.zip"}}
+    assert content == {"a": {"file": "3.zip", "aliases": ["one"]}, "b": {"file": "2.zip"}}
     (tmp_path / "index.json").write_text("{}")
     with pytest.raises(UserError, match="not an index"):
         add_entry(tmp_path, "a", {"file": "1.zip"})
