@@ -20,6 +20,7 @@ __all__ = [
     "build_model",
     "build_trainer",
     "check",
+    "compare",
     "evaluate",
     "evaluate_predictions",
     "export",
@@ -40,6 +41,7 @@ if TYPE_CHECKING:
     from liteseg.engine.trainer import Hook, Trainer
     from liteseg.errors import UserError
     from liteseg.metrics import ConfusionMatrix
+    from liteseg.tasks.compare import compare
     from liteseg.tasks.evaluate import evaluate
     from liteseg.tasks.export import export
     from liteseg.tasks.predict import predict
@@ -60,6 +62,7 @@ else:
         "build_model": "liteseg.config.build",
         "build_trainer": "liteseg.tasks.train",
         "check": "liteseg.config.check",
+        "compare": "liteseg.tasks.compare",
         "evaluate": "liteseg.tasks.evaluate",
         "evaluate_predictions": "liteseg.tasks.prediction_folder",
         "export": "liteseg.tasks.export",
