@@ -64,7 +64,9 @@ def _lines(
                 f'<circle cx="{x:.1f}" cy="{y:.1f}" r="2.5" fill="{color}"/>' for x, y in dots
             ]
         if len(curves) > 1:
-            parts.append(f'<text x="{at}" y="16" class="end" style="fill:{color}">{escape(name)}</text>')
+            parts.append(
+                f'<text x="{at}" y="16" class="end" style="fill:{color}">{escape(name)}</text>'
+            )
             at -= 8 * len(name) + 12
     return parts
 
