@@ -1,4 +1,4 @@
-"""What several processes exchange before they train together."""
+"""Values, errors and setups that processes exchange before they train together."""
 
 from __future__ import annotations
 
