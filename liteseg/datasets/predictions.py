@@ -302,7 +302,8 @@ def _pairs(labels: dict[Path, str], folder: Path) -> list[Sample]:
     """Each label with its prediction: of the same name, or one that continues the other at a `_`.
 
     `a_000019_leftImg8bit.png` belongs to `a_000019_gtFine_labelIds.png`, `x_label.png` to `x.png`,
-    `x.png` to `x_L.png`, and `x_pred.png` to `x_mask.png`. Names that occur in several folders are compared with their folders.
+    `x.png` to `x_L.png`, and `x_pred.png` to `x_mask.png`. Names that occur in several folders are
+    compared with their folders.
     """
     files = _images_below(folder, "--predictions")
     names = {place: place.rpartition("/")[2] for place in labels.values()}

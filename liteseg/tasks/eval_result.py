@@ -33,10 +33,10 @@ class EvalResult:
             for an absent class}, `confusion`, `images` (those with labels), `seconds`,
             `images_per_second`, `timings`; `per_image`, the counts of each image (the fields of
             `liteseg.metrics.ImageCounts`); `intervals`: `units`, the groups of images that count
-            as independent, and by metric [low, high] at 95 %; the boundary metrics `boundary_iou`, `boundary_f`,
-            `class_boundary_iou`, `class_boundary_f`, `miou_small`, `miou_medium`, `miou_large`,
-            `miou_thin` and `thin_classes`, unless they were turned off; with `calibration` also
-            that.
+            as independent, and by metric [low, high] at 95 %; the boundary metrics `boundary_iou`,
+            `boundary_f`, `class_boundary_iou`, `class_boundary_f`, `miou_small`, `miou_medium`,
+            `miou_large`, `miou_thin` and `thin_classes`, unless they were turned off; with
+            `calibration` also that.
         config: file of the config, if there is one.
         weights: the evaluated weights or exported model.
         split: the evaluated split.
@@ -52,7 +52,7 @@ class EvalResult:
     folders: dict[str, str] = field(default_factory=dict)
 
     @property
-    def miou(self) -> float:
+    def miou(self) -> Optional[float]:
         """Mean intersection over union, 0 to 1; None where nothing is labeled."""
         return self.metrics["miou"]
 
