@@ -23,13 +23,14 @@ from liteseg.errors import UserError
 from liteseg.tasks.background import BackgroundWriter, map_ahead
 from liteseg.tasks.confidence import require_probability
 from liteseg.tasks.inputs import Job, Shard, find_jobs, jobs_of_list
+from liteseg.tasks.launch import connect
 from liteseg.tasks.outputs import KINDS, Failures, OutputFailed, Results, encoded, predicted
 from liteseg.tasks.predict_video import predict_video
 from liteseg.tasks.runs import Weights, config_of, default_weights
 from liteseg.tasks.segmenter import Segmenter
 from liteseg.tasks.storage import Location, check_storage, location, read
 from liteseg.utils.logging import get_logger, progress
-from liteseg.utils.runtime import rank, world_size
+from liteseg.utils.runtime import gathered_objects, rank, world_size
 
 _FIRST = 10_000  # inputs that are listed and checked before the first one is predicted
 # The threads that read and those that write: more for object stores, whose answers take long.
@@ -151,6 +152,8 @@ def predict(
             segmenter = open_segmenter(weights, model, cfg, overrides, **options)
         segmenter = with_thresholds(segmenter, unknown_below)
         run = functools.partial(predict_jobs, segmenter, itertools.chain(first, jobs), results)
+    if world_size() > 1:
+        connect()
     outcome, failures = PredictResult(results.output), Failures(results.output, shard)
     if skip_existing:
         results.remove_leftovers(shard)
@@ -161,7 +164,7 @@ def predict(
         run(functools.partial(_count, outcome, failures, bar, report))
     failures.finish()
     outcome.failures = failures.location
-    return outcome
+    return _of_all_processes(outcome)
 
 
 def _shard_of_process(shard: Optional[Shard]) -> Optional[Shard]:
@@ -177,6 +180,17 @@ def _shard_of_process(shard: Optional[Shard]) -> Optional[Shard]:
         )
     index, count = index + count * rank(), count * world_size()
     return None if count == 1 else (index, count)
+
+
+def _of_all_processes(outcome: PredictResult) -> PredictResult:
+    """The outcome with the counts of all processes, once each has finished its shard.
+
+    Paddle's launcher ends the others as soon as one of them ends with a failure.
+    """
+    if world_size() > 1:
+        counts = gathered_objects((outcome.inputs, outcome.failed, outcome.existing))
+        outcome.inputs, outcome.failed, outcome.existing = map(sum, zip(*counts))
+    return outcome
 
 
 def _list(

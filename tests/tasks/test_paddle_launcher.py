@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 
+import cv2
 import pytest
 from plain_run import ENVIRONMENT, last_checkpoint, lines, prepare
 
@@ -44,6 +45,22 @@ def test_predict_writes_each_result_once(filled_run, tmp_path):
     code, outputs = launch(tmp_path / "logs", "predict", *arguments, "--what", "mask")
     assert code == 0, outputs
     assert len(list((tmp_path / "out").glob("*_label.png"))) == 3
+
+
+def test_a_failure_ends_no_other_process_of_predict(filled_run, tmp_path):
+    """The launcher ends all as soon as one exits with 1, so they do so together."""
+    (tmp_path / "in").mkdir()
+    image = cv2.imread(str(next(filled_run.parent.rglob("*.png"))))
+    for number in range(30):
+        cv2.imwrite(str(tmp_path / "in" / f"{number}.png"), image)
+    (tmp_path / "in" / "broken.png").write_bytes(b"no image")
+    arguments = ("--weights", filled_run, tmp_path / "in", "--output", tmp_path / "out")
+    code, outputs = launch(tmp_path / "logs", "predict", *arguments, "--what", "mask")
+    assert code != 0
+    assert len(list((tmp_path / "out").glob("*_label.png"))) == 30
+    for output in outputs:
+        assert "30 of 31 inputs predicted" in output
+    assert len((tmp_path / "out" / "failures.jsonl").read_text().splitlines()) == 1
 
 
 @pytest.fixture(scope="module")
