@@ -38,6 +38,7 @@ from typing import NoReturn, Optional
 from liteseg.errors import UserError
 from liteseg.tasks.launch import ProcessFailed, signals_passed_on
 from liteseg.tasks.meeting import ANSWER_WITHIN, POLL, Failure, Group, Nodes, meet
+from liteseg.utils.files import check_writable
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import end_with_parent
 from liteseg.utils.text import safe
@@ -57,12 +58,13 @@ def run_on_nodes(command: Sequence[str], nodes: Nodes, logs: Path) -> None:
     with `--resume auto` if restarts are left.
 
     Raises:
-        UserError: the nodes do not find each other or do not fit together, or a process reported a
-            user error, on any node.
+        UserError: `logs` cannot be written, the nodes do not find each other or do not fit
+            together, or a process reported a user error, on any node.
         ProcessFailed: a process of any node failed otherwise.
         SystemExit: a signal ended the processes.
     """
     host = socket.gethostname()
+    check_writable(logs)
     if nodes.master.startswith("etcd://"):
         _run_elastic(command, nodes, logs / host)
         return

@@ -195,3 +195,9 @@ def test_elastic_options_are_passed_on_to_paddle(tmp_path, monkeypatch):
 def test_options_of_several_machines_go_together(options, capsys):
     assert main(["train", "--config", "quickstart", *options]) == 2
     assert "give both --nodes and --master, or neither" in capsys.readouterr().err
+
+
+def test_logs_that_cannot_be_written(tmp_path):
+    (tmp_path / "run").write_text("a file")
+    with pytest.raises(UserError, match=r"cannot write in .*launch: Not a directory"):
+        run_on_nodes(["train"], Nodes("2", "node-a:6170"), tmp_path / "run" / "launch")
