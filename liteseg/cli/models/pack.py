@@ -59,7 +59,6 @@ def run(args: argparse.Namespace) -> int:
     )
     print(f"{pack.path}: the pack {pack.name}; use it as --weights {pack.path}")
     if pack.listed_in is not None:
-        print(
-            f"{pack.listed_in} lists it: with LITESEG_ZOO={pack.listed_in.parent} its name is enough"
-        )
+        folder = pack.listed_in.parent
+        print(f"{pack.listed_in} lists it: with LITESEG_ZOO={folder} its name is enough")
     return 0
