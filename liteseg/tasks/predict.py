@@ -23,14 +23,14 @@ from liteseg.errors import UserError
 from liteseg.tasks.background import BackgroundWriter, map_ahead
 from liteseg.tasks.confidence import require_probability
 from liteseg.tasks.inputs import Job, Shard, find_jobs, jobs_of_list
-from liteseg.tasks.launch import connect
+from liteseg.tasks.launch import connect, summed_at_the_end
 from liteseg.tasks.outputs import KINDS, Failures, OutputFailed, Results, encoded, predicted
 from liteseg.tasks.predict_video import predict_video
 from liteseg.tasks.runs import Weights, config_of, default_weights
 from liteseg.tasks.segmenter import Segmenter
 from liteseg.tasks.storage import Location, check_storage, location, read
 from liteseg.utils.logging import get_logger, progress
-from liteseg.utils.runtime import gathered_objects, rank, world_size
+from liteseg.utils.runtime import rank, world_size
 
 _FIRST = 10_000  # inputs that are listed and checked before the first one is predicted
 # The threads that read and those that write: more for object stores, whose answers take long.
@@ -188,8 +188,8 @@ def _of_all_processes(outcome: PredictResult) -> PredictResult:
     Paddle's launcher ends the others as soon as one of them ends with a failure.
     """
     if world_size() > 1:
-        counts = gathered_objects((outcome.inputs, outcome.failed, outcome.existing))
-        outcome.inputs, outcome.failed, outcome.existing = map(sum, zip(*counts))
+        counts = summed_at_the_end((outcome.inputs, outcome.failed, outcome.existing))
+        outcome.inputs, outcome.failed, outcome.existing = counts
     return outcome
 
 

@@ -87,7 +87,7 @@ def test_shards_give_the_results_of_one_call(photos, expected, tmp_path, monkeyp
     counts = [predict(photos, tmp_path, shard=(index, 3)).inputs for index in range(2)]
     # The last shard as by two processes of Paddle's launcher.
     monkeypatch.setattr(module, "connect", lambda: None)
-    monkeypatch.setattr(module, "gathered_objects", lambda value: [value])
+    monkeypatch.setattr(module, "summed_at_the_end", lambda counts: counts)
     for rank in range(2):
         monkeypatch.setenv("PADDLE_TRAINERS_NUM", "2")
         monkeypatch.setenv("PADDLE_TRAINER_ID", f"{rank}")
