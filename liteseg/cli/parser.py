@@ -33,6 +33,7 @@ class Parser(argparse.ArgumentParser):
         words = message.partition("unrecognized arguments: ")[2].split()
         if "required: --config" in message:
             words = self._words
+        hints: list[Optional[str]]
         hints = list(filter(None, map(_option_for, words, [*words[1:], ""])))
         if spaced := re.search(r"--set ([\w.]+)( = | =| ?= )(\S+)", " ".join(self._words)):
             hints = [f"  write it without spaces: --set {spaced[1]}={spaced[3]}"]

@@ -117,9 +117,7 @@ class _Inputs:
     image: Union[str, Path, None]  # None: a synthetic street
 
     def load(self, size: Size) -> np.ndarray:
-        image = (
-            read_image(self.image) if self.image else next(examples.synthetic(size)).image
-        )
+        image = read_image(self.image) if self.image else next(examples.synthetic(size)).image
         return image if image.shape[1::-1] == size else cv2.resize(image, size)
 
     def batches_of(self, default: Size) -> Iterator[tuple[int, Size]]:
