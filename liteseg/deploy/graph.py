@@ -48,7 +48,7 @@ class DeployGraph(nn.Layer):
         dtype: str = "uint8",
     ):
         super().__init__()
-        self.network = with_exact_pooling(folded(network))
+        self.network = with_exact_pooling(folded(network, len(mean)))
         self.coarse = getattr(self.network, "coarse_logits", self.network)
         factor = 1 / (max_value * np.asarray(std, np.float64))
         offset = -np.asarray(mean, np.float64) / np.asarray(std, np.float64)
@@ -96,10 +96,11 @@ def _labels(scores: paddle.Tensor) -> paddle.Tensor:
     return paddle.argmax(scores, axis=1, dtype="int32").astype("uint8")
 
 
-def folded(network: nn.Layer) -> nn.Layer:
+def folded(network: nn.Layer, channels: int = 3) -> nn.Layer:
     """A copy in eval mode whose batch norms are folded into the convolutions before them.
 
-    The pairs of convolution and batch norm are found in one forward pass.
+    The pairs of convolution and batch norm are found in one forward pass of an image with
+    `channels`.
     """
     network = copy.deepcopy(network)
     network.eval()
@@ -119,7 +120,7 @@ def folded(network: nn.Layer) -> nn.Layer:
         elif isinstance(layer, nn.BatchNorm2D):
             handles.append(layer.register_forward_pre_hook(before_norm))
     with paddle.no_grad(), portable_operators():  # for one pass, CPU kernels are not worth loading
-        network(paddle.zeros([1, 3, 64, 64]))
+        network(paddle.zeros([1, channels, 64, 64]))
         for handle in handles:
             handle.remove()
         for conv, norm in pairs:

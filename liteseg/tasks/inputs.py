@@ -227,9 +227,12 @@ def _jobs_of(one: _Input, output: Optional[Path], suffixes: Sequence[str]) -> It
     if not one.pattern:
         results = [] if _is_result(one.source, output) else [Job(one.source, one.place)]
         return iter(results)
-    jobs = _Search(one, output, suffixes).jobs()
-    first = next(jobs, None)
-    if first is None:
+    for wanted in (suffixes, [".npy"]):  # arrays only where there are no images
+        jobs = _Search(one, output, wanted).jobs()
+        first = next(jobs, None)
+        if first is not None:
+            break
+    else:
         pattern = "" if one.pattern == _EVERYTHING else f"{'/'.join(one.pattern)}: "
         raise UserError(
             f"{one.source}: {pattern}contains no images or videos ({' '.join(suffixes)})"
@@ -246,8 +249,11 @@ class _Search:
         self.others, self.other_kinds = 0, set[str]()
 
     def jobs(self) -> Iterator[Job]:
-        yield from self._below(self.input.source, self.input.place, [self.input.pattern])
-        if self.others:
+        found = False
+        for job in self._below(self.input.source, self.input.place, [self.input.pattern]):
+            found = True
+            yield job
+        if self.others and found:
             kinds = ", ".join(sorted(self.other_kinds))
             get_logger().info(
                 f"{self.input.source}: {self.others} files of other types are left out ({kinds})"

@@ -264,7 +264,7 @@ def build_trainer(
             load_to_fine_tune(model, weights, train_set.classes, cfg.init_classes)
         losses = build_losses(
             cfg,
-            _count_outputs(model),
+            _count_outputs(model, len(train_set.bands or "RGB")),
             lambda: count_label_pixels(train_set),
             train_set.ignore_index,
         )
@@ -362,13 +362,13 @@ def _sole_writer(output: Path) -> Iterator[None]:
         yield
 
 
-def _count_outputs(model: paddle.nn.Layer) -> int:
+def _count_outputs(model: paddle.nn.Layer, channels: int) -> int:
     """The number of outputs of the model in training."""
     model.eval()
     with paddle.no_grad():
         # All heads run in training mode only; batch norm in eval mode keeps its statistics.
         model.training = True
-        count = len(model(paddle.zeros([1, 3, 64, 64])))
+        count = len(model(paddle.zeros([1, channels, 64, 64])))
     model.train()
     return count
 

@@ -14,7 +14,7 @@ from liteseg.errors import UserError
 from liteseg.models import STDC1
 
 BANDS, WHITE = 5, 4095
-CHANNELS = [5, 1, 3]
+CHANNELS = [5, 1, 3, 2]
 
 
 def write(root, count=4):
@@ -32,15 +32,15 @@ def write(root, count=4):
     return root
 
 
-def config(tmp_path, root, in_channels=3, transforms="", normalize="max_value: 4095"):
+def config(tmp_path, root, in_channels=4, transforms="", normalize="max_value: 4095"):
     data = f"type: Dataset, dataset_root: {root}, num_classes: 2, channels: {CHANNELS}"
     end = f"{{type: Normalize, {normalize}}}"
     path = tmp_path / "c.yml"
     path.write_text(f"""
 batch_size: 2
-iters: 30
+iters: 40
 num_workers: 0
-eval_interval: 30
+eval_interval: 40
 num_pictures: 1
 model: {{type: PPLiteSeg, backbone: {{type: STDC1, init: kaiming, in_channels: {in_channels}}}}}
 train_dataset: {{{data}, mode: train, train_path: list.txt, transforms: [
@@ -71,8 +71,10 @@ def test_it_learns_from_the_band(trained):
 def test_evaluation_equals_prediction(trained, tmp_path):
     result, root, path = trained
     miou = liteseg.evaluate(path, result.output).metrics["miou"]
-    files = [root / f"i{i}.npy" for i in range(4)]
-    liteseg.predict(files, tmp_path / "out", weights=result.output)
+    (tmp_path / "arrays").mkdir()
+    for i in range(4):
+        (tmp_path / "arrays" / f"i{i}.npy").symlink_to(root / f"i{i}.npy")
+    liteseg.predict(tmp_path / "arrays", tmp_path / "out", weights=result.output)
     matrix = liteseg.ConfusionMatrix(2)
     for index in range(4):
         predicted = np.asarray(Image.open(tmp_path / "out" / f"i{index}_label.png"))
@@ -94,9 +96,9 @@ def test_exports_have_the_same_labels(trained, tmp_path, format):
         path = root / f"i{index}.npy"
         expected = trained_one.predict(path)
         assert np.mean(exported.predict(path) == expected) > 0.998
-        pixels = np.load(path)[..., [4, 0, 2]]
+        pixels = np.load(path)[..., [4, 0, 2, 1]]
         np.testing.assert_array_equal(exported.predict(pixels), exported.predict(path))
-    with pytest.raises(ValueError, match=r"expected an array \(H, W, 3\) or a path"):
+    with pytest.raises(ValueError, match=r"expected an array \(H, W, 4\) or a path"):
         exported.predict(np.zeros((64, 96, 5), np.float32))
 
 
@@ -111,8 +113,8 @@ def test_packs_have_the_same_values(trained, tmp_path):
         for key in ("img", "label"):
             np.testing.assert_array_equal(packed.load(index)[key], plain.load(index)[key])
     assert packed.load(0)["img"].dtype == np.float32
-    with pytest.raises(UserError, match=r"made with bands \[5, 1, 3\], the config has \[1, 2, 3\]"):
-        liteseg.build_dataset(cfg.changed(["train_dataset.channels=[1, 2, 3]"]), "train")
+    with pytest.raises(UserError, match=r"made with bands \[5, 1, 3, 2\], the config has \[1, 2"):
+        liteseg.build_dataset(cfg.changed(["train_dataset.channels=[1, 2, 3, 4]"]), "train")
 
 
 def test_data_check_prints_the_normalization(trained):
@@ -121,7 +123,7 @@ def test_data_check_prints_the_normalization(trained):
     _, root, path = trained
     report = check_data(path, split="train")
     assert report.ok
-    images = np.stack([np.load(root / f"i{i}.npy")[..., [4, 0, 2]] for i in range(4)]) / WHITE
+    images = np.stack([np.load(root / f"i{i}.npy")[..., [4, 0, 2, 1]] for i in range(4)]) / WHITE
     found = report.splits["train"]["normalize"]
     np.testing.assert_allclose(found["mean"], images.mean(axis=(0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(found["std"], images.std(axis=(0, 1, 2)), atol=1e-4)
@@ -129,11 +131,11 @@ def test_data_check_prints_the_normalization(trained):
 
 def test_numbers_of_channels_that_differ(trained, tmp_path):
     _, root, _ = trained
-    problems = check(load_config(config(tmp_path, root, in_channels=4)))
-    message = "train_dataset: has images of 3 channels, expected 4 as model.backbone.in_channels"
+    problems = check(load_config(config(tmp_path, root, in_channels=3)))
+    message = "train_dataset: has images of 4 channels, expected 3 as model.backbone.in_channels"
     assert any(message in problem for problem in problems)
     path = config(tmp_path, root, normalize="mean: [0.5, 0.4], std: [0.5, 0.5]")
-    with pytest.raises(UserError, match="mean has 2 values for images with 3 channels"):
+    with pytest.raises(UserError, match="mean has 2 values for images with 4 channels"):
         liteseg.train(path, output=tmp_path / "run")
     path = config(tmp_path, root, transforms="{type: RandomDistort},")
     with pytest.raises(UserError, match="saturation and hue need 8-bit RGB"):
@@ -160,7 +162,7 @@ def test_pretrained_weights_of_three_channels(channels, tmp_path):
 def test_weights_of_another_number_of_channels_are_not_evaluated(trained, tmp_path):
     result, root, _ = trained
     path = config(tmp_path, root)
-    text = path.read_text().replace("in_channels: 3", "in_channels: 2")
+    text = path.read_text().replace(f"in_channels: {len(CHANNELS)}", "in_channels: 2")
     path.write_text(text.replace(f"channels: {CHANNELS}", "channels: [5, 1]"))
     with pytest.raises(UserError, match="does not fit PPLiteSeg"):
         liteseg.evaluate(path, result.output)

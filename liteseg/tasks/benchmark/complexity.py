@@ -60,18 +60,19 @@ class Complexity(NamedTuple):
 
 
 @paddle.no_grad()
-def measure(model: nn.Layer, size: tuple[int, int]) -> Complexity:
+def measure(model: nn.Layer, size: tuple[int, int], channels: int = 3) -> Complexity:
     """Run `model` on one black image in eval mode and count; the model is not changed.
 
     The parts are the items of layer lists, and otherwise the layers two levels down. Neighbors in
     a list with outputs of the same size form one part (a stage of the encoder).
 
     Args:
-        model: accepts (1, 3, H, W) float32.
+        model: accepts (1, channels, H, W) float32.
         size: (w, h) of the image in pixels.
+        channels: of the image.
     """
     width, height = size
-    image = paddle.zeros([1, 3, height, width])
+    image = paddle.zeros([1, channels, height, width])
     meter = _Meter(model)
     training = model.training
     model.eval()

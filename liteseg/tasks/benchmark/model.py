@@ -8,6 +8,7 @@ from typing import Any, Optional
 
 from liteseg.config.build import build_model
 from liteseg.config.check import AnyConfig, load_checked
+from liteseg.config.component import dataset_bands
 from liteseg.config.schema import CheckedConfig
 from liteseg.errors import UserError
 from liteseg.tasks.benchmark.complexity import Part, measure
@@ -52,7 +53,7 @@ def benchmark_model(
     cfg = load_checked(cfg, overrides)
     size = size or default_size(cfg)
     model = build_model(cfg, pretrained=False)  # the cost does not depend on the weights
-    cost = measure(model, size)
+    cost = measure(model, size, len(dataset_bands(cfg.train_dataset) or "RGB"))
     return ModelBenchmark(str(cfg.path), size, cost.parts, cost.total)
 
 
