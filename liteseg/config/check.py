@@ -338,6 +338,8 @@ class _Checker:
                 continue
             if expected is not None and self.cfg.get(key) and found != expected:
                 fix = f"expected {expected} as model.backbone.in_channels; set that to {found}"
+                if found == 3:
+                    fix += ", or `channels` of the dataset to the bands of the files"
                 self.add(key, f"has images of {found} channels, {fix}")
 
     def number_of_classes(self) -> None:

@@ -317,8 +317,15 @@ def _image_warnings(dataset: SegmentationDataset, totals: _Totals) -> list[str]:
 
 
 def _balance_warnings(report: Mapping[str, Any]) -> list[str]:
-    """Files of one color or class, and classes in very few images."""
+    """Values above `max_value`, files of one color or class, and classes in very few images."""
     warnings = []
+    normalize = report.get("normalize", {})
+    if (largest := max(normalize.get("mean", ()), default=0)) > 1:
+        limit = normalize.get("max_value", 255)
+        warnings.append(
+            f"the mean of a channel is {largest * limit:g}, above max_value {limit:g} of "
+            "Normalize: set that to the largest possible value, such as 4095 for 12 bits"
+        )
     if images := report.get("constant_images"):
         warnings.append(f"{len(images)} images have one color: {first_few(images)}")
     if labels := report.get("constant_labels"):

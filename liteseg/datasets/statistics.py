@@ -137,9 +137,10 @@ class Statistics:
         """The statistics of all samples.
 
         Returns:
-            dict of `normalize` {mean, std}, of each channel in units of `max_value`; by class,
-            `objects` {size: number} and `typical_share`, the median share of an image among those
-            that contain the class; `constant_images` and `constant_labels`, lists of files.
+            dict of `normalize` {mean, std}, of each channel in units of `max_value`, which is
+            there if it is not 255; by class, `objects` {size: number} and `typical_share`, the
+            median share of an image among those that contain the class; `constant_images` and
+            `constant_labels`, lists of files.
         """
         mean = self.color_sum / max(self.pixels, 1)
         mean = np.atleast_1d(mean)
@@ -153,6 +154,7 @@ class Statistics:
             "normalize": {
                 "mean": [round(float(value) / self.max_value, 4) for value in mean],
                 "std": [round(float(value) / self.max_value, 4) for value in deviation],
+                **({} if self.max_value == 255 else {"max_value": self.max_value}),
             },
             "objects": {
                 name: dict(zip(SIZES, row))

@@ -19,6 +19,7 @@ from liteseg.datasets.annotations.files import existing, text_of, upright_size
 from liteseg.datasets.annotations.parsers import detect, read
 from liteseg.datasets.annotations.shapes import Annotated
 from liteseg.datasets.annotations.splits import NAMES, assign, groups_of, parse_shares
+from liteseg.datasets.arguments import require_folder
 from liteseg.datasets.color_map import default_palette
 from liteseg.datasets.parallel import map_in_threads
 from liteseg.errors import UserError, quoted
@@ -109,7 +110,8 @@ def import_data(
     if existing([output]) or (output.is_dir() and any(output.iterdir())):
         raise UserError(f"{output}: already there; give a new or empty folder with --output")
     kind = detect(source) if format == "auto" else format
-    annotated = read(source, kind, None if images is None else Path(images))
+    folder = None if images is None else require_folder(images, "--images", "the images")
+    annotated = read(source, kind, folder)
     _require_sizes(annotated)
     known = _classes(annotated, _mapping(classes), unlabeled)
     names = [item.name for item in annotated]
@@ -189,7 +191,8 @@ def _classes(
     ordered = dict.fromkeys([unlabeled, *mapped, *class_of.values()])
     names = tuple(name for name in ordered if name not in (IGNORE, DROP))
     if not 2 <= len(names) <= 255:
-        raise UserError(f"{len(names)} classes ({', '.join(names[:3])}), expected 2 to 255")
+        found = ", ".join(names[:3])
+        raise UserError(f"the annotations have {len(names)} classes ({found}), expected 2 to 255")
     numbers = {name: number for number, name in enumerate(names)} | {IGNORE: _IGNORED}
     values = {label: numbers[name] for label, name in class_of.items() if name != DROP}
     return _Classes(names, values, numbers[unlabeled])
@@ -302,7 +305,12 @@ def _config(root: Path, items: Sequence[_Item], names: Sequence[str], source: Pa
         "train_dataset": dataset("train", augment),
         **{f"{s}_dataset": dataset(s, []) for s in ("val", "test") if s in splits},
         "test_config": {"pad_multiple": 32},
-        "model": {"type": "PPLiteSeg", "backbone": {"type": "STDC1", "init": "kaiming"}},
+        "model": {  # PP-LiteSeg-T: its published weights fit
+            "type": "PPLiteSeg",
+            "backbone": {"type": "STDC1", "init": "kaiming"},
+            "arm_out_chs": [32, 64, 128],
+            "seg_head_inter_chs": [32, 64, 64],
+        },
         "optimizer": {"type": "AdamW", "weight_decay": 0.01},
         "lr_scheduler": {"type": "OneCycleLR", "learning_rate": 0.002},
         "loss": {"types": [{"type": "CrossEntropyLoss", "weight": "auto"}]},

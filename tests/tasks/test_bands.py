@@ -127,6 +127,11 @@ def test_data_check_prints_the_normalization(trained):
     found = report.splits["train"]["normalize"]
     np.testing.assert_allclose(found["mean"], images.mean(axis=(0, 1, 2)), atol=1e-4)
     np.testing.assert_allclose(found["std"], images.std(axis=(0, 1, 2)), atol=1e-4)
+    assert found["max_value"] == WHITE
+    without = ["train_dataset.transforms.2.max_value=255"]
+    unset = check_data(path, overrides=without, split="train")
+    warnings = unset.splits["train"]["warnings"]
+    assert any("above max_value 255 of Normalize" in warning for warning in warnings)
 
 
 def test_numbers_of_channels_that_differ(trained, tmp_path):

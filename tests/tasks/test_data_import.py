@@ -15,6 +15,7 @@ import sources
 
 from liteseg.cli import main
 from liteseg.config.build import build_dataset
+from liteseg.config.load import load_config
 from liteseg.errors import UserError
 from liteseg.tasks import data_import
 from liteseg.tasks.data import check_data
@@ -194,3 +195,19 @@ def test_images_of_another_size_are_named(tmp_path):
     with pytest.raises(UserError, match=message):
         import_data(root, tmp_path / "out")
     assert not (tmp_path / "out").exists()
+
+
+def test_a_missing_folder_of_images_is_an_error(tmp_path):
+    root = sources.labelme(tmp_path / "source")
+    with pytest.raises(UserError, match=r"--images: .* does not exist"):
+        import_data(root, tmp_path / "mine", images=tmp_path / "none")
+    assert not (tmp_path / "mine").exists()
+
+
+def test_published_weights_fit_the_written_config(tmp_path):
+    import_data(sources.labelme(tmp_path / "source"), tmp_path / "mine")
+    written = load_config(tmp_path / "mine" / "mine.yml").data["model"]
+    published = load_config("pp_liteseg/pp_liteseg_stdc1_cityscapes_1024x512_scale0.5_160k")
+    published = published.data["model"]
+    for key in ("arm_out_chs", "seg_head_inter_chs"):
+        assert written[key] == published[key]

@@ -24,7 +24,7 @@ def describe(report: Mapping[str, Any], title: str) -> list[str]:
     shown = ", ".join(f"{size} ({count})" for size, count in sizes[:_SHOWN_SIZES])
     hidden = len(sizes) - _SHOWN_SIZES
     more = f" and {hidden} more sizes" if hidden > 0 else ""
-    width = max(len(name) for name in report["classes"])
+    width = max(len(name) for name in (*report["classes"], "(ignored)"))
     found = f": {shown}{more}" if sizes else ""
     lines = [f"{title}: {report['checked']} of {report['images']} images checked{found}"]
     if report["histogram"]:  # a label was readable
@@ -51,5 +51,6 @@ def describe(report: Mapping[str, Any], title: str) -> list[str]:
             "that contain the class"
         )
     if sizes and (colors := report.get("normalize")):
-        lines.append(f"  colors: {{type: Normalize, mean: {colors['mean']}, std: {colors['std']}}}")
+        values = ", ".join(f"{key}: {value}" for key, value in colors.items())
+        lines.append(f"  colors: {{type: Normalize, {values}}}")
     return lines
