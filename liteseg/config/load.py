@@ -324,7 +324,7 @@ def shipped_config(name: Union[str, Path]) -> Optional[Path]:
 def find_config(path: Union[str, Path]) -> Path:
     """The config file `path`, or the config of that name.
 
-    Names are those of shipped configs (`.yml` may be left out) and of models in the zoo.
+    Names are those of shipped configs (`.yml` and the folder may be left out) and of models.
 
     Raises:
         UserError: there is none; the message suggests similar names.
@@ -347,6 +347,9 @@ def find_config(path: Union[str, Path]) -> Path:
             raise UserError(f"{path}: its config {model!r} is not shipped with this liteseg")
         return file
     shipped = [f for folder in _config_dirs() for f in sorted(folder.rglob("*.yml"))]
+    for file in shipped:  # without its folder
+        if str(path) in (file.stem, file.name) and file.parent.name != "_base_":
+            return file
     named = dict(zip(*[nearest_names(str(path))] * 2))
     for files, names in ((path.absolute().parent.glob("*.y*ml"), {}), (shipped, named)):
         known = {**{f.stem: _shown(f) for f in files}, **names}

@@ -15,7 +15,7 @@ from PIL import Image
 from liteseg.datasets.arguments import first_few
 from liteseg.datasets.base import Sample, format_size
 from liteseg.datasets.cityscapes import Cityscapes
-from liteseg.datasets.color_map import ColorMap, default_palette
+from liteseg.datasets.color_map import IGNORED, ColorMap, default_palette
 from liteseg.datasets.label_values import describe_invalid_values
 from liteseg.datasets.parallel import map_in_threads
 from liteseg.errors import NotOneChannel, UserError
@@ -55,6 +55,8 @@ class LabelFormat:
     def read(cls, path: Path) -> LabelFormat:
         """Read a text file with a line for each class: its name, or `red green blue name`.
 
+        If the last name is `ignore`, its number is the label value that is not counted.
+
         Raises:
             UserError: unreadable, without classes, or with a name twice.
         """
@@ -72,6 +74,12 @@ class LabelFormat:
         if len(names) < 2 or doubled or not all(name.isprintable() for name in names):
             found = f"{doubled[0]!r} twice" if doubled else f"{len(names)} names"
             raise UserError(f"--classes {path}: {found}; expected a line for each class, 2 to 255")
+        if IGNORED in names[:-1]:
+            raise UserError(
+                f"--classes {path}: {IGNORED!r} is not counted; give it as the last name"
+            )
+        if names[-1] == IGNORED:
+            return cls(tuple(names[:-1]), ignore_index=len(names) - 1)
         return cls(tuple(names))
 
     @classmethod

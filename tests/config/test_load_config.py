@@ -230,6 +230,8 @@ def test_shipped_configs_are_found_by_name(write):
     name = "pp_liteseg/pp_liteseg_stdc1_camvid_960x720_10k"
     assert find_config(name) == find_config(f"{name}.yml")
     assert find_config("quickstart").name == "quickstart.yml"
+    folder, _, file = name.rpartition("/")
+    assert not folder or find_config(file) == find_config(name)
     with pytest.raises(
         UserError, match=r"no config 'quikstart.yml'; did you mean .*quickstart.yml"
     ):

@@ -99,6 +99,17 @@ def test_palettes_and_colors(folders, kind):
     require_equal(evaluate(root, classes=root / "colors.txt"), expected)
 
 
+def test_a_void_number_is_not_counted(folders):
+    root, expected = folders
+    for path in (root / "labels").iterdir():
+        label = cv2.imread(str(path), 0)
+        cv2.imwrite(str(path), np.where(label == 255, 3, label))
+    (root / "classes.txt").write_text("road\ncar\nsky\nignore\n")
+    found = evaluate(root, classes=root / "classes.txt")
+    require_equal(found, expected)
+    assert list(found["class_iou"]) == ["road", "car", "sky"]
+
+
 def test_palettes_without_classes_are_numbers(folders):
     root, expected = folders
     rewrite(root, lambda pred: palette_image(pred, COLORS))
@@ -265,6 +276,7 @@ def test_bad_input(folders, name, message):
     ("text", "message"),
     [
         ("a\n", "1 names; expected a line for each class"),
+        ("a\nignore\nb\n", "'ignore' is not counted; give it as the last name"),
         ("a\nb\na\n", "'a' twice"),
         ("1 2 3 a\n4 5 b\n", "colors.txt:2"),
         (None, "No such file"),
