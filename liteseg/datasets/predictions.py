@@ -71,7 +71,11 @@ class LabelFormat:
             colors = ColorMap.parse(text.splitlines(), UNKNOWN, str(path))
             return cls(colors.names, colors, palette=colors.palette)
         doubled = [name for name in names if names.count(name) > 1]
-        if len(names) < 2 or doubled or not all(name.isprintable() for name in names):
+        if (
+            len(names) - (IGNORED in names) < 2
+            or doubled
+            or not all(name.isprintable() for name in names)
+        ):
             found = f"{doubled[0]!r} twice" if doubled else f"{len(names)} names"
             raise UserError(f"--classes {path}: {found}; expected a line for each class, 2 to 255")
         if IGNORED in names[:-1]:

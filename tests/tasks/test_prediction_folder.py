@@ -276,6 +276,7 @@ def test_bad_input(folders, name, message):
     ("text", "message"),
     [
         ("a\n", "1 names; expected a line for each class"),
+        ("a\nignore\n", "2 names; expected a line for each class"),
         ("a\nignore\nb\n", "'ignore' is not counted; give it as the last name"),
         ("a\nb\na\n", "'a' twice"),
         ("1 2 3 a\n4 5 b\n", "colors.txt:2"),
