@@ -61,6 +61,11 @@ def config_of(
         return load_checked(cfg, overrides, built)
     found = config_file(weights)
     if found is None:
+        if not is_url(weights) and (Path(weights).expanduser() / "liteseg.json").is_file():
+            raise UserError(
+                f"{weights}: an exported model, not trained weights; `liteseg predict` and `eval` "
+                "take it as --model"
+            )
         raise UserError(
             f"{weights}: no config.yml there or in its run directory, so the model is unknown; "
             "give the config that the weights were trained with (--config on the command line)"

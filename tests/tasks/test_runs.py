@@ -245,3 +245,9 @@ def test_a_run_of_another_machine_needs_a_config(resume, tmp_path):
         (tmp_path / "checkpoints" / "last").mkdir(parents=True)
     with pytest.raises(UserError, match=r"config.yml is not on this machine, so give --config"):
         train(output=tmp_path, resume=resume)
+
+
+def test_an_export_is_not_trained_weights(tmp_path, capsys):
+    (tmp_path / "liteseg.json").write_text("{}")
+    assert main(["eval", "--weights", str(tmp_path)]) == 2
+    assert "an exported model, not trained weights" in capsys.readouterr().err
