@@ -247,7 +247,7 @@ def test_a_run_of_another_machine_needs_a_config(resume, tmp_path):
         train(output=tmp_path, resume=resume)
 
 
-def test_an_export_is_not_trained_weights(tmp_path, capsys):
+def test_an_export_is_not_trained_weights(tmp_path):
     (tmp_path / "liteseg.json").write_text("{}")
-    assert main(["eval", "--weights", str(tmp_path)]) == 2
-    assert "an exported model, not trained weights" in capsys.readouterr().err
+    with pytest.raises(UserError, match="an exported model, not trained weights"):
+        config_of(tmp_path)
