@@ -70,6 +70,7 @@ SEQUENCE = {
     ("models", "import"): None,
     ("compare",): None,
     ("data", "import"): None,  # these have tests of their own
+    ("data", "suspects"): None,
     ("dash",): None,
     ("doctor",): None,
 }
