@@ -6,16 +6,8 @@ import argparse
 from collections.abc import Mapping, Sequence
 from typing import Any
 
-from liteseg.cli.arguments import (
-    SPLITS,
-    add_config,
-    add_json,
-    check_json,
-    complete,
-    positive,
-    save_json,
-)
-from liteseg.cli.data.tables import add_page, describe
+from liteseg.cli.arguments import complete, save_json
+from liteseg.cli.data.tables import add_options, checked_data, describe
 from liteseg.errors import grouped_errors
 from liteseg.utils.text import joined, safe
 
@@ -27,37 +19,13 @@ def add_arguments(actions: Any) -> None:
     parser = actions.add_parser(
         "check", help="read every image and label; report what would break or impair training"
     )
-    add_config(parser)
-    parser.add_argument(
-        "--split", choices=(*SPLITS, "all"), default="all", help="split to check (default: all)"
-    )
-    add_json(parser, "the whole report")
-    add_page(parser)
-    parser.add_argument(
-        "--sample",
-        type=positive,
-        metavar="N",
-        help="check N images per split, evenly spread (default: all)",
-    )
-    parser.add_argument(
-        "--workers", type=positive, metavar="N", help="threads (default: one per core)"
-    )
+    add_options(parser, "the whole report")
     complete(parser, "liteseg data check --config my.yml")
 
 
 def run(args: argparse.Namespace) -> int:
     """Check and print the report; 2 if there are errors."""
-    from liteseg.tasks.data import check_data
-
-    check_json(args)
-    report = check_data(
-        args.config,
-        overrides=args.overrides,
-        split=args.split,
-        sample=args.sample,
-        workers=args.workers,
-        page=args.page,
-    )
+    report = checked_data(args)
     for error in report.errors:
         print(safe(f"{error['file']}: error: {error['problem']}"))
     for split, found in report.splits.items():

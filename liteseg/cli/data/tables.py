@@ -1,20 +1,54 @@
-"""Text tables of `data check` and `data stats`."""
+"""The options and text tables that `data check` and `data stats` share."""
 
 from __future__ import annotations
 
 import argparse
 from collections.abc import Mapping
-from typing import Any
+from typing import TYPE_CHECKING, Any
+
+from liteseg.cli.arguments import SPLITS, add_config, add_json, check_json, positive
+
+if TYPE_CHECKING:  # it loads Paddle
+    from liteseg.tasks.data import DataReport
 
 _SHOWN_SIZES = 5
 
 
-def add_page(parser: argparse.ArgumentParser) -> None:
-    """Declare `--page`."""
+def add_options(parser: argparse.ArgumentParser, json_content: str) -> None:
+    """Declare the options of both commands."""
+    add_config(parser)
+    parser.add_argument(
+        "--split", choices=(*SPLITS, "all"), default="all", help="split to read (default: all)"
+    )
+    add_json(parser, json_content)
     parser.add_argument(
         "--page",
         metavar="FILE.html",
         help="write the tables, and samples drawn by class, to a page (default: none)",
+    )
+    parser.add_argument(
+        "--sample",
+        type=positive,
+        metavar="N",
+        help="read N images per split, evenly spread (default: all)",
+    )
+    parser.add_argument(
+        "--workers", type=positive, metavar="N", help="threads (default: one per core)"
+    )
+
+
+def checked_data(args: argparse.Namespace) -> DataReport:
+    """The report on the data of the parsed options."""
+    from liteseg.tasks.data import check_data
+
+    check_json(args)
+    return check_data(
+        args.config,
+        overrides=args.overrides,
+        split=args.split,
+        sample=args.sample,
+        workers=args.workers,
+        page=args.page,
     )
 
 
