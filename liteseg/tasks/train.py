@@ -264,7 +264,7 @@ def build_trainer(
             load_to_fine_tune(model, weights, train_set.classes, cfg.init_classes)
         losses = build_losses(
             cfg,
-            _count_outputs(model, len(train_set.bands or "RGB")),
+            _count_outputs(model, len(getattr(train_set, "bands", None) or "RGB")),
             lambda: count_label_pixels(train_set),
             train_set.ignore_index,
         )
