@@ -162,6 +162,8 @@ def predict(
     with progress(total=total, unit="image", desc="predict", shown=engine == "local") as bar:
         report = on_skip or get_logger().warning
         run(functools.partial(_count, outcome, failures, bar, report))
+    if engine == "ray":  # of an actor that died
+        results.remove_leftovers(shard)
     failures.finish()
     outcome.failures = failures.location
     return _of_all_processes(outcome)
