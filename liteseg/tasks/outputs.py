@@ -21,7 +21,7 @@ from liteseg.report.polygons import encode_labelme
 from liteseg.report.visualize import encode_palette_png, encode_png, overlay, with_legend
 from liteseg.tasks.inputs import RESULTS, Job, Shard, in_shard
 from liteseg.tasks.segmenter import Segmenter
-from liteseg.tasks.storage import Location, child, exists, write
+from liteseg.tasks.storage import Location, child, exists, is_url, write
 from liteseg.utils.bands import for_display
 from liteseg.utils.logging import get_logger
 from liteseg.utils.results import require_replaceable
@@ -160,14 +160,15 @@ class Results:
 
     def remove_leftovers(self, shard: Optional[Shard]) -> None:
         """Remove unfinished files of a shard whose process was killed; not in object stores."""
-        for folder, _, names in os.walk(self.output) if isinstance(self.output, Path) else ():
+        root = re.sub("^file://", "", str(self.output))
+        for folder, _, names in () if is_url(root) else os.walk(root):
             for name in names:
                 found = _LEFTOVER.fullmatch(name)
                 ending = found and next(
                     (e for e in (*RESULTS, "_overlay") if found[1].endswith(e)), None
                 )
                 if found and ending:
-                    place = Path(folder, found[1][: -len(ending)]).relative_to(self.output)
+                    place = Path(folder, found[1][: -len(ending)]).relative_to(root)
                     if in_shard(place.as_posix(), shard):
                         Path(folder, name).unlink(missing_ok=True)
 
