@@ -6,10 +6,8 @@ import datetime
 from collections.abc import Sequence
 from pathlib import Path
 
-import jinja2
-
 from liteseg.metrics.comparison import Comparison, Row
-from liteseg.utils.files import atomic_write
+from liteseg.report.page import write_page
 from liteseg.utils.text import decimal, redacted
 
 _IMAGES = 10  # of each direction
@@ -21,12 +19,9 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    page = environment.get_template("comparison.html.jinja").render(
+    write_page(
+        path,
+        "comparison.html.jinja",
         comparison=comparison,
         shown=_IMAGES,
         date=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
@@ -34,8 +29,6 @@ def write_comparison(path: Path, comparison: Comparison) -> None:
         redacted=redacted,
         extent=_extent,
     )
-    with atomic_write(path, "w") as file:
-        file.write(page)
 
 
 def _extent(rows: Sequence[Row]) -> float:

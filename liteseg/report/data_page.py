@@ -8,11 +8,10 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional
 
 import cv2
-import jinja2
 import numpy as np
 
+from liteseg.report.page import write_page
 from liteseg.report.visualize import overlay
-from liteseg.utils.files import atomic_write
 
 _WIDTH = 480  # pixels of a drawn sample
 _QUALITY = 82
@@ -83,12 +82,9 @@ def write_data_page(
     Raises:
         UserError: the file cannot be written.
     """
-    environment = jinja2.Environment(
-        loader=jinja2.FileSystemLoader(Path(__file__).parent),
-        autoescape=True,
-        undefined=jinja2.StrictUndefined,
-    )
-    text = environment.get_template("data.html.jinja").render(
+    write_page(
+        path,
+        "data.html.jinja",
         title=title,
         subtitle=subtitle,
         splits=splits,
@@ -96,8 +92,6 @@ def write_data_page(
         percent=_percent,
         thousands=lambda number: f"{number:,}",
     )
-    with atomic_write(path, "w") as file:
-        file.write(text)
 
 
 def _percent(share: Optional[float]) -> str:

@@ -16,7 +16,6 @@ from pathlib import Path
 from typing import Any, NamedTuple, Optional, Union
 
 import cv2
-import jinja2
 import numpy as np
 
 from liteseg import __version__
@@ -24,7 +23,8 @@ from liteseg.metrics.comparison import HEADLINES
 from liteseg.report.charts import line_chart
 from liteseg.report.gallery import Gallery
 from liteseg.report.image_table import ImageTable
-from liteseg.utils.files import atomic_write, parse_json, read_regular
+from liteseg.report.page import write_page
+from liteseg.utils.files import parse_json, read_regular
 from liteseg.utils.logging import get_logger
 from liteseg.utils.runtime import cpu_threads
 from liteseg.utils.text import decimal, redacted
@@ -120,13 +120,11 @@ def write_report(path: Path, data: ReportData) -> None:
     Raises:
         UserError: the file can't be written.
     """
-    templates = jinja2.FileSystemLoader(Path(__file__).parent)
-    environment = jinja2.Environment(
-        loader=templates, autoescape=True, undefined=jinja2.StrictUndefined
-    )
     train = [line for line in data.history if line["phase"] == "train"]
     evaluations = [line for line in data.history if line["phase"] == "eval"]
-    page = environment.get_template("report.html.jinja").render(
+    write_page(
+        path,
+        "report.html.jinja",
         data=data,
         config=redacted(data.config),
         date=f"{datetime.datetime.now():%Y-%m-%d %H:%M}",
@@ -142,8 +140,6 @@ def write_report(path: Path, data: ReportData) -> None:
         base64=lambda content: base64.b64encode(content).decode(),
         percent=_percent,
     )
-    with atomic_write(path, "w") as file:
-        file.write(page)
 
 
 def _tiles(data: ReportData, evaluations: Sequence[Line]) -> list[tuple[str, str, str]]:

@@ -15,7 +15,7 @@ import numpy as np
 import yaml
 from PIL import Image
 
-from liteseg.datasets.annotations.files import existing, text_of, upright_size
+from liteseg.datasets.annotations.files import text_of, upright_size
 from liteseg.datasets.annotations.parsers import detect, read
 from liteseg.datasets.annotations.shapes import Annotated
 from liteseg.datasets.annotations.splits import NAMES, assign, groups_of, parse_shares
@@ -107,7 +107,7 @@ def import_data(
     source, output = Path(source), Path(output)
     if not source.exists():
         raise UserError(f"{source}: no such file or folder")
-    if existing([output]) or (output.is_dir() and any(output.iterdir())):
+    if output.is_file() or (output.is_dir() and any(output.iterdir())):
         raise UserError(f"{output}: already there; give a new or empty folder with --output")
     kind = detect(source) if format == "auto" else format
     folder = None if images is None else require_folder(images, "--images", "the images")

@@ -18,11 +18,11 @@ from liteseg.utils.image_files import (
     require_readable,
     stored_orientation,
     turned,
+    turned_back,
 )
 
 NPY = b"\x93NUMPY"
 _MOST_BANDS = 512
-_BACK = {6: 8, 8: 6}  # the orientations whose inverse is another one
 
 
 def bands_of(img_channels: int, channels: Optional[Sequence[int]]) -> Optional[list[int]]:
@@ -158,9 +158,6 @@ def _by_opencv(data: bytes, path: Union[str, Path]) -> np.ndarray:
     if image.ndim == 3 and image.shape[2] in (3, 4):
         code = cv2.COLOR_BGR2RGB if image.shape[2] == 3 else cv2.COLOR_BGRA2RGBA
         image = cv2.cvtColor(image, code)
-    if data.startswith(TIFF):  # OpenCV has applied the orientation in spite of the flag
-        orientation = stored_orientation(data)
-        image = turned(
-            image[..., None] if image.ndim == 2 else image, _BACK.get(orientation, orientation)
-        )
+    if data.startswith(TIFF):
+        return turned_back(image[..., None] if image.ndim == 2 else image, data)
     return image

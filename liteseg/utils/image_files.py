@@ -18,6 +18,8 @@ from liteseg.utils.files import read_regular
 PNG = b"\x89PNG\r\n\x1a\n"
 JPEG = b"\xff\xd8"
 TIFF = (b"II*\0", b"MM\0*", b"II+\0", b"MM\0+")
+# The orientations whose inverse is another one.
+_INVERSE = {6: 8, 8: 6}
 _ORIENTATION = 0x0112  # tag of EXIF and TIFF
 # Decoders allocate the size that a header declares, so it is checked first: by Pillow's limit, and
 # above _LARGE pixels a file must have at least one byte per _PIXELS_PER_BYTE pixels.
@@ -165,3 +167,9 @@ def turned(image: np.ndarray, orientation: int) -> np.ndarray:
     if orientation in (3, 4, 7, 8):
         image = image[::-1]
     return np.ascontiguousarray(image)
+
+
+def turned_back(image: np.ndarray, data: bytes) -> np.ndarray:
+    """The pixels as stored of an (h, w, C) TIFF, whose orientation OpenCV applies in any case."""
+    orientation = stored_orientation(data)
+    return turned(image, _INVERSE.get(orientation, orientation))

@@ -27,6 +27,7 @@ from liteseg.utils.image_files import (
     stored_orientation,
     tiff_tags,
     turned,
+    turned_back,
 )
 
 # Files that datasets and `liteseg predict` find in folders, in order of preference.
@@ -73,10 +74,9 @@ def decode_image(data: bytes, name: Union[str, Path], exif: bool = False) -> np.
     if image is None:
         image = decode(data, cv2.IMREAD_COLOR | cv2.IMREAD_IGNORE_ORIENTATION, name)
         image = cv2.cvtColor(image, cv2.COLOR_BGR2RGB, dst=image)
-    orientation = stored_orientation(data)
-    if data.startswith(TIFF):  # OpenCV has applied it in spite of the flag
-        return image if exif else turned(image, {6: 8, 8: 6}.get(orientation, orientation))
-    return turned(image, orientation) if exif else image
+    if data.startswith(TIFF):
+        return image if exif else turned_back(image, data)
+    return turned(image, stored_orientation(data)) if exif else image
 
 
 class ImageFacts(NamedTuple):
